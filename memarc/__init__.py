@@ -1,0 +1,1 @@
+"""Differentially private fine-tuning of language models in memory that hardly grows with depth."""

@@ -1,0 +1,203 @@
+"""Strings to token ids; the only file of this package that imports transformers.
+
+Vocabulary, special tokens and the length cap are public: they come from a published tokenizer,
+from the grammar of the embedded task, or from the config, never from private rows.
+
+Axes: N rows, M tokens of all rows.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+WORD_LEVEL = "word_level"
+"""Name that asks for the embedded task's own tokenizer instead of a folder or a hub name."""
+
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+"""Of a word-level tokenizer, ids 0 to 4 in this order."""
+
+_CHUNK_ROWS = 8192
+"""Rows per call of the tokenizer; bounds the memory of its Python objects."""
+
+Tokenizer = Any
+"""A fast tokenizer of transformers (whose own type would make importing this file slow)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerInfo:
+    """What models need to know of a tokenizer; all public.
+
+    Attributes:
+      name: Folder, hub name or ``WORD_LEVEL``.
+      vocab_size: Number of ids, special ones included.
+      pad_id: Id that fills up short rows.
+      mask_id: Id of the mask token, None where there is none.
+      special_ids: All special ids, increasing.
+    """
+
+    name: str
+    vocab_size: int
+    pad_id: int
+    mask_id: int | None
+    special_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """Token ids of N rows, one after the other.
+
+    Attributes:
+      input_ids: int32[M].
+      token_type_ids: int32[M]; 1 for a second text where the tokenizer tells them apart.
+      offsets: int64[N + 1]; row i is ``offsets[i]:offsets[i + 1]``.
+      truncated_rows: Number of rows that were longer than the cap. Private: counts rows.
+    """
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    offsets: np.ndarray
+    truncated_rows: int
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Loads a published tokenizer.
+
+    Args:
+      name: A local folder, or a name on the hub (which needs a network or its cache).
+
+    Returns:
+      A fast tokenizer.
+
+    Raises:
+      ValueError: If it cannot be found or read, or lacks a fast version or a pad token.
+    """
+    import transformers  # Slow, and not every user of this file needs it.
+
+    folder = pathlib.Path(name).expanduser()
+    is_local = folder.is_dir()
+    if not is_local and (folder.is_absolute() or name.startswith((".", "~"))):
+        raise ValueError(
+            f"There is no tokenizer folder {folder}. Set tokenizer to a folder with "
+            "tokenizer_config.json and its vocabulary, or to a hub name such as bert-base-uncased."
+        )
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder) if is_local else name, local_files_only=is_local
+        )
+    except (OSError, ValueError, KeyError) as error:
+        place = "folder" if is_local else "hub name (no such folder exists)"
+        raise ValueError(
+            f"No tokenizer could be read from the {place} {name!r}: {error} Set tokenizer to a "
+            "folder with tokenizer_config.json and its vocabulary, or to a hub name."
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"Tokenizer {name!r} has no fast version; choose one that has.")
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"Tokenizer {name!r} has no pad token; name one in its folder's config.")
+    return tokenizer
+
+
+def word_level_tokenizer(words: Sequence[str]) -> Tokenizer:
+    """Builds a tokenizer that knows whole words split at spaces.
+
+    Args:
+      words: A public word list without repeats; word i gets id ``len(SPECIAL_TOKENS) + i``.
+
+    Returns:
+      A fast tokenizer writing ``[CLS] text [SEP]`` or ``[CLS] text [SEP] second [SEP]``.
+
+    Raises:
+      ValueError: If the words repeat or contain a special token.
+    """
+    import tokenizers
+    import transformers  # Both slow, and only here needed.
+
+    entries = [*SPECIAL_TOKENS, *words]
+    vocab = {word: i for i, word in enumerate(entries)}
+    if len(vocab) != len(entries):
+        repeated = sorted({word for word in entries if entries.count(word) > 1})
+        raise ValueError(f"The word list repeats {', '.join(repeated)}; give each word once.")
+    pad, cls, sep, unk, mask = SPECIAL_TOKENS
+    backend: Any = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab, unk_token=unk))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(cls, vocab[cls]), (sep, vocab[sep])],
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=pad,
+        cls_token=cls,
+        sep_token=sep,
+        unk_token=unk,
+        mask_token=mask,
+    )
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str) -> None:
+    """Writes a folder that ``load_tokenizer`` reads back; makes it where needed."""
+    tokenizer.save_pretrained(folder)
+
+
+def describe(tokenizer: Tokenizer, name: str) -> TokenizerInfo:
+    """States what models need to know of ``tokenizer``, called ``name`` in the config."""
+    return TokenizerInfo(
+        name=name,
+        vocab_size=len(tokenizer),
+        pad_id=tokenizer.pad_token_id,
+        mask_id=tokenizer.mask_token_id,
+        special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
+    )
+
+
+def encode(tokenizer: Tokenizer, columns: tuple[Sequence[str], ...], *, max_length: int) -> Encoded:
+    """Tokenizes single texts or pairs of texts.
+
+    A row's ids depend on that row alone. Rows over the cap lose tokens at the end of the longer
+    text ("longest_first"), never a special token.
+
+    Args:
+      tokenizer: From this file.
+      columns: One or two sequences of N strings; an empty string is legal.
+      max_length: Cap on the tokens of a row, special tokens included.
+
+    Returns:
+      The ids of all rows.
+
+    Raises:
+      ValueError: If there are not one or two columns or the cap leaves no room for text.
+    """
+    if len(columns) not in (1, 2):
+        raise ValueError(f"Got {len(columns)} text columns; a task has one or two.")
+    special = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2)
+    if max_length <= special:
+        raise ValueError(
+            f"max_length is {max_length}, and special tokens alone take {special}; raise it."
+        )
+    ids, types, lengths, truncated = [], [], [], 0
+    for start in range(0, len(columns[0]), _CHUNK_ROWS):
+        chunk = [list(column[start : start + _CHUNK_ROWS]) for column in columns]
+        # The encodings, unlike the dict of lists, tell which rows were cut.
+        found = tokenizer(
+            *chunk, truncation="longest_first", max_length=max_length, padding=False
+        ).encodings
+        lengths.extend(len(row) for row in found)
+        truncated += sum(bool(row.overflowing) for row in found)
+        ids.append(_flat(row.ids for row in found))
+        types.append(_flat(row.type_ids for row in found))
+    empty = np.zeros(0, np.int32)
+    return Encoded(
+        input_ids=np.concatenate([empty, *ids]),
+        token_type_ids=np.concatenate([empty, *types]),
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        truncated_rows=truncated,
+    )
+
+
+def _flat(rows):
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32)

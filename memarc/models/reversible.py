@@ -1,0 +1,242 @@
+"""A reversible network around a frozen backbone (DP-MemArc_rev; couplings of `couplings.py`).
+
+Two full-width streams replace the hidden state. The backward pass rebuilds each layer's inputs
+from its outputs, so nothing that grows with depth is kept but the anchors: the streams after
+every K-th layer, from which each segment's inversion starts afresh. (A float inversion
+multiplies rounding errors by about 1/lambda a layer; anchors bound that.)
+
+Axes: B batch, T tokens, D width, L reversible layers, K layers of a segment, R bottleneck.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memarc.models import backbone
+from memarc.models.adapter import check_bottleneck, init_stack
+from memarc.models.config import BackboneConfig
+from memarc.models.couplings import COUPLINGS, Coupling
+from memarc.models.tuning import Tuning
+from memarc.typing import Array, Params
+
+Streams = tuple[Array, Array]
+"""(x1, x2), each float32[B, T, D] (float64 in tests)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReversibleOptions:
+    """Coupling and extent of the reversible network.
+
+    Attributes:
+      coupling: A name of `COUPLINGS`.
+      scale: lambda > 0. Small keeps the pre-trained function, large keeps the inverse sharp.
+      bottleneck: R, width of every adapter.
+      layers: How many of the top layers are reversible; 0 means all. The layers below run once,
+        frozen and outside differentiation.
+      anchor_every: K; divides the number of reversible layers.
+      end: "newest" reads the stream that holds the last layer's state, "mean" both, as published.
+    """
+
+    coupling: str = "meft1"
+    scale: float = 0.1
+    bottleneck: int = 16
+    layers: int = 0
+    anchor_every: int = 1
+    end: str = "newest"
+
+    def __post_init__(self):
+        """Checks what does not depend on the backbone."""
+        check_bottleneck(self.bottleneck)
+        if self.coupling not in COUPLINGS:
+            raise ValueError(f"coupling is {self.coupling!r}; choose one of {list(COUPLINGS)}.")
+        if self.end not in ("newest", "mean"):
+            raise ValueError(f"end is {self.end!r}; choose 'newest' or 'mean'.")
+        if not 0.0 < self.scale <= 1.0:
+            raise ValueError(f"scale (lambda) is {self.scale}; it must be in (0, 1].")
+
+
+def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
+    """Freezes the backbone, couples its top layers and trains the adapters in F and G."""
+    depth = _checked_depth(config, options)
+    network = Network(config, COUPLINGS[options.coupling], options.scale, options.anchor_every)
+
+    def init(key, params):
+        keys = jax.random.split(key)
+        return {
+            name: init_stack(config, options.bottleneck, depth, k)
+            for name, k in zip(("first", "second"), keys, strict=True)
+        }, params
+
+    def precompute(frozen, batch):
+        lower = jax.tree.map(lambda x: x[: config.layers - depth], frozen["layers"])
+        hidden, mask = backbone.embed(config, frozen, batch), backbone.token_mask(batch)
+        return {**batch, "hidden": backbone.run_layers(config, lower, hidden, mask)}
+
+    def states(trainable, frozen, batch):
+        upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
+        mask = backbone.token_mask(batch)
+        streams: Any = run(network, trainable, upper, mask, start(batch["hidden"]))
+        return finish(network.coupling, options.end, streams).astype(config.compute_dtype)
+
+    return Tuning(init, states, precompute)
+
+
+def start(hidden: Array) -> Streams:
+    """Both streams start as the hidden state, in float32 (or wider)."""
+    wide = hidden.astype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)
+    return wide, wide
+
+
+def finish(coupling: Coupling, end: str, streams: Streams) -> Array:
+    """Reads [B, T, D] off the final streams."""
+    if end == "newest":
+        return streams[coupling.newest]
+    return 0.5 * (streams[0] + streams[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The static part of a reversible network."""
+
+    config: BackboneConfig
+    coupling: Coupling
+    scale: float
+    anchor_every: int
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """(a, b) of the coupling."""
+        coupling = self.coupling
+        return (
+            self.scale if coupling.scale_first else 1.0,
+            self.scale if coupling.scale_second else 1.0,
+        )
+
+    def branch(self, which: str, adapters: Params, layer: Params, x: Array, mask: Array) -> Array:
+        """F ("first") or G ("second") of one layer, computed in the backbone's dtype."""
+        function = getattr(self.coupling, which)
+        y = function(self.config, adapters[which], layer, x.astype(self.config.compute_dtype), mask)
+        return y.astype(x.dtype)
+
+
+def layer_forward(net: Network, adapters, layer, mask, streams: Streams) -> Streams:
+    """One coupled layer."""
+    (a, b), (x1, x2) = net.factors, streams
+    y1 = a * x1 + net.branch("first", adapters, layer, x2, mask)
+    y2 = b * x2 + net.branch("second", adapters, layer, y1, mask)
+    return (y2, y1) if net.coupling.swap else (y1, y2)
+
+
+def layer_backward(net: Network, adapters, layer, mask, streams: Streams, cotangents: Streams):
+    """Inverts one coupled layer and pulls cotangents back through it, F and G run once each.
+
+    Returns:
+      The layer's input streams, their cotangents, and the adapters' gradient.
+    """
+    (a, b), swap = net.factors, net.coupling.swap
+    y1, y2 = streams[::-1] if swap else streams
+    d1, d2 = cotangents[::-1] if swap else cotangents
+
+    def first(theta, x):
+        return net.branch("first", {"first": theta}, layer, x, mask)
+
+    def second(theta, x):
+        return net.branch("second", {"second": theta}, layer, x, mask)
+
+    g, pull_g = jax.vjp(second, adapters["second"], y1)
+    x2 = (y2 - g) / b
+    theta_g, through_g = pull_g(d2)
+    d1 = d1 + through_g
+    f, pull_f = jax.vjp(first, adapters["first"], x2)
+    x1 = (y1 - f) / a
+    theta_f, through_f = pull_f(d1)
+    return (x1, x2), (a * d1, b * d2 + through_f), {"first": theta_f, "second": theta_g}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def run(net: Network, adapters: Params, layers: Params, mask: Array, streams: Streams) -> Streams:
+    """Runs stacked coupled layers; keeps only anchors for the backward pass.
+
+    Args:
+      net: The static part.
+      adapters: ``first`` and ``second`` adapters, stacked on a leading axis L; differentiated.
+      layers: The frozen backbone layers, stacked on L; they get no gradient.
+      mask: bool[B, T], True where a token is real.
+      streams: The input streams; differentiated.
+
+    Returns:
+      The output streams.
+    """
+    return _run_forward(net, adapters, layers, mask, streams)[0]
+
+
+def run_plainly(net: Network, adapters, layers, mask, streams: Streams) -> Streams:
+    """The same function left to plain autodiff: the reference that tests compare with."""
+
+    def step(carry, stacked):
+        adapter, layer = stacked
+        return layer_forward(net, adapter, layer, mask, carry), None
+
+    return jax.lax.scan(step, streams, (adapters, layers))[0]
+
+
+def _run_forward(net, adapters, layers, mask, streams):
+    segments = _segments(net, (adapters, layers))
+
+    def segment(carry, stacked):
+        some_adapters, some_layers = stacked
+        carry = run_plainly(net, some_adapters, some_layers, mask, carry)
+        return carry, carry
+
+    last, anchors = jax.lax.scan(segment, streams, segments)
+    return last, (adapters, layers, mask, anchors)
+
+
+def _run_backward(net, residuals, cotangents):
+    adapters, layers, mask, anchors = residuals
+
+    def step(carry, stacked):
+        (streams, cotangents), (adapter, layer) = carry, stacked
+        streams, cotangents, gradient = layer_backward(
+            net, adapter, layer, mask, streams, cotangents
+        )
+        return (streams, cotangents), gradient
+
+    def segment(cotangents, stacked):
+        inputs, anchor = stacked
+        (_, cotangents), gradient = jax.lax.scan(step, (anchor, cotangents), inputs, reverse=True)
+        return cotangents, gradient
+
+    cotangents, gradient = jax.lax.scan(
+        segment, cotangents, (_segments(net, (adapters, layers)), anchors), reverse=True
+    )
+    gradient = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), gradient)
+    return gradient, None, None, cotangents
+
+
+run.defvjp(_run_forward, _run_backward)
+
+
+def _segments(net, stacked):
+    """Folds the leading axis L into [L / K, K]."""
+    size = net.anchor_every
+    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), stacked)
+
+
+def _checked_depth(config, options) -> int:
+    """The number of reversible layers."""
+    depth = options.layers or config.layers
+    if not 1 <= depth <= config.layers:
+        raise ValueError(
+            f"reversible layers is {options.layers}; the backbone has {config.layers}."
+        )
+    if options.anchor_every < 1 or depth % options.anchor_every:
+        divisors = [k for k in range(1, depth + 1) if depth % k == 0]
+        raise ValueError(
+            f"anchor_every is {options.anchor_every}; it must divide the {depth} reversible "
+            f"layers: choose one of {divisors}."
+        )
+    return depth

@@ -1,0 +1,136 @@
+"""A ladder side network beside a frozen backbone (DP-MemArc_side; method of arXiv:2206.06522).
+
+The backbone runs once, batched and outside differentiation; only the narrow ladder is
+differentiated. With h_0 the embeddings and h_i the output of backbone layer i:
+
+    s_0 = D_0 h_0,   u_i = mu_i s_{i-1} + (1 - mu_i) D_i h_i,   s_i = SideLayer_i(u_i),
+    mu_i = sigmoid(alpha_i / tau),   out = U LN(s_N)  or  h_N + U LN(s_N).
+
+Axes: B batch, T tokens, D backbone width, S side width, M ladder layers.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from memarc.models import backbone, side_start
+from memarc.models.config import BackboneConfig
+from memarc.models.layers import Dense, Layer, LayerNorm, apply
+from memarc.models.tuning import Tuning
+
+GATE_TEMPERATURE = 0.1  # tau of the published code.
+
+
+@dataclasses.dataclass(frozen=True)
+class SideOptions:
+    """Shape and start of the ladder.
+
+    Attributes:
+      reduction: k; the side width is S = D / k, its feed-forward width F / k.
+      layers: Backbone layers (0-based) that get a side layer; empty means all of them.
+      start: "pruned" cuts the side layers out of the backbone's weights by magnitude, "random"
+        draws them. Both read public weights only.
+      merge: "add" reads h_N + U LN(s_N) with U zero at the start, so that training starts from
+        the pre-trained states; "replace" reads U LN(s_N) alone, as published.
+      downsample: "trained" trains every D_i; "frozen" keeps them as at the start, so that only
+        S-wide states are kept for the backward pass.
+    """
+
+    reduction: int = 8
+    layers: tuple[int, ...] = ()
+    start: str = "pruned"
+    merge: str = "add"
+    downsample: str = "trained"
+
+    def __post_init__(self):
+        """Checks the names."""
+        for field, choices in (
+            ("start", ("pruned", "random")),
+            ("merge", ("add", "replace")),
+            ("downsample", ("trained", "frozen")),
+        ):
+            if getattr(self, field) not in choices:
+                given = getattr(self, field)
+                raise ValueError(f"side {field} is {given!r}; choose one of {choices}.")
+
+
+def side(config: BackboneConfig, options: SideOptions) -> Tuning:
+    """Freezes the backbone and trains a ladder of narrow layers on its states."""
+    kept = _kept_layers(config, options)
+    narrow = side_config(config, options.reduction, len(kept))
+
+    def init(key, params):
+        ladder = side_start.draw(key, config, narrow, params, kept, options.start, options.merge)
+        if options.downsample == "trained":
+            return ladder, {"backbone": params, "ladder": {}}
+        down = {name: ladder.pop(name) for name in ("first", "down")}
+        return ladder, {"backbone": params, "ladder": down}
+
+    def precompute(frozen, batch):
+        params, mask = frozen["backbone"], backbone.token_mask(batch)
+        states = backbone.every_state(
+            config, params["layers"], backbone.embed(config, params, batch), mask
+        )
+        rungs = states[jnp.asarray((0, *(i + 1 for i in kept)))]  # [M + 1, B, T, D]
+        if options.downsample == "frozen":
+            rungs = _project(frozen["ladder"], rungs)  # [M + 1, B, T, S]
+        last = {"last": states[-1]} if options.merge == "add" else {}
+        return {**batch, "rungs": jnp.moveaxis(rungs, 1, 0), **last}
+
+    def states(trainable, frozen, batch):
+        rungs = jnp.moveaxis(batch["rungs"], 0, 1)
+        if options.downsample == "trained":
+            rungs = _project(trainable, rungs)
+        out = climb(narrow, trainable, rungs, backbone.token_mask(batch))
+        out = apply(Dense(narrow.width, config.width), trainable["up"], out)  # [B, T, D]
+        return batch["last"] + out if options.merge == "add" else out
+
+    return Tuning(init, states, precompute)
+
+
+def climb(narrow: BackboneConfig, ladder, rungs, mask):
+    """Runs the ladder over projected rungs [M + 1, B, T, S]; returns LN(s_N), [B, T, S]."""
+
+    def step(state, rung):
+        layer, gate, down = rung
+        mu = jax.nn.sigmoid(gate / GATE_TEMPERATURE).astype(state.dtype)
+        mixed = mu * state + (1.0 - mu) * down
+        return apply(Layer(narrow), layer, mixed, mask), None
+
+    state, _ = jax.lax.scan(step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:]))
+    return apply(LayerNorm(narrow.norm_epsilon), ladder["norm"], state)
+
+
+def side_config(config: BackboneConfig, reduction: int, layers: int) -> BackboneConfig:
+    """Sizes of a side layer: widths divided by the reduction, the number of heads unchanged."""
+    divided = (config.head_width, config.feed_forward)
+    if reduction < 1 or any(size % reduction for size in divided):
+        raise ValueError(
+            f"side reduction {reduction} must divide the head width {divided[0]} and the "
+            f"feed-forward width {divided[1]}."
+        )
+    return dataclasses.replace(
+        config,
+        layers=layers,
+        width=config.width // reduction,
+        feed_forward=config.feed_forward // reduction,
+    )
+
+
+def _project(params, rungs):
+    """Downsamples rungs [M + 1, B, T, D] by D_0 .. D_M to [M + 1, B, T, S]."""
+    down = Dense(*params["first"]["kernel"].shape)
+    first = apply(down, params["first"], rungs[0])[None]
+    rest = jax.vmap(lambda p, x: apply(down, p, x))(params["down"], rungs[1:])
+    return jnp.concatenate([first, rest])
+
+
+def _kept_layers(config, options) -> tuple[int, ...]:
+    """The ladder's backbone layers, checked."""
+    kept = tuple(options.layers) or tuple(range(config.layers))
+    if list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < config.layers:
+        raise ValueError(
+            f"side layers {kept} must be increasing and within 0..{config.layers - 1}."
+        )
+    return kept

@@ -1,0 +1,24 @@
+"""What a tuning method is: how parameters split, what needs no gradient, what the head reads."""
+
+import dataclasses
+from collections.abc import Callable
+
+from memarc.typing import Array, Batch, Params, Precompute
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """One way to tune a backbone, as three pure functions.
+
+    Attributes:
+      init: ``(key, backbone_params) -> (trainable, frozen)``. Reads public weights only; it is
+        given no data, so no start can depend on private rows (checklist 30).
+      states: ``(trainable, frozen, batch) -> [B, T, D]``, the states that the head reads; the
+        batch has been through ``precompute``.
+      precompute: ``(frozen, batch) -> batch``, the part of the forward pass that no gradient
+        crosses. It runs batched, outside differentiation.
+    """
+
+    init: Callable[[Array, Params], tuple[Params, Params]]
+    states: Callable[[Params, Params, Batch], Array]
+    precompute: Precompute

@@ -1,0 +1,1 @@
+"""ARRAYS -> ARRAYS: pure JAX functions with hand-written derivatives where they pay."""

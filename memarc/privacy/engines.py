@@ -1,0 +1,162 @@
+"""Sums clipped per-example gradients of a batch by one of several equal engines.
+
+Axes: B batch, M microbatches, m microbatch size.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memarc.privacy.clipping import Clipping, clip_and_sum, wide_dtype
+from memarc.typing import Array, Batch, LossFn, Params, Precompute
+
+Aux = dict[str, Array]
+
+MicrobatchEngine = Callable[
+    [LossFn, Params, Params, Batch, Array, Clipping], tuple[Params, Array, Array]
+]
+"""``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> (sum, norms[m],
+losses[m])``; norms and losses are zero for rows that add nothing."""
+
+
+def clipped_grad_sum(
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    *,
+    clipping: Clipping,
+    engine: str,
+    microbatch_size: int,
+    precompute: Precompute | None = None,
+) -> tuple[Params, Aux]:
+    """Sums per-example gradients after bounding each one's L2 norm over all of ``trainable``.
+
+    The sum's L2 sensitivity to adding or removing one example is ``clipping.sensitivity``. Rows
+    that are padding, or whose loss or gradient is not finite, add exactly zero. The result does
+    not depend on engine or microbatch size beyond float32 rounding.
+
+    Args:
+      loss_fn: ``(trainable, frozen, batch) -> losses``, leading axis B, nothing couples examples.
+      trainable: Exactly the parameters that are clipped, noised and updated.
+      frozen: Everything else that the loss reads; gets no gradient.
+      batch: Arrays that all lead with B.
+      is_padding: bool[B].
+      clipping: The rule and its bound.
+      engine: A name in ``ENGINES``.
+      microbatch_size: Rows differentiated at once, 1 to B; need not divide B. Memory only.
+      precompute: Optional ``(frozen, batch) -> batch`` that needs no gradient (a frozen backbone);
+        runs batched, once per microbatch, outside differentiation.
+
+    Returns:
+      The sum, shaped like ``trainable``, in float32 (float64 if a gradient is), and the private
+      ``norms`` (before clipping, gradient units) and ``losses`` (nats), each [B], zero for rows
+      that add nothing.
+
+    Raises:
+      ValueError: If the engine is unknown, or the shapes or ``microbatch_size`` disagree.
+
+    Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, without noise and division.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"Unknown engine {engine!r}; choose one of {tuple(ENGINES)}.")
+    size = _batch_size(batch, is_padding)
+    if not 1 <= microbatch_size <= size:
+        raise ValueError(f"microbatch_size is {microbatch_size}; give 1 to {size}, the batch size.")
+
+    def microbatch_sum(rows, is_row_padding):
+        if precompute is not None:
+            rows = jax.lax.stop_gradient(precompute(frozen, rows))
+        return ENGINES[engine](loss_fn, trainable, frozen, rows, is_row_padding, clipping)
+
+    if microbatch_size == size:
+        grad_sum, norms, losses = microbatch_sum(batch, is_padding)
+        return grad_sum, {"norms": norms, "losses": losses}
+    stacked = _split((batch, is_padding), microbatch_size)
+
+    def add_microbatch(total, rows):
+        grad_sum, norms, losses = microbatch_sum(*rows)
+        return jax.tree.map(jnp.add, total, grad_sum), (norms, losses)
+
+    shapes = jax.eval_shape(lambda rows: microbatch_sum(*rows)[0], jax.tree.map(_first, stacked))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    grad_sum, (norms, losses) = jax.lax.scan(add_microbatch, zeros, stacked)
+    return grad_sum, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
+
+
+def loop(loss_fn, trainable, frozen, batch, is_padding, clipping):
+    """One example at a time: slow, obviously right, the oracle of all other engines."""
+
+    def add_row(total, row):
+        example, is_row_padding = row
+        batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
+        loss, gradient = jax.value_and_grad(_row_loss)(trainable, loss_fn, frozen, batch_of_one)
+        is_kept = jnp.isfinite(loss) & ~is_row_padding
+        gradient = jax.tree.map(lambda leaf: leaf[None], gradient)
+        clipped, norms, is_added = clip_and_sum(gradient, is_kept[None], clipping)
+        loss = jnp.where(is_added[0], loss, jnp.zeros_like(loss))
+        return jax.tree.map(jnp.add, total, clipped), (norms[0], loss)
+
+    def zeros_like_sum(leaf):
+        return jnp.zeros(leaf.shape, wide_dtype(leaf))
+
+    zeros = jax.tree.map(zeros_like_sum, trainable)
+    grad_sum, (norms, losses) = jax.lax.scan(add_row, zeros, (batch, is_padding))
+    return grad_sum, norms, losses
+
+
+def vmap(loss_fn, trainable, frozen, batch, is_padding, clipping):
+    """Per-example gradients of the whole microbatch at once; memory m times ``trainable``."""
+
+    def loss_and_gradient(example):
+        batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
+        return jax.value_and_grad(_row_loss)(trainable, loss_fn, frozen, batch_of_one)
+
+    losses, gradients = jax.vmap(loss_and_gradient)(batch)
+    is_kept = jnp.isfinite(losses) & ~is_padding
+    grad_sum, norms, is_added = clip_and_sum(gradients, is_kept, clipping)
+    return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
+
+
+ENGINES: dict[str, MicrobatchEngine] = {"loop": loop, "vmap": vmap}
+
+
+def _row_loss(trainable, loss_fn, frozen, batch_of_one):
+    """The scalar loss of one example that the model sees as a batch of one row."""
+    losses = loss_fn(trainable, frozen, batch_of_one)
+    if losses.shape != (1,):
+        raise ValueError(
+            f"loss_fn gave shape {losses.shape} for a batch of one row; return one loss per "
+            "example, shape (B,), not a mean over the batch."
+        )
+    return losses[0]
+
+
+def _batch_size(batch: Batch, is_padding: Array) -> int:
+    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
+    if is_padding.ndim != 1 or is_padding.dtype != jnp.bool_ or sizes != {is_padding.shape}:
+        raise ValueError(
+            f"is_padding is {is_padding.dtype}{is_padding.shape} and the batch's leading axes are "
+            f"{sorted(sizes)}; give bool[B] and arrays that all lead with the same B."
+        )
+    return is_padding.shape[0]
+
+
+def _split(rows: tuple[Batch, Array], microbatch_size: int) -> Any:
+    """Reshapes leaves [B, ...] to [M, m, ...]; rows added to fill the last one are padding."""
+    batch, is_padding = rows
+    missing = -is_padding.shape[0] % microbatch_size
+
+    def split(leaf, fill):
+        widths = [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)
+        filled = jnp.pad(leaf, widths, constant_values=fill) if missing else leaf
+        return filled.reshape((-1, microbatch_size, *leaf.shape[1:]))
+
+    return jax.tree.map(lambda leaf: split(leaf, 0), batch), split(is_padding, True)
+
+
+def _first(leaf: Array) -> Array:
+    return leaf[0]

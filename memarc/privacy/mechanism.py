@@ -1,0 +1,232 @@
+"""Fixes sampler, clipping bound, noise scale and accounting together, so they cannot disagree."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import optax
+
+from memarc.privacy import accounting, noise
+from memarc.privacy.clipping import Clipping
+from memarc.privacy.engines import ENGINES
+from memarc.privacy.sampling import PoissonSampler, Streams
+from memarc.typing import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivacyConfig:
+    """What a run promises and how it gets there; every field is explicit.
+
+    Attributes:
+      epsilon: Target above 0; infinity runs the same code without noise.
+      delta: In (0, 1 / number of examples).
+      clip_norm: L2 bound per example, gradient units.
+      clipping: "abadi" or "automatic".
+      expected_batch_size: Mean size of a Poisson draw; also the public divisor.
+      max_batch_size: None, or the size to which larger draws are cut (accounted for).
+      engine: A name in ``engines.ENGINES``.
+      microbatch_size: Rows differentiated at once; memory and speed only.
+      physical_batch_size: Rows per compiled call; memory and speed only.
+      noise_multiplier: None to calibrate it, or noise standard deviation over clip norm, which
+        must keep the run within ``epsilon``.
+    """
+
+    epsilon: float
+    delta: float
+    clip_norm: float
+    clipping: str
+    expected_batch_size: int
+    max_batch_size: int | None
+    engine: str
+    microbatch_size: int
+    physical_batch_size: int
+    noise_multiplier: float | None
+
+    def __post_init__(self):
+        """Checks what needs no number of examples."""
+        if not self.epsilon > 0:
+            raise ValueError(
+                f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
+            )
+        if self.engine not in ENGINES:
+            raise ValueError(f"Unknown engine {self.engine!r}; choose one of {tuple(ENGINES)}.")
+        if not 1 <= self.microbatch_size <= self.physical_batch_size:
+            raise ValueError(
+                f"microbatch_size is {self.microbatch_size}; give 1 to physical_batch_size, "
+                f"{self.physical_batch_size}."
+            )
+        if self.max_batch_size is not None and self.max_batch_size < self.expected_batch_size:
+            raise ValueError(
+                f"max_batch_size is {self.max_batch_size}, below expected_batch_size "
+                f"{self.expected_batch_size}; give at least that, or None."
+            )
+        Clipping(self.clip_norm, self.clipping)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """Privacy spent so far, for adding or removing one row.
+
+    Attributes:
+      steps: Noised updates made.
+      delta: The delta of both figures.
+      epsilon_rdp: By Renyi accounting; None where it does not cover the sampler (truncated draws).
+      epsilon_pld: By privacy loss distributions, the cross-check.
+    """
+
+    steps: int
+    delta: float
+    epsilon_rdp: float | None
+    epsilon_pld: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Mechanism:
+    """Poisson sampling, clipped sum, Gaussian noise once per step, division by a constant.
+
+    Build it with ``Mechanism.create``. The number of examples is treated as public: the sampling
+    rate is derived from it once, when the plan is made. The divisor is the plan's expected batch
+    size and depends neither on it nor on any draw.
+
+    Attributes:
+      sampler: Draws the batches and is what the accountant reads.
+      clipping: Bounds each row's gradient; its sensitivity scales the noise.
+      noise_multiplier: Noise standard deviation over clip norm, unitless.
+      divisor: Public constant, the expected batch size.
+      delta: Of the guarantee.
+      steps: Planned number of noised updates.
+    """
+
+    sampler: PoissonSampler
+    clipping: Clipping
+    noise_multiplier: float
+    divisor: int
+    delta: float
+    steps: int
+
+    neighbouring = accounting.NEIGHBOURING
+    unit = "one row"
+
+    @classmethod
+    def create(cls, config: PrivacyConfig, *, num_examples: int, steps: int) -> "Mechanism":
+        """Builds the mechanism of a run, calibrating its noise if the config gives none.
+
+        Calibration is by RDP, or by PLD where draws are truncated, which RDP does not cover.
+
+        Args:
+          config: The promise.
+          num_examples: N, public; the length of the training set of the plan.
+          steps: Number of noised updates, at least 1.
+
+        Returns:
+          A mechanism whose epsilon after ``steps`` is at most ``config.epsilon``.
+
+        Raises:
+          ValueError: If the config, N and ``steps`` cannot go together.
+        """
+        _check_plan(config, num_examples, steps)
+        sampler = PoissonSampler(
+            num_examples=num_examples,
+            sampling_rate=config.expected_batch_size / num_examples,
+            max_batch_size=config.max_batch_size,
+        )
+        accountant = _accountant(sampler)
+        noise_multiplier = config.noise_multiplier
+        if noise_multiplier is None:
+            noise_multiplier = accounting.calibrate_noise(
+                sampler,
+                epsilon=config.epsilon,
+                delta=config.delta,
+                steps=steps,
+                accountant=accountant,
+            )
+        mechanism = cls(
+            sampler=sampler,
+            clipping=Clipping(config.clip_norm, config.clipping),
+            noise_multiplier=noise_multiplier,
+            divisor=config.expected_batch_size,
+            delta=config.delta,
+            steps=steps,
+        )
+        spent = mechanism.epsilon(steps, accountant)
+        if spent > config.epsilon:
+            raise ValueError(
+                f"noise_multiplier {noise_multiplier} spends epsilon {spent:.4g} in {steps} steps, "
+                f"above epsilon {config.epsilon}; raise one of them, or give None to calibrate."
+            )
+        return mechanism
+
+    @property
+    def sampling_rate(self) -> float:
+        """Chance q of each row to join a batch."""
+        return self.sampler.sampling_rate
+
+    @property
+    def noise_stddev(self) -> float:
+        """Standard deviation of the noise on the clipped sum, gradient units."""
+        return self.noise_multiplier * self.clipping.sensitivity
+
+    @property
+    def event(self):
+        """The dp_accounting event of all planned steps."""
+        return accounting.event(
+            self.sampler, noise_multiplier=self.noise_multiplier, steps=self.steps
+        )
+
+    def sample(self, streams: Streams, step: int) -> np.ndarray:
+        """Row numbers of one step's batch, int64[n] increasing; pure in (streams, step)."""
+        return self.sampler.indices(streams.sampling, step)
+
+    def gradient_transform(self, key: Array) -> optax.GradientTransformation:
+        """The optax transformation from clipped sum to private gradient: noise, then divide."""
+        return noise.privatize_sum(stddev=self.noise_stddev, divisor=self.divisor, key=key)
+
+    def epsilon(self, steps: int, accountant: str) -> float:
+        """Epsilon after ``steps`` noised updates by "rdp" (fast) or "pld" (about a second)."""
+        return accounting.epsilon(
+            self.sampler,
+            noise_multiplier=self.noise_multiplier,
+            steps=steps,
+            delta=self.delta,
+            accountant=accountant,
+        )
+
+    def spent(self, steps: int) -> Spent:
+        """Both epsilons after ``steps`` noised updates."""
+        epsilon = functools.partial(self.epsilon, steps)
+        has_rdp = accounting.supports(self.sampler, "rdp")
+        return Spent(
+            steps=steps,
+            delta=self.delta,
+            epsilon_rdp=epsilon("rdp") if has_rdp else None,
+            epsilon_pld=epsilon("pld"),
+        )
+
+
+def _accountant(sampler: PoissonSampler) -> str:
+    return "rdp" if accounting.supports(sampler, "rdp") else "pld"
+
+
+def _check_plan(config: PrivacyConfig, num_examples: int, steps: int) -> None:
+    if num_examples < 1:
+        raise ValueError(f"num_examples is {num_examples}; give at least 1.")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; give at least 1.")
+    if not 1 <= config.expected_batch_size <= num_examples:
+        raise ValueError(
+            f"expected_batch_size is {config.expected_batch_size}; give 1 to the number of "
+            f"examples, {num_examples}."
+        )
+    if not 0 < config.delta < 1 / num_examples:
+        raise ValueError(
+            f"delta is {config.delta}; give a number above 0 and below 1 / number of examples, "
+            f"{1 / num_examples:.3g}."
+        )
+    if config.noise_multiplier is not None and not (
+        math.isfinite(config.noise_multiplier) and config.noise_multiplier >= 0
+    ):
+        raise ValueError(
+            f"noise_multiplier is {config.noise_multiplier}; give a finite number from 0 up, or "
+            "None to calibrate."
+        )

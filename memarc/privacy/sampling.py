@@ -1,0 +1,135 @@
+"""Draws Poisson batches on the host, and derives all random streams from one root entropy.
+
+A draw is a pure function of (entropy, step), so resuming needs no sampler state.
+"""
+
+import dataclasses
+import secrets
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class PoissonSampler:
+    """Every example joins every batch independently; the accountant reads this same object.
+
+    Attributes:
+      num_examples: N, public by assumption of the plan.
+      sampling_rate: q in (0, 1], each example's chance to join.
+      max_batch_size: None, or the size down to which a larger draw is cut by a uniformly random
+        subset (truncated Poisson sampling, which costs privacy and is accounted as such).
+    """
+
+    num_examples: int
+    sampling_rate: float
+    max_batch_size: int | None
+
+    def __post_init__(self):
+        """Checks all fields."""
+        if self.num_examples < 1:
+            raise ValueError(f"num_examples is {self.num_examples}; give at least 1.")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate is {self.sampling_rate}; give a number in (0, 1].")
+        if self.max_batch_size is not None and self.max_batch_size < 1:
+            raise ValueError(f"max_batch_size is {self.max_batch_size}; give at least 1, or None.")
+
+    def indices(self, entropy: int, step: int) -> np.ndarray:
+        """Draws the rows of one step; see ``poisson_indices``."""
+        return poisson_indices(
+            entropy, step, self.num_examples, self.sampling_rate, self.max_batch_size
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """Independent sources of randomness, one per purpose; secret, so hidden from ``repr``.
+
+    Attributes:
+      sampling: 128-bit entropy for ``poisson_indices``.
+      noise: Two 32-bit words for ``noise.key_from_words``.
+      initialisation: Two 32-bit words for the key that draws new parameters.
+    """
+
+    sampling: int = dataclasses.field(repr=False)
+    noise: tuple[int, int] = dataclasses.field(repr=False)
+    initialisation: tuple[int, int] = dataclasses.field(repr=False)
+
+
+def poisson_indices(
+    entropy: int,
+    step: int,
+    num_examples: int,
+    sampling_rate: float,
+    max_batch_size: int | None = None,
+) -> np.ndarray:
+    """Draws one Poisson batch.
+
+    Args:
+      entropy: ``streams(root).sampling``; non-negative.
+      step: Update number, from 0.
+      num_examples: N.
+      sampling_rate: q; every row joins with this chance, independently.
+      max_batch_size: If not None, a larger draw is cut to a uniformly random subset of this size.
+
+    Returns:
+      Row numbers in increasing order, int64[n], 0 <= n <= N; an empty batch is a valid draw.
+
+    Raises:
+      ValueError: If ``step`` or ``entropy`` is negative.
+    """
+    if step < 0 or entropy < 0:
+        raise ValueError("step and entropy must not be negative.")
+    generator = np.random.Generator(
+        np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(step,)))
+    )
+    drawn = np.flatnonzero(generator.random(num_examples) < sampling_rate)
+    if max_batch_size is not None and drawn.size > max_batch_size:
+        drawn = np.sort(generator.choice(drawn, max_batch_size, replace=False))
+    return drawn.astype(np.int64)
+
+
+def fresh_entropy() -> int:
+    """128 bits from the operating system: what a run that claims privacy must use."""
+    return secrets.randbits(128)
+
+
+def entropy_from(seed: int | None) -> tuple[int, bool]:
+    """Root entropy and whether the run is reproducible, hence not private against who knows seeds.
+
+    Args:
+      seed: None for fresh entropy; a non-negative integer for research runs.
+
+    Returns:
+      The entropy, secret, and True if it came from a seed: record that with the result.
+
+    Raises:
+      ValueError: If ``seed`` is negative.
+    """
+    if seed is None:
+        return fresh_entropy(), False
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; give a non-negative integer, or None for fresh entropy.")
+    return seed, True
+
+
+def streams(entropy: int) -> Streams:
+    """Derives the separate streams of a run from its root entropy.
+
+    Args:
+      entropy: From ``entropy_from`` or ``fresh_entropy``.
+
+    Returns:
+      The streams; equal for equal entropy.
+    """
+    # Spawned children are independent of each other and of the parent; their order is fixed.
+    sampling, noise, initialisation = np.random.SeedSequence(entropy).spawn(3)
+    return Streams(
+        sampling=int.from_bytes(sampling.generate_state(4, np.uint32).tobytes(), "little"),
+        noise=_two_words(noise),
+        initialisation=_two_words(initialisation),
+    )
+
+
+def _two_words(sequence: np.random.SeedSequence) -> tuple[int, int]:
+    first, second = sequence.generate_state(2, np.uint32)
+    return int(first), int(second)

@@ -1,0 +1,160 @@
+"""Tokens match published ids, rows are cut at the cap, and folders are read back."""
+
+import numpy as np
+import pytest
+
+from memarc.data import reviews, tokenize
+
+
+def rows_of(encoded):
+    return [part.tolist() for part in np.split(encoded.input_ids, encoded.offsets[1:-1])]
+
+
+def types_of(encoded):
+    return [part.tolist() for part in np.split(encoded.token_type_ids, encoded.offsets[1:-1])]
+
+
+@pytest.mark.parametrize(
+    ("folder", "ids", "pair", "pair_types", "vocab_size", "pad_id", "mask_id"),
+    [
+        (
+            "bert-base-uncased",
+            [101, 7592, 2088, 102],
+            [101, 7592, 102, 2088, 102],
+            [0, 0, 0, 1, 1],
+            30522,
+            0,
+            103,
+        ),
+        (
+            "roberta",
+            [0, 31414, 232, 2],
+            [0, 31414, 2, 2, 8331, 2],
+            [0, 0, 0, 0, 0, 0],
+            50265,
+            1,
+            50264,
+        ),
+    ],
+)
+def test_published_vocabularies_give_their_published_ids(
+    shared, folder, ids, pair, pair_types, vocab_size, pad_id, mask_id
+):
+    name = str(shared / "tokenizers" / folder)
+    tokenizer = tokenize.load_tokenizer(name)
+    assert rows_of(tokenize.encode(tokenizer, (["Hello world"],), max_length=9)) == [ids]
+    both = tokenize.encode(tokenizer, (["Hello"], ["world"]), max_length=9)
+    assert rows_of(both) == [pair]
+    assert types_of(both) == [pair_types]
+    info = tokenize.describe(tokenizer, name)
+    assert (info.vocab_size, info.pad_id, info.mask_id) == (vocab_size, pad_id, mask_id)
+
+
+def test_a_tokenizer_without_a_pad_token_is_refused(shared):
+    with pytest.raises(ValueError, match="gpt2' has no pad token"):
+        tokenize.load_tokenizer(str(shared / "tokenizers" / "gpt2"))
+
+
+def test_words_are_numbered_after_the_special_tokens():
+    tokenizer = tokenize.word_level_tokenizer(["bad", "good", "not"])
+    single = tokenize.encode(tokenizer, (["not bad", "", "odd good"],), max_length=9)
+    assert rows_of(single) == [[1, 7, 5, 2], [1, 2], [1, 3, 6, 2]]
+    pair = tokenize.encode(tokenizer, (["good"], ["not bad"]), max_length=9)
+    assert rows_of(pair) == [[1, 6, 2, 7, 5, 2]]
+    assert types_of(pair) == [[0, 0, 0, 1, 1, 1]]
+    info = tokenize.describe(tokenizer, "word_level")
+    expected = tokenize.TokenizerInfo(
+        name="word_level", vocab_size=8, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4)
+    )
+    assert info == expected
+
+
+def test_ids_are_compact_and_no_rows_give_no_ids(words):
+    encoded = tokenize.encode(words, (["the food"],), max_length=9)
+    assert encoded.input_ids.dtype == encoded.token_type_ids.dtype == np.int32
+    assert encoded.offsets.dtype == np.int64
+    empty = tokenize.encode(words, ([],), max_length=9)
+    assert empty.input_ids.shape == (0,)
+    assert empty.offsets.tolist() == [0]
+
+
+def test_every_word_of_the_grammar_is_known(words):
+    sentences = reviews.dev_rows(200, 1).columns
+    unknown = words.unk_token_id
+    assert unknown not in tokenize.encode(words, sentences, max_length=32).input_ids
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 8])
+def test_chunking_changes_nothing(words, monkeypatch, chunk_rows):
+    columns = (["the food was bad", "", "we love the cake"], ["a", "the view", ""])
+    whole = tokenize.encode(words, columns, max_length=7)
+    monkeypatch.setattr(tokenize, "_CHUNK_ROWS", chunk_rows)
+    again = tokenize.encode(words, columns, max_length=7)
+    assert rows_of(again) == rows_of(whole)
+    assert types_of(again) == types_of(whole)
+    assert again.truncated_rows == whole.truncated_rows == 1
+
+
+def test_a_long_row_is_cut_to_the_cap_and_counted():
+    tokenizer = tokenize.word_level_tokenizer(list("abcdef"))  # a is 5.
+    encoded = tokenize.encode(tokenizer, (["a b c d e", "a b c"],), max_length=5)
+    assert rows_of(encoded) == [[1, 5, 6, 7, 2], [1, 5, 6, 7, 2]]
+    assert encoded.truncated_rows == 1
+
+
+def test_the_longer_text_of_a_pair_is_cut_first():
+    tokenizer = tokenize.word_level_tokenizer(list("abcdef"))
+    encoded = tokenize.encode(tokenizer, (["a b c d e"], ["f"]), max_length=6)
+    assert rows_of(encoded) == [[1, 5, 6, 2, 10, 2]]
+    assert types_of(encoded) == [[0, 0, 0, 0, 1, 1]]
+    assert encoded.truncated_rows == 1
+
+
+@pytest.mark.parametrize(("columns", "special"), [((["a"],), 2), ((["a"], ["b"]), 3)])
+def test_a_cap_without_room_for_text_is_refused(words, columns, special):
+    with pytest.raises(ValueError, match=f"max_length is {special}, and special tokens alone take"):
+        tokenize.encode(words, columns, max_length=special)
+
+
+def test_three_text_columns_are_refused(words):
+    with pytest.raises(ValueError, match="Got 3 text columns"):
+        tokenize.encode(words, (["a"], ["b"], ["c"]), max_length=9)
+
+
+def test_a_saved_word_level_tokenizer_is_read_back(words, tmp_path):
+    folder = str(tmp_path / "words")
+    tokenize.save_tokenizer(words, folder)
+    loaded = tokenize.load_tokenizer(folder)
+    columns = (["the food was not bad .", ""], ["we love it", "odd"])
+    before, after = (tokenize.encode(t, columns, max_length=9) for t in (words, loaded))
+    assert rows_of(before) == rows_of(after)
+    assert types_of(before) == types_of(after)
+    assert tokenize.describe(loaded, "x") == tokenize.describe(words, "x")
+
+
+@pytest.mark.parametrize("listed", [["good", "good"], ["good", "[MASK]"]])
+def test_a_word_list_with_repeats_is_refused(listed):
+    with pytest.raises(ValueError, match=r"repeats (good|\[MASK\]); give each word once"):
+        tokenize.word_level_tokenizer(listed)
+
+
+def test_a_missing_folder_is_refused_before_any_network_is_asked(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no tokenizer folder .*none"):
+        tokenize.load_tokenizer(str(tmp_path / "none"))
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="No tokenizer could be read from the folder"):
+        tokenize.load_tokenizer(str(tmp_path))
+
+
+def test_an_unreachable_hub_name_is_refused(monkeypatch):
+    import transformers
+
+    def fail(name, local_files_only):
+        assert not local_files_only
+        raise OSError(f"cannot reach {name}.")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+    with pytest.raises(ValueError, match=r"hub name .*'org/none': cannot reach org/none"):
+        tokenize.load_tokenizer("org/none")
