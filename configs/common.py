@@ -1,0 +1,76 @@
+"""The fields of every classification config, with the values that most of them share.
+
+Change any of them on the command line: ``--config.privacy.epsilon=3``,
+``--config.options.lora.rank=16``.
+"""
+
+from ml_collections import config_dict
+
+
+def classification(task: str) -> config_dict.ConfigDict:
+    """The base of a config; a config file sets what its family needs."""
+    config = config_dict.ConfigDict()
+    config.task = task
+    config.method = "lora"
+    # None draws entropy from the operating system, as a run that claims privacy must. A number
+    # makes the run reproducible, and not private against anyone who knows it.
+    config.seed = config_dict.placeholder(int)
+    config.data = dict(
+        source="glue",  # Files data/<task>/*.tsv or *.tsv.gz; also "tfds", "tfds_download".
+        split="official",  # Or "paper": 50,000 / 1,000 / rest of the train file.
+        tokenizer="google-bert/bert-base-uncased",  # A folder or a hub name.
+        max_length=128,  # Tokens; longer rows are cut.
+        buckets=(32, 64, 128),  # Rows are padded to the next of these lengths.
+        root=config_dict.placeholder(str),
+        train_file=config_dict.placeholder(str),
+    )
+    config.data.root = "data"
+    config.model = dict(
+        weights="google-bert/bert-base-uncased",  # A folder or a hub name.
+        dtype="float32",  # Of matrix products and activations; or "bfloat16".
+        storage_dtype="float32",  # Of frozen weights; or "bfloat16".
+    )
+    config.head = dict(pooling="first")  # Or "mean".
+    config.options = dict(
+        full={},
+        head={},
+        bitfit={},
+        lora=dict(rank=8, alpha=16.0, targets=("query", "value")),
+        adapter=dict(bottleneck=16),
+        side=dict(reduction=8, layers=(), start="pruned", merge="add", downsample="trained"),
+        reversible=dict(
+            coupling="meft1", scale=0.1, bottleneck=16, layers=0, anchor_every=1, end="newest"
+        ),
+    )
+    config.privacy = dict(
+        epsilon=8.0,
+        delta=1e-5,
+        clip_norm=1.0,  # L2, per example.
+        clipping="abadi",  # Or "automatic".
+        expected_batch_size=1024,
+        max_batch_size=config_dict.placeholder(int),  # None: every draw is used whole.
+        engine="vmap",
+        microbatch_size=32,  # Memory and speed only.
+        physical_batch_size=32,  # Memory and speed only.
+        noise_multiplier=config_dict.placeholder(float),  # None: calibrated to epsilon.
+    )
+    config.optimizer = dict(
+        name="adamw",
+        learning_rate=1e-3,
+        schedule="linear",
+        warmup_fraction=0.1,
+        weight_decay=0.0,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-8,
+    )
+    config.training = dict(
+        epochs=1.0,
+        eval_batch_size=128,
+        log_every=10,
+        checkpoint_every=20,
+        keep_checkpoints=2,
+        tensorboard=False,
+    )
+    config.runs = {}
+    return config

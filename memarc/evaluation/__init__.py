@@ -1,0 +1,1 @@
+"""STATE -> SCORES: predictions over whole evaluation sets, and their scores."""

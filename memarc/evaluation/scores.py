@@ -1,0 +1,46 @@
+"""The scores of a classification task by name; computed by scikit-learn.
+
+Axes: N rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from sklearn import metrics
+
+
+def _f1(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """F1 of class 1, as GLUE scores QQP; 0 where class 1 is neither present nor predicted."""
+    # scikit-learn's own annotation of this argument leaves its numbers out.
+    return float(metrics.f1_score(labels, predicted, zero_division=0))  # pyright: ignore
+
+
+SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": lambda labels, predicted: float(metrics.accuracy_score(labels, predicted)),
+    "f1": _f1,
+}
+
+
+def score(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Scores predictions against labels.
+
+    Args:
+      names: Names in `SCORES`.
+      labels: int[N], N at least 1.
+      predicted: int[N].
+
+    Returns:
+      Name -> score in [0, 1].
+
+    Raises:
+      ValueError: If a name is unknown, or there are no rows or not as many of both.
+    """
+    unknown = sorted(set(names) - SCORES.keys())
+    if unknown:
+        raise ValueError(f"Unknown scores {unknown}; choose from {tuple(SCORES)}.")
+    if labels.shape != predicted.shape or labels.ndim != 1 or not labels.size:
+        raise ValueError(
+            f"labels are {labels.shape} and predictions {predicted.shape}; give two vectors of "
+            "one length, at least 1."
+        )
+    return {name: SCORES[name](labels, predicted) for name in names}

@@ -1,0 +1,1 @@
+"""RECORDS -> TABLES: memory figures, one record per run, and tables made from records."""

@@ -1,0 +1,164 @@
+"""One record per run: what was promised, what came out, and with what it was made.
+
+Tables and plots are made from records, never by hand.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+FILE_NAME = "record.json"
+
+_PACKAGES = ("memarc", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "transformers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Everything that a table or a reader may ask of one run. Nothing in it is read off a batch.
+
+    Attributes:
+      name: Of the run within its config.
+      method: Tuning method.
+      task: Task.
+      backbone: What the weights are: kind, sizes, and where they come from.
+      engine: Engine of the clipped sums.
+      epsilon: Spent, by Renyi accounting (by PLD where that does not cover the sampler).
+      epsilon_pld: Spent, by privacy loss distributions.
+      delta: Of both.
+      clip_norm: C, gradient units.
+      clipping: Rule.
+      noise_multiplier: Noise standard deviation over C.
+      sampling_rate: q.
+      expected_batch_size: Also the divisor.
+      steps: Noised updates.
+      neighbouring: The neighbouring relation.
+      unit: The privacy unit.
+      reproducible_noise: False if the entropy came from the operating system; else why the run
+        is not private.
+      trainable_parameters: Count.
+      total_parameters: Count, trainable ones included.
+      scores: "split_metric" -> value; the first is the headline.
+      seconds: Of training, compilation left out.
+      compile_seconds: Of compilation.
+      examples_per_second: Expected, from steps and expected batch size.
+      memory: Bytes (`memarc.report.memory`).
+      device: Platform, kind and number of devices.
+      versions: Of packages and Python.
+      commit: Of the code, "-dirty" if files differ; "unknown" outside a repository.
+      config: The run's whole config.
+    """
+
+    name: str
+    method: str
+    task: str
+    backbone: str
+    engine: str
+    epsilon: float
+    epsilon_pld: float
+    delta: float
+    clip_norm: float
+    clipping: str
+    noise_multiplier: float
+    sampling_rate: float
+    expected_batch_size: int
+    steps: int
+    neighbouring: str
+    unit: str
+    reproducible_noise: bool | str
+    trainable_parameters: int
+    total_parameters: int
+    scores: dict[str, float]
+    seconds: float
+    compile_seconds: float
+    examples_per_second: float
+    memory: dict[str, int]
+    device: str
+    versions: dict[str, str]
+    commit: str
+    config: dict[str, Any]
+
+    @property
+    def headline(self) -> float:
+        """The first score."""
+        return next(iter(self.scores.values()))
+
+
+def write(record: Record, folder: Path) -> Path:
+    """Writes ``folder/record.json`` whole or not at all; returns its path."""
+    path = folder / FILE_NAME
+    partial = path.with_suffix(".partial")
+    content = encode(dataclasses.asdict(record))
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def read(path: Path) -> Record:
+    """Reads a record.
+
+    Raises:
+      ValueError: If the file is missing, no JSON, or lacks or adds a field.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a record ({error}).") from error
+    fields = {field.name for field in dataclasses.fields(Record)}
+    given = set(content) if isinstance(content, dict) else set()
+    if given != fields:
+        raise ValueError(
+            f"{path} is no record: it lacks {sorted(fields - given)} and has unknown "
+            f"{sorted(given - fields)}."
+        )
+    for name in ("epsilon", "epsilon_pld"):
+        content[name] = float(content[name])
+    return Record(**content)
+
+
+def encode(value: Any) -> Any:
+    """Plain JSON values: tuples as lists, and the floats that JSON has not as strings."""
+    if isinstance(value, dict):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def device() -> str:
+    """Platform, kind and number of the devices in use; cores for a CPU."""
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def commit(folder: Path) -> str:
+    """The commit of the repository that holds ``folder``; "unknown" if there is none."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD")
+        return f"{head}-dirty" if git("status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

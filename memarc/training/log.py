@@ -1,0 +1,94 @@
+"""Progress for people, and a JSON-lines log of metrics that are safe to publish."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tqdm
+
+
+class Log:
+    """Writes one JSON line every few steps, drives a progress bar, and feeds TensorBoard if asked.
+
+    Per-example losses and norms are private and must not be passed in.
+    """
+
+    def __init__(
+        self, path: Path, *, title: str, first: int, steps: int, every: int, tensorboard: bool
+    ):
+        """Opens the log for appending.
+
+        Args:
+          path: The JSON-lines file; made if absent.
+          title: Shown in front of the progress bar.
+          first: Updates made before.
+          steps: Updates of the whole plan.
+          every: Steps between lines.
+          tensorboard: Also write event files beside ``path``; needs tensorboardX.
+
+        Raises:
+          ValueError: If ``every`` is below 1, or tensorboardX is missing.
+        """
+        if every < 1:
+            raise ValueError(f"training.log_every is {every}; give at least 1.")
+        self._writer = _event_writer(path.parent) if tensorboard else None
+        self._earlier = _seconds_of(path)
+        self._file = path.open("a", encoding="utf-8")
+        self._every, self._steps = every, steps
+        self._start = time.time()
+        self._bar = tqdm.tqdm(
+            desc=title, initial=first, total=steps, unit="step", dynamic_ncols=True, mininterval=0.5
+        )
+
+    def step(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Reports update ``number``; metrics are fetched only when a line is due."""
+        self._bar.update()
+        if number % self._every and number != self._steps:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        self.event("step", step=number, **values)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, number)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Writes one line."""
+        line = {"event": kind, "seconds": round(time.time() - self._start, 3), **fields}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def total_seconds(self) -> float:
+        """Seconds since the log was opened, and those of earlier processes of the same run."""
+        return self._earlier + time.time() - self._start
+
+    def close(self) -> None:
+        """Ends bar and files."""
+        self._bar.close()
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _seconds_of(path: Path) -> float:
+    """Seconds that earlier processes logged: the last line of each counts."""
+    if not path.exists():
+        return 0.0
+    total, last = 0.0, 0.0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        seconds = json.loads(line)["seconds"]
+        if seconds < last:
+            total += last
+        last = seconds
+    return total + last
+
+
+def _event_writer(folder: Path) -> Any:
+    try:
+        import tensorboardX  # An optional package.
+    except ImportError as error:
+        raise ValueError(
+            "training.tensorboard needs tensorboardX; run: pip install 'memarc[tensorboard]'"
+        ) from error
+    return tensorboardX.SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,127 @@
+"""The one training loop: draw, accumulate, update, log, checkpoint; stops cleanly when asked.
+
+Axes: B rows of a batch, T tokens.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from memarc.privacy.mechanism import Mechanism
+from memarc.privacy.sampling import Streams
+from memarc.training import step
+from memarc.training.checkpoint import Checkpoints
+from memarc.training.log import Log
+from memarc.typing import Batch, LossFn, Params, Precompute
+
+Chunks = Callable[[np.ndarray], Iterable[tuple[int, Batch, np.ndarray]]]
+"""``rows of a draw -> (length T, batch [B, ...], is_padding bool[B])``, shapes fixed by T."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is trained, on what.
+
+    Attributes:
+      loss_fn: Per-example losses (`memarc.typing.LossFn`).
+      precompute: The part without gradient.
+      frozen: Parameters that are read only; an argument of every step, never baked in.
+      chunks: Cuts a draw into batches.
+      shapes: Length T -> abstract batch of that length, one per bucket.
+    """
+
+    loss_fn: LossFn
+    precompute: Precompute
+    frozen: Params
+    chunks: Chunks
+    shapes: Mapping[int, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The compiled programs of a run: one ``accumulate`` per bucket, and one ``update``."""
+
+    accumulate: Mapping[int, jax.stages.Compiled]
+    update: jax.stages.Compiled
+    compile_seconds: float
+
+
+def compile_programs(
+    problem: Problem,
+    state: step.TrainState,
+    settings: step.GradientSettings,
+    privatize: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
+) -> Programs:
+    """Compiles everything before the first draw, so that nothing is compiled in view of one."""
+    start = time.perf_counter()
+    accumulate = jax.jit(
+        step.make_accumulate(problem.loss_fn, problem.precompute, settings), donate_argnums=0
+    )
+    update = jax.jit(step.make_update(privatize, optimizer), donate_argnums=0)
+    grad_sum = jax.eval_shape(step.zero_sum, state.trainable)
+    compiled = {}
+    for length, batch in problem.shapes.items():
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        is_padding = jax.ShapeDtypeStruct((rows,), bool)
+        compiled[length] = accumulate.lower(
+            grad_sum, state.trainable, problem.frozen, batch, is_padding
+        ).compile()
+    return Programs(
+        accumulate=compiled,
+        update=update.lower(state, grad_sum).compile(),
+        compile_seconds=time.perf_counter() - start,
+    )
+
+
+def train(
+    problem: Problem,
+    programs: Programs,
+    state: step.TrainState,
+    mechanism: Mechanism,
+    streams: Streams,
+    *,
+    checkpoints: Checkpoints,
+    log: Log,
+    schedule: optax.Schedule,
+    should_stop: Callable[[], bool],
+) -> step.TrainState:
+    """Makes the updates that the plan still has, from ``state.step`` on.
+
+    A resumed run draws the samples and the noise that the uninterrupted one would have drawn.
+
+    Args:
+      problem: What is trained.
+      programs: From ``compile_programs``.
+      state: The state to start from; donated.
+      mechanism: Fixes draws, number of steps and noise.
+      streams: Secret randomness; only ``sampling`` is used here.
+      checkpoints: Saves every so many steps, at a stop, and at the end.
+      log: Receives metrics that are safe to publish.
+      schedule: Learning rate by step, for the log.
+      should_stop: Asked after every update; True ends the loop after a checkpoint.
+
+    Returns:
+      The last state; its ``step`` is below ``mechanism.steps`` if the loop was stopped.
+    """
+    first = int(state.step)
+    for number in range(first, mechanism.steps):
+        grad_sum = step.zero_sum(state.trainable)
+        for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):
+            grad_sum = programs.accumulate[length](
+                grad_sum, state.trainable, problem.frozen, batch, is_padding
+            )
+        state, metrics = programs.update(state, grad_sum)
+        done = number + 1
+        log.step(done, {"learning_rate": schedule(number), **metrics})
+        stop = should_stop() and done < mechanism.steps
+        checkpoints.save(state, done, force=stop or done == mechanism.steps)
+        if stop:
+            break
+    checkpoints.wait()
+    return state

@@ -1,0 +1,89 @@
+"""The optimizer and its learning-rate schedule, as optax transformations built from a config.
+
+Everything here sees noised gradients only: it is chained behind the mechanism's transformation.
+"""
+
+import dataclasses
+import math
+
+import optax
+
+NAMES = ("adamw", "sgd")
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How noised gradients become updates.
+
+    Attributes:
+      name: "adamw" or "sgd" (with momentum ``beta1``).
+      learning_rate: Peak rate, above 0.
+      schedule: After the warm-up: "constant", or "linear" or "cosine" decay to zero.
+      warmup_fraction: Share of all steps in which the rate rises linearly, in [0, 1).
+      weight_decay: Decoupled weight decay, at least 0.
+      beta1: Decay of the first moment, or momentum of "sgd"; in [0, 1).
+      beta2: Decay of the second moment, in [0, 1); unused by "sgd".
+      epsilon: Added to the root of the second moment; unused by "sgd".
+    """
+
+    name: str
+    learning_rate: float
+    schedule: str
+    warmup_fraction: float
+    weight_decay: float
+    beta1: float
+    beta2: float
+    epsilon: float
+
+    def __post_init__(self):
+        """Checks every field."""
+        for field, choices in (("name", NAMES), ("schedule", SCHEDULES)):
+            if getattr(self, field) not in choices:
+                given = getattr(self, field)
+                raise ValueError(f"optimizer.{field} is {given!r}; choose one of {choices}.")
+        for field, low, high in (
+            ("warmup_fraction", 0.0, 1.0),
+            ("weight_decay", 0.0, math.inf),
+            ("beta1", 0.0, 1.0),
+            ("beta2", 0.0, 1.0),
+        ):
+            if not low <= getattr(self, field) < high:
+                given = getattr(self, field)
+                raise ValueError(f"optimizer.{field} is {given}; give {low} up to below {high}.")
+        for field in ("learning_rate", "epsilon"):
+            if not 0.0 < getattr(self, field) < math.inf:
+                given = getattr(self, field)
+                raise ValueError(f"optimizer.{field} is {given}; give a finite number above 0.")
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the number of updates made."""
+    warmup = round(config.warmup_fraction * steps)
+    peak, rest = config.learning_rate, max(1, steps - warmup)
+    decays = {
+        "constant": optax.constant_schedule(peak),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+    }
+    if not warmup:
+        return decays[config.schedule]
+    # One step ahead, because a first update at rate zero would spend privacy for nothing.
+    rise = optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1))
+    return optax.join_schedules([rise, decays[config.schedule]], [warmup])
+
+
+def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Builds the transformation from noised gradients to updates."""
+    rate = learning_rate(config, steps)
+    if config.name == "adamw":
+        return optax.adamw(
+            rate,
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+        )
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.beta1)
+    )

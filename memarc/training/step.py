@@ -1,0 +1,118 @@
+"""The private training step as two pure functions: add a batch to the clipped sum, then update.
+
+A Poisson draw has any size, so a step adds fixed-shape batches to a running sum as often as the
+draw needs, then noises, divides and updates once. No compiled program depends on the draw.
+
+Axes: B rows of a batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from memarc.privacy.clipping import Clipping, wide_dtype
+from memarc.privacy.engines import clipped_grad_sum
+from memarc.typing import Array, Batch, LossFn, Params, Precompute
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a checkpoint holds. Secret: the noise key is in it.
+
+    Attributes:
+      step: int32[], updates made so far.
+      trainable: The parameters.
+      noise_state: Of the mechanism's transformation.
+      opt_state: Of the optimizer; built from noised gradients only.
+    """
+
+    step: Array
+    trainable: Params
+    noise_state: optax.OptState
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientSettings:
+    """How clipped sums are computed; all but ``clipping`` changes memory and speed only."""
+
+    clipping: Clipping
+    engine: str
+    microbatch_size: int
+
+
+def init_state(
+    trainable: Params,
+    privatize: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """The state before the first update."""
+    # Copies, because the state is donated and the caller may share its arrays.
+    trainable = jax.tree.map(lambda x: jnp.array(x, copy=True), trainable)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        trainable=trainable,
+        noise_state=privatize.init(trainable),
+        opt_state=optimizer.init(trainable),
+    )
+
+
+def zero_sum(trainable: Params) -> Params:
+    """The clipped sum of an empty draw, float32 (float64 where a parameter is)."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, wide_dtype(x)), trainable)
+
+
+def make_accumulate(
+    loss_fn: LossFn, precompute: Precompute, settings: GradientSettings
+) -> Callable[[Params, Params, Params, Batch, Array], Params]:
+    """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``.
+
+    Norms and losses of the rows are private and do not leave the function.
+    """
+
+    def accumulate(grad_sum, trainable, frozen, batch, is_padding):
+        more, _ = clipped_grad_sum(
+            loss_fn,
+            trainable,
+            frozen,
+            batch,
+            is_padding,
+            clipping=settings.clipping,
+            engine=settings.engine,
+            microbatch_size=settings.microbatch_size,
+            precompute=precompute,
+        )
+        return jax.tree.map(jnp.add, grad_sum, more)
+
+    return accumulate
+
+
+def make_update(
+    privatize: optax.GradientTransformation, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Params], tuple[TrainState, dict[str, Array]]]:
+    """Builds ``(state, grad_sum) -> (state, metrics)``.
+
+    The metrics are functions of noised values only, so they are free to publish:
+    ``noised_gradient_norm`` (gradient units) and ``update_norm`` (parameter units).
+    """
+
+    def update(state, grad_sum):
+        gradient, noise_state = privatize.update(grad_sum, state.noise_state)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
+        metrics = {
+            "noised_gradient_norm": optax.tree.norm(gradient),
+            "update_norm": optax.tree.norm(updates),
+        }
+        return TrainState(
+            step=state.step + 1,
+            trainable=optax.apply_updates(state.trainable, updates),
+            noise_state=noise_state,
+            opt_state=opt_state,
+        ), metrics
+
+    return update

@@ -1,0 +1,159 @@
+"""The loop makes the planned updates, whatever the draws, and resumes bit for bit."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from memarc.privacy import sampling
+from memarc.privacy.sampling import PoissonSampler
+from memarc.training import step
+
+
+def equal(first, second):
+    """Whether two trees hold the same bits."""
+    words = lambda x: (
+        jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    )
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(words(a), words(b)) for a, b in pairs)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.checklist(20)
+def test_steps_are_updates_and_not_batches(toy, tmp_path):
+    draws = [toy.mechanism.sample(sampling.streams(11), k) for k in range(7)]
+    assert sum(len(list(toy.chunks(draw))) for draw in draws) > 7
+    state = toy.train(tmp_path)
+    assert int(state.step) == toy.mechanism.steps == 7
+    assert int(state.noise_state[0].num_updates) == 7
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 8))
+
+
+def test_the_loop_makes_the_updates_that_the_equations_make(toy, tmp_path):
+    """A plain float64 NumPy reference of clip, sum and divide, with the noise subtracted out."""
+    toy.mechanism = dataclasses.replace(toy.mechanism, noise_multiplier=0.0, steps=1)
+    state = toy.train(tmp_path)
+    drawn = toy.mechanism.sample(sampling.streams(11), 0)
+    total = np.zeros(4)
+    for x, y in zip(toy.features[drawn].astype(float), toy.labels[drawn], strict=True):
+        gradient = -y * 0.5 * np.append(x, 1.0)  # At w = 0 the logistic factor is one half.
+        total += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+    mean = total / 8  # The plan's expected batch size, not len(drawn).
+    assert len(drawn) != 8
+    wanted = -0.1 * mean / (np.abs(mean) + 1e-8)  # Adam's first update at the peak rate.
+    np.testing.assert_allclose(state.trainable["w"], wanted[:3], rtol=1e-4)
+    np.testing.assert_allclose(state.trainable["b"], wanted[3], rtol=1e-4)
+
+
+@pytest.mark.checklist(3)
+@pytest.mark.parametrize("stop_after", [1, 3, 4])
+def test_a_stopped_run_resumes_bit_for_bit(toy, tmp_path, stop_after):
+    whole = toy.train(tmp_path / "whole")
+    stopped = toy.train(tmp_path / "parts", stop_after=stop_after)
+    assert int(stopped.step) == stop_after
+    toy.entropy = 999  # A resumed run takes the entropy of its checkpoint, not a new one.
+    resumed = toy.train(tmp_path / "parts")
+    assert toy.entropy == 11
+    assert equal(resumed, whole)
+    assert not equal(stopped.trainable, whole.trainable)
+
+
+@pytest.mark.checklist(3)
+def test_a_lost_step_is_drawn_again_exactly(toy, tmp_path):
+    """After a crash the last checkpoint is older than the last step; the redo is the same."""
+    whole = toy.train(tmp_path / "whole")
+    crashed = dataclasses.replace(toy)
+    real = crashed.chunks
+
+    def crash(indices):
+        if len(crashed_at) == 5:
+            raise RuntimeError("power cut")
+        crashed_at.append(1)
+        return real(indices)
+
+    crashed_at = []
+    crashed.chunks = crash
+    with pytest.raises(RuntimeError, match="power cut"):
+        crashed.train(tmp_path / "crashed")
+    assert equal(toy.train(tmp_path / "crashed"), whole)
+
+
+@pytest.mark.checklist(14)
+def test_an_empty_draw_still_takes_a_noised_step(toy, tmp_path):
+    empty = PoissonSampler(37, 1e-9, None)
+    toy.mechanism = dataclasses.replace(toy.mechanism, sampler=empty)
+    assert all(not len(toy.mechanism.sample(sampling.streams(11), k)) for k in range(7))
+    state = toy.train(tmp_path)
+    assert int(state.step) == 7
+    assert np.abs(np.asarray(state.trainable["w"])).min() > 0
+    assert all(line["noised_gradient_norm"] > 0 for line in lines(tmp_path))
+
+
+@pytest.mark.checklist(17)
+def test_programs_do_not_depend_on_the_draw(toy, tmp_path):
+    """All are compiled beforehand; a draw of another shape could only fail."""
+    problem, state = toy.problem(), toy.start()
+    programs = toy.programs(problem, state)
+    assert set(programs.accumulate) == set(problem.shapes)
+    sizes = {len(toy.mechanism.sample(sampling.streams(11), k)) for k in range(7)}
+    assert len(sizes) > 2
+    toy.train(tmp_path)
+
+
+@pytest.mark.checklist(34)
+def test_the_public_log_holds_nothing_of_single_rows(toy, tmp_path):
+    toy.train(tmp_path)
+    public = {"event", "seconds", "step", "learning_rate", "noised_gradient_norm", "update_norm"}
+    assert all(set(line) == public for line in lines(tmp_path))
+
+
+@pytest.mark.checklist(34, 41)
+def test_metrics_are_functions_of_the_noised_gradient_alone(toy):
+    """Two sums whose noised values are equal give equal metrics, states and updates."""
+    privatize, optimize, _ = toy.transforms()
+    update = step.make_update(privatize, optimize)
+    state = toy.start()
+    grad_sum = {"w": np.float32([1, 2, 3]), "b": np.float32(4)}
+    noised, _ = privatize.update(grad_sum, state.noise_state)
+    replay = lambda updates, state, params=None: (noised, state)
+    frozen_noise = privatize._replace(update=replay)
+    other = {"w": np.float32([-9, 0, 9]), "b": np.float32(0)}
+    changed = step.make_update(frozen_noise, optimize)(state, other)
+    wanted = update(state, grad_sum)
+    assert equal(changed[1], wanted[1])
+    assert equal(changed[0].opt_state, wanted[0].opt_state)
+    assert equal(changed[0].trainable, wanted[0].trainable)
+
+
+def test_the_state_is_donated_and_the_callers_arrays_are_not(toy, tmp_path):
+    start = {"w": np.ones(3, np.float32), "b": np.float32(0)}
+    privatize, optimize, _ = toy.transforms()
+    state = step.init_state(start, privatize, optimize)
+    compiled = toy.programs(toy.problem(), state)
+    compiled.update(state, step.zero_sum(state.trainable))
+    np.testing.assert_array_equal(start["w"], np.ones(3))
+
+
+@pytest.mark.checklist(19)
+@pytest.mark.parametrize("microbatch_size", [1, 3, 5])
+def test_the_sum_does_not_depend_on_microbatches(toy, microbatch_size):
+    problem, state = toy.problem(), toy.start()
+    draw = np.arange(13)
+
+    def summed(size):
+        settings = step.GradientSettings(toy.mechanism.clipping, "vmap", size)
+        add = step.make_accumulate(problem.loss_fn, problem.precompute, settings)
+        total = step.zero_sum(state.trainable)
+        for _, batch, is_padding in toy.chunks(draw):
+            total = add(total, state.trainable, problem.frozen, batch, is_padding)
+        return total
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), summed(microbatch_size), summed(2)
+    )

@@ -1,0 +1,71 @@
+"""Schedules by hand; the optimizer is optax's; every bad field is named."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from memarc.training import optimizer
+from memarc.training.optimizer import OptimizerConfig
+
+BASE = OptimizerConfig("adamw", 0.2, "linear", 0.4, 0.1, 0.8, 0.9, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "wanted"),
+    [
+        ("constant", 0.0, [0.2] * 5),
+        ("linear", 0.0, [0.2, 0.16, 0.12, 0.08, 0.04]),
+        ("linear", 0.4, [0.1, 0.2, 0.2, 0.2 * 2 / 3, 0.2 / 3]),
+        ("constant", 0.2, [0.2] * 5),
+        ("cosine", 0.6, [0.2 / 3, 0.4 / 3, 0.2, 0.2, 0.1]),
+    ],
+)
+def test_rates_are_those_computed_by_hand(schedule, warmup, wanted):
+    config = dataclasses.replace(BASE, schedule=schedule, warmup_fraction=warmup)
+    rate = optimizer.learning_rate(config, 5)
+    np.testing.assert_allclose([float(rate(k)) for k in range(5)], wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("schedule", optimizer.SCHEDULES)
+def test_no_planned_update_has_rate_zero_or_above_the_peak(steps, warmup, schedule):
+    config = dataclasses.replace(BASE, schedule=schedule, warmup_fraction=warmup)
+    rate = optimizer.learning_rate(config, steps)
+    rates = [float(rate(k)) for k in range(steps)]
+    assert all(0 < value <= 0.2 * (1 + 1e-6) for value in rates)
+
+
+def test_sgd_with_momentum_and_decay_by_hand():
+    config = dataclasses.replace(BASE, name="sgd", schedule="constant", warmup_fraction=0.0)
+    transform = optimizer.build(config, 3)
+    params = jnp.asarray([2.0])
+    state = transform.init(params)
+    for gradient, wanted in ((1.0, -0.2 * 1.2), (0.0, -0.2 * (0.8 * 1.2 + 0.1 * 1.76))):
+        updates, state = transform.update(jnp.asarray([gradient]), state, params)
+        np.testing.assert_allclose(updates, [wanted], rtol=1e-6)
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "adam"),
+        ("schedule", "step"),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("warmup_fraction", 1.0),
+        ("warmup_fraction", -0.1),
+        ("weight_decay", -1.0),
+        ("beta1", 1.0),
+        ("beta2", 1.5),
+        ("epsilon", 0.0),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value(field, value):
+    with pytest.raises(ValueError, match=rf"optimizer\.{field} is {value!r}"):
+        dataclasses.replace(BASE, **{field: value})
