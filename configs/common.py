@@ -4,7 +4,43 @@ Change any of them on the command line: ``--config.privacy.epsilon=3``,
 ``--config.options.lora.rank=16``.
 """
 
+import pathlib
+
 from ml_collections import config_dict
+
+PRESETS = ("full", "smoke")
+
+QUICKSTART_BACKBONE = str(pathlib.Path(__file__).parent / "quickstart_backbone")
+"""A small BERT pre-trained on public sentences of the grammar, without labels: made by
+``python -m experiments.pretrain --config=configs/pretrain_reviews.py``."""
+
+
+def check_preset(preset: str) -> None:
+    """Raises ValueError for an unknown preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"Unknown preset {preset!r}; choose one of {PRESETS}.")
+
+
+def embedded(config: config_dict.ConfigDict) -> None:
+    """Makes a config read the embedded task with its own small backbone; downloads nothing."""
+    config.task = "reviews"
+    config.data.source = "embedded"
+    config.data.split = "official"
+    config.data.tokenizer = "word_level"
+    config.data.root = None
+    config.data.max_length = 32
+    config.data.buckets = (32,)
+    config.model.weights = QUICKSTART_BACKBONE
+
+
+def smoke(config: config_dict.ConfigDict) -> None:
+    """Makes a config a toy of the same code path: two steps on a CPU, in seconds."""
+    embedded(config)
+    config.data.reviews_train_rows = 200
+    config.data.reviews_dev_rows = 50
+    config.privacy.delta = 1e-3
+    config.privacy.expected_batch_size = 100
+    config.training.epochs = 1.0
 
 
 def classification(task: str) -> config_dict.ConfigDict:
@@ -23,6 +59,9 @@ def classification(task: str) -> config_dict.ConfigDict:
         buckets=(32, 64, 128),  # Rows are padded to the next of these lengths.
         root=config_dict.placeholder(str),
         train_file=config_dict.placeholder(str),
+        reviews_train_rows=6000,  # Of the embedded task.
+        reviews_dev_rows=1000,
+        reviews_seed=0,
     )
     config.data.root = "data"
     config.model = dict(
@@ -63,6 +102,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         beta1=0.9,
         beta2=0.999,
         epsilon=1e-8,
+        head_factor=1.0,  # The head's learning rate over that of the other parameters.
     )
     config.training = dict(
         epochs=1.0,

@@ -8,5 +8,9 @@ Reads data/qnli/ (GLUE's files; ``--config.data.train_file`` names a part of the
 from configs import common
 
 
-def get_config():
-    return common.classification("qnli")
+def get_config(preset="full"):
+    common.check_preset(preset)
+    config = common.classification("qnli")
+    if preset == "smoke":
+        common.smoke(config)
+    return config

@@ -62,6 +62,28 @@ class LayerNorm(nn.Module):
         return (out + jnp.broadcast_to(bias.astype(wide.dtype), x.shape)).astype(x.dtype)
 
 
+def dot_product_attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """Scaled dot-product attention; scores and softmax are float32, or float64 if the query is.
+
+    (JAX's own function takes the softmax in float32 always, so it is no oracle in float64.)
+
+    Args:
+      query: [B, T, H, K].
+      key: [B, T, H, K].
+      value: [B, T, H, K].
+      mask: bool[B, T], True at keys to read. A row without one reads all keys alike.
+
+    Returns:
+      [B, T, H, K].
+    """
+    wide = jnp.float64 if query.dtype == jnp.float64 else jnp.float32
+    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=wide)
+    scores = scores * query.shape[-1] ** -0.5
+    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
+    weights = jax.nn.softmax(scores).astype(value.dtype)
+    return jnp.einsum("bhts,bshk->bthk", weights, value)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with its residual and norm (post-LN)."""
 
@@ -76,8 +98,7 @@ class Attention(nn.Module):
             Dense(cfg.width, cfg.width, name=name)(hidden).reshape(heads)
             for name in ("query", "key", "value")
         )
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own function mixes dtypes inside.
-            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask[:, None, None, :])
+        mixed = dot_product_attention(query, key, value, mask)
         out = Dense(cfg.width, cfg.width, name="output")(mixed.reshape(hidden.shape))
         return LayerNorm(cfg.norm_epsilon, name="norm")(hidden + out)
 

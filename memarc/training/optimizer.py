@@ -6,6 +6,7 @@ Everything here sees noised gradients only: it is chained behind the mechanism's
 import dataclasses
 import math
 
+import jax
 import optax
 
 NAMES = ("adamw", "sgd")
@@ -25,6 +26,8 @@ class OptimizerConfig:
       beta1: Decay of the first moment, or momentum of "sgd"; in [0, 1).
       beta2: Decay of the second moment, in [0, 1); unused by "sgd".
       epsilon: Added to the root of the second moment; unused by "sgd".
+      head_factor: The head's learning rate over that of the other parameters, above 0. A new head
+        starts at nothing and must grow within few private steps, the others only adjust.
     """
 
     name: str
@@ -35,6 +38,7 @@ class OptimizerConfig:
     beta1: float
     beta2: float
     epsilon: float
+    head_factor: float
 
     def __post_init__(self):
         """Checks every field."""
@@ -51,7 +55,7 @@ class OptimizerConfig:
             if not low <= getattr(self, field) < high:
                 given = getattr(self, field)
                 raise ValueError(f"optimizer.{field} is {given}; give {low} up to below {high}.")
-        for field in ("learning_rate", "epsilon"):
+        for field in ("learning_rate", "epsilon", "head_factor"):
             if not 0.0 < getattr(self, field) < math.inf:
                 given = getattr(self, field)
                 raise ValueError(f"optimizer.{field} is {given}; give a finite number above 0.")
@@ -77,13 +81,27 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Builds the transformation from noised gradients to updates."""
     rate = learning_rate(config, steps)
     if config.name == "adamw":
-        return optax.adamw(
+        optimizer = optax.adamw(
             rate,
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
         )
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.beta1)
-    )
+    else:
+        optimizer = optax.chain(
+            optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.beta1)
+        )
+    return optax.chain(optimizer, scale_head(config.head_factor))
+
+
+def scale_head(factor: float) -> optax.GradientTransformation:
+    """Multiplies the updates of the top-level part "head", if the tree has one."""
+
+    def scale(updates, params):
+        del params
+        if not isinstance(updates, dict) or "head" not in updates:
+            return updates
+        return {**updates, "head": jax.tree.map(lambda u: factor * u, updates["head"])}
+
+    return optax.stateless(scale)

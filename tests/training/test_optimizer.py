@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,7 +11,7 @@ import pytest
 from memarc.training import optimizer
 from memarc.training.optimizer import OptimizerConfig
 
-BASE = OptimizerConfig("adamw", 0.2, "linear", 0.4, 0.1, 0.8, 0.9, 1e-8)
+BASE = OptimizerConfig("adamw", 0.2, "linear", 0.4, 0.1, 0.8, 0.9, 1e-8, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,17 @@ def test_sgd_with_momentum_and_decay_by_hand():
         params = optax.apply_updates(params, updates)
 
 
+def test_the_head_moves_by_its_factor_and_the_rest_as_before():
+    tree = {"head": {"w": jnp.asarray([1.0, -2.0])}, "tuning": {"w": jnp.asarray([3.0])}}
+    plain = optimizer.build(BASE, 3)
+    scaled = optimizer.build(dataclasses.replace(BASE, head_factor=7.0), 3)
+    with jax.numpy_dtype_promotion("standard"):
+        wanted, _ = plain.update(tree, plain.init(tree), tree)
+        found, _ = scaled.update(tree, scaled.init(tree), tree)
+    np.testing.assert_allclose(found["head"]["w"], 7.0 * wanted["head"]["w"], rtol=1e-6)
+    np.testing.assert_array_equal(found["tuning"]["w"], wanted["tuning"]["w"])
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -64,6 +76,7 @@ def test_sgd_with_momentum_and_decay_by_hand():
         ("beta1", 1.0),
         ("beta2", 1.5),
         ("epsilon", 0.0),
+        ("head_factor", 0.0),
     ],
 )
 def test_a_bad_field_is_named_with_its_value(field, value):

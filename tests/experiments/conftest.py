@@ -1,0 +1,55 @@
+"""A config of toy sizes over the embedded task, with random weights in a folder."""
+
+import jax
+import pytest
+
+from configs import common
+from memarc.data import reviews, tokenize
+from memarc.models import backbone, pretrained
+from memarc.models.config import BackboneConfig
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A folder with a tiny random BERT that fits the embedded task's tokenizer."""
+    info = tokenize.describe(tokenize.word_level_tokenizer(reviews.vocabulary()), "word_level")
+    config = BackboneConfig(
+        kind="bert",
+        vocab_size=info.vocab_size,
+        width=16,
+        layers=2,
+        heads=2,
+        feed_forward=24,
+        max_positions=32,
+        type_vocab=1,
+        norm_epsilon=1e-12,
+        activation="gelu",
+        pad_id=info.pad_id,
+        dtype="float32",
+    )
+    folder = tmp_path_factory.mktemp("weights")
+    pretrained.save(folder, config, jax.device_get(backbone.init(config, jax.random.key(0))))
+    return str(folder)
+
+
+@pytest.fixture
+def config(weights):
+    """Three steps of 24 rows expected, on 60 rows in two buckets."""
+    config = common.classification("reviews")
+    config.seed = 5
+    config.data.update(
+        source="embedded",
+        tokenizer="word_level",
+        max_length=32,
+        buckets=(12, 32),
+        reviews_train_rows=60,
+        reviews_dev_rows=31,
+    )
+    config.data.root = None
+    config.model.weights = weights
+    config.options.side.reduction = 2
+    config.privacy.update(
+        delta=1e-3, expected_batch_size=20, microbatch_size=3, physical_batch_size=8
+    )
+    config.training.update(epochs=1.0, eval_batch_size=7, log_every=1, checkpoint_every=1)
+    return config

@@ -1,0 +1,106 @@
+"""A user's mistake is one message that names the value and the choices, before any training."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import run, settings
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+MISTAKES = [
+    ({"task": "imdb"}, r"Unknown task 'imdb'; choose one of sst2, qnli, qqp, mnli, reviews"),
+    ({"method": "prefix"}, r"Unknown method 'prefix'; choose one of \['adapter', 'bitfit'"),
+    ({"privacy.engine": "fast"}, r"Unknown engine 'fast'; choose one of \('loop', 'vmap'\)"),
+    ({"privacy.epsilon": 0.0}, r"epsilon is 0\.0; give a number above 0"),
+    ({"privacy.epsilon": -1.0}, r"epsilon is -1\.0"),
+    ({"privacy.delta": 0.0}, r"delta is 0\.0; give a number above 0 and below .*0\.0167"),
+    ({"privacy.delta": 1 / 60}, r"delta is 0\.0166"),
+    ({"privacy.clip_norm": 0.0}, r"clip_norm is 0\.0"),
+    ({"privacy.clipping": "flat"}, r"Unknown clipping rule 'flat'"),
+    ({"privacy.expected_batch_size": 61}, r"expected_batch_size is 61; give 1 to .* 60"),
+    ({"privacy.microbatch_size": 9}, r"microbatch_size is 9; give 1 to physical_batch_size, 8"),
+    ({"data.max_length": 40, "data.buckets": (40,)}, r"max_length is 40; .* positions for 32"),
+    ({"data.buckets": (32, 12)}, r"buckets is \(32, 12\)"),
+    ({"data.source": "csv"}, r"Unknown source 'csv'"),
+    ({"data.split": "random"}, r"Unknown split 'random'"),
+    ({"head.pooling": "max"}, r"head\.pooling is 'max'; choose one of \('first', 'mean'\)"),
+    ({"optimizer.learning_rate": -1.0}, r"optimizer\.learning_rate is -1\.0"),
+    ({"training.epochs": 0.0}, r"training\.epochs is 0\.0"),
+    ({"training.checkpoint_every": 0}, r"checkpoint_every is 0"),
+    ({"training.log_every": 0}, r"log_every is 0"),
+    ({"training.eval_batch_size": 0}, r"eval_batch_size is 0"),
+    ({"options.lora.rank": 0}, r"LoRA rank is 0"),
+    ({"options.lora.targets": ("qkv",)}, r"LoRA targets \['qkv'\]; choose from \['query'"),
+    ({"seed": -1}, r"seed is -1"),
+    ({"model.dtype": "float16"}, r"dtype is 'float16'; choose one of"),
+    ({"model.storage_dtype": "int8"}, r"storage_dtype is 'int8'; choose one of"),
+    ({"model.weights": "/nowhere/bert"}, r"No weights at '/nowhere/bert'.*hub name"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
+def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, message):
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        run.run_all(config, tmp_path / "out")
+    out = tmp_path / "out"
+    assert not out.exists() or not list(out.rglob("*.json*"))
+
+
+def test_missing_data_tell_where_they_were_sought_and_how_to_get_them(config, tmp_path):
+    config.task = "sst2"
+    config.data.source, config.data.root = "glue", str(tmp_path / "data")
+    config.data.tokenizer = config.model.weights
+    config.data.tokenizer = "word_level"
+    with pytest.raises(ValueError, match="'word_level' knows the embedded grammar's words only"):
+        run.run_all(config, tmp_path)
+
+
+def test_fields_and_runs_that_do_not_exist_are_named(config):
+    with config.unlocked():
+        config.colour = "red"
+    with pytest.raises(ValueError, match=r"unknown fields \['colour'\]"):
+        settings.parse(config)
+    with config.unlocked():
+        del config["colour"], config["seed"]
+    with pytest.raises(ValueError, match=r"lacks \['seed'\]"):
+        settings.parse(config)
+
+
+def test_a_section_with_a_wrong_field_is_named(config):
+    with config.unlocked():
+        config.privacy.sigma = 1.0
+    with pytest.raises(ValueError, match=r"config\.privacy has unknown fields \['sigma'\]"):
+        settings.parse(config)
+
+
+def test_a_run_that_changes_a_field_that_does_not_exist_is_named(config):
+    config.runs = {"a": {"privacy": {"epsilonn": 1.0}}}
+    with pytest.raises(ValueError, match=r"config\.runs\.a does not fit.*epsilonn"):
+        settings.parse(config)
+    config.runs = {"a": {}}
+    with pytest.raises(ValueError, match=r"no run \['b'\]; its runs are \['a'\]"):
+        settings.parse(config, ["b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/quickstart.py", "--config.privacy.epsilom=3"], "epsilom"),
+        (["--config=configs/quickstart.py:huge"], "Unknown preset 'huge'"),
+        (["--config=configs/quickstart.py", "privacy.epsilon=3"], "Unexpected arguments"),
+        (["--config=configs/absent.py"], "absent.py"),
+        ([], "No --config was given"),
+        (["--config=configs/quickstart.py", "--config.task=imdb"], "Unknown task 'imdb'"),
+    ],
+    ids=lambda x: str(x)[:30],
+)
+def test_at_the_command_line_there_is_no_traceback(arguments, message, tmp_path):
+    command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path / 'out'}"]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

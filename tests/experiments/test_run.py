@@ -1,0 +1,150 @@
+"""A config in, a record out: every method, several runs, stops, and folders that are taken."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import assemble, run, settings
+from memarc.models.build import METHODS
+from memarc.report import records
+from memarc.training import export
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def parts(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
+    config.method = method
+    (record,) = run.run_all(config, tmp_path)
+    assert records.read(tmp_path / "record.json") == record
+    assert record.method == method and record.task == "reviews" and record.steps == 3
+    assert 7.9 < record.epsilon <= 8.0 and record.epsilon_pld < record.epsilon
+    assert record.sampling_rate == 20 / 60 and record.noise_multiplier > 0
+    assert record.reproducible_noise  # The fixture sets a seed.
+    assert set(record.scores) == {"dev_accuracy"}
+    assert record.scores["dev_accuracy"] * 31 == pytest.approx(
+        round(record.scores["dev_accuracy"] * 31)
+    )
+    released = export.load(tmp_path / export.FILE_NAME)
+    sizes = [leaf.size for leaf in jax.tree.leaves(released)]
+    assert sum(sizes) == record.trainable_parameters <= record.total_parameters
+    assert record.memory["backward_bytes"] == 3 * record.memory["backward_bytes_per_example"] > 0
+    # No checkpoint stays: it would hold the noise key.
+    assert parts(tmp_path) == ["log.jsonl", "record.json", "trainable.safetensors"]
+
+
+def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_path):
+    (record,) = run.run_all(config, tmp_path)
+    (chosen,) = settings.parse(config)
+    assembled = assemble.assemble(chosen)
+    _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
+    released = export.load(tmp_path / export.FILE_NAME)
+    assert run.evaluate(assembled, released, frozen) == record.scores
+
+
+@pytest.mark.checklist(3)
+def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
+    run.run_all(config, tmp_path / "whole")
+    (chosen,) = settings.parse(config)
+    for seen in range(1, 3):
+        with pytest.raises(run.Stopped, match=rf"after step {seen}/3"):
+            run.run_one(assemble.assemble(chosen), tmp_path / "parts", lambda: True)
+    run.run_all(config, tmp_path / "parts")
+    whole, resumed = (
+        export.load(tmp_path / name / export.FILE_NAME) for name in ("whole", "parts")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, resumed)
+    steps = [json.loads(line).get("step") for line in open(tmp_path / "parts" / "log.jsonl")]
+    assert steps == [1, 2, 3, None]
+
+
+@pytest.mark.checklist(2, 39)
+def test_without_a_seed_every_run_differs_and_says_so(config, tmp_path):
+    config.seed = None
+    for name in ("a", "b"):
+        (record,) = run.run_all(config, tmp_path / name)
+        assert record.reproducible_noise is False
+    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
+
+
+def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(config, tmp_path):
+    config.runs = {
+        "tight": {"privacy": {"epsilon": 2.0}},
+        "open": {"privacy": {"epsilon": float("inf")}, "method": "bitfit"},
+    }
+    tight, free = run.run_all(config, tmp_path)
+    assert tight.epsilon <= 2.0 and free.epsilon == free.epsilon_pld == float("inf")
+    assert (tight.method, free.method, free.noise_multiplier) == ("lora", "bitfit", 0.0)
+    assert parts(tmp_path) == ["open", "tight"]
+    before = (tmp_path / "tight" / "record.json").stat().st_mtime_ns
+    assert run.run_all(config, tmp_path, ["tight"]) == [tight]
+    assert (tmp_path / "tight" / "record.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_of_another_config_is_refused_and_left_alone(config, tmp_path):
+    run.run_all(config, tmp_path)
+    before = (tmp_path / "record.json").read_bytes()
+    config.privacy.clip_norm = 2.0
+    with pytest.raises(ValueError, match=r"another config; these parts differ: \['privacy'\]"):
+        run.run_all(config, tmp_path)
+    assert (tmp_path / "record.json").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_config_is_refused_before_training(config, tmp_path):
+    (chosen,) = settings.parse(config)
+    with pytest.raises(run.Stopped):
+        run.run_one(assemble.assemble(chosen), tmp_path, lambda: True)
+    config.privacy.epsilon = 4.0
+    with pytest.raises(ValueError, match=r"config\.privacy\.epsilon is 4\.0, saved 8\.0"):
+        run.run_all(config, tmp_path)
+    assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+def test_a_mistake_in_the_last_run_is_found_before_the_first_is_trained(config, tmp_path):
+    config.runs = {"good": {}, "bad": {"privacy": {"delta": 0.5}}}
+    with pytest.raises(ValueError, match=r"delta is 0\.5"):
+        run.run_all(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.checklist(33)
+def test_nothing_is_chosen_on_evaluation_rows(config, tmp_path):
+    """Other evaluation rows change the scores at most: parameters and log stay as they were."""
+    run.run_all(config, tmp_path / "a")
+    config.data.reviews_dev_rows = 17
+    run.run_all(config, tmp_path / "b")
+    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_sigterm_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
+    command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}"]
+    command += [
+        f"--config={ROOT}/tests/experiments/toy_config.py",
+        f"--config.model.weights={config.model.weights}",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.time() + 120
+    log = tmp_path / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") > 2) and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == run.STOPPED, errors.decode()
+    assert b"The same command goes on" in out and b"Traceback" not in errors
+    assert not (tmp_path / "record.json").exists()
+    saved = max(int(name) for name in parts(tmp_path / "checkpoints"))
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert saved == lines[-1]["step"] < 2000
