@@ -4,7 +4,7 @@ r"""Makes a table from records, and puts it into a Markdown page between two mar
         --into=README.md --mark=sst2
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
-replaced. Without --into the table is printed.
+replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well.
 """
 
 import glob
@@ -13,11 +13,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from memarc.report import records, tables
+from memarc.report import plots, records, tables
 
 _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files.", required=True)
 _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
 _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
+_PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
 _COLUMNS = flags.DEFINE_list("columns", list(tables.QUICK), f"Of {', '.join(tables.COLUMNS)}.")
 
 _END = "<!-- end of table -->"
@@ -29,6 +30,8 @@ def main() -> int:
     if not paths:
         raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
     found = sorted(map(records.read, paths), key=_order)
+    if _PLOT.value:
+        plots.scores_over_epsilon(found, Path(_PLOT.value))
     style = "markdown" if _INTO.value else "terminal"
     table = tables.table(found, _COLUMNS.value, style)
     if not _INTO.value:

@@ -97,6 +97,16 @@ class Checkpoints:
         )
         return _with_keys(restored["state"], state)
 
+    def ensure_begun(self, state: TrainState) -> None:
+        """Saves the start of a new run and waits for it, before anything of the run is shown.
+
+        A run that dies before its first regular checkpoint then draws the same noise again; fresh
+        noise on the same rows would be a second release, charged nowhere.
+        """
+        if self._manager.latest_step() is None:
+            self.save(state, int(state.step), force=True)
+            self.wait()
+
     def save(self, state: TrainState, number: int, *, force: bool) -> None:
         """Saves in the background if update ``number`` is due or ``force`` is set."""
         if not force and number % self._every:

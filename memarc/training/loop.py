@@ -101,7 +101,7 @@ def train(
       state: The state to start from; donated.
       mechanism: Fixes draws, number of steps and noise.
       streams: Secret randomness; only ``sampling`` is used here.
-      checkpoints: Saves every so many steps, at a stop, and at the end.
+      checkpoints: Saves at the start, every so many steps, at a stop, and at the end.
       log: Receives metrics that are safe to publish.
       schedule: Learning rate by step, for the log.
       should_stop: Asked after every update; True ends the loop after a checkpoint.
@@ -110,6 +110,7 @@ def train(
       The last state; its ``step`` is below ``mechanism.steps`` if the loop was stopped.
     """
     first = int(state.step)
+    checkpoints.ensure_begun(state)
     for number in range(first, mechanism.steps):
         grad_sum = step.zero_sum(state.trainable)
         for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):

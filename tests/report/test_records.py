@@ -1,6 +1,5 @@
 """Records survive the file; tables hold what records hold."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,42 +7,8 @@ import pytest
 from memarc.report import records, tables
 
 
-def example(**changes):
-    record = records.Record(
-        name="lora-inf",
-        method="lora",
-        task="sst2",
-        backbone="bert",
-        engine="vmap",
-        epsilon=float("inf"),
-        epsilon_pld=float("inf"),
-        delta=1e-5,
-        clip_norm=1.0,
-        clipping="abadi",
-        noise_multiplier=0.0,
-        sampling_rate=0.25,
-        expected_batch_size=16,
-        steps=9,
-        neighbouring="add_or_remove_one",
-        unit="one row",
-        reproducible_noise=False,
-        trainable_parameters=1234,
-        total_parameters=56789,
-        scores={"dev_accuracy": 0.8123, "dev_f1": 0.5},
-        seconds=61.4,
-        compile_seconds=2.0,
-        examples_per_second=3.5,
-        memory={"backward_bytes_per_example": 2**20, "backward_bytes": 3 * 2**20},
-        device="cpu",
-        versions={"jax": "0"},
-        commit="0123456789abcdef",
-        config={"data": {"buckets": [1, 2]}},
-    )
-    return dataclasses.replace(record, **changes)
-
-
 @pytest.mark.parametrize("epsilon", [8.0, float("inf")])
-def test_a_record_comes_back_as_it_was_and_is_strict_json(tmp_path, epsilon):
+def test_a_record_comes_back_as_it_was_and_is_strict_json(tmp_path, epsilon, example):
     record = example(epsilon=epsilon)
     path = records.write(record, tmp_path)
     assert records.read(path) == record
@@ -51,7 +16,7 @@ def test_a_record_comes_back_as_it_was_and_is_strict_json(tmp_path, epsilon):
     assert [item.name for item in tmp_path.iterdir()] == ["record.json"]
 
 
-def test_a_file_that_is_no_record_is_refused(tmp_path):
+def test_a_file_that_is_no_record_is_refused(tmp_path, example):
     path = records.write(example(), tmp_path)
     content = json.loads(path.read_text())
     del content["epsilon"]
@@ -65,7 +30,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
         records.read(tmp_path / "absent")
 
 
-def test_a_table_holds_one_row_a_record():
+def test_a_table_holds_one_row_a_record(example):
     text = tables.table([example(), example(method="side", epsilon=3.0)], tables.QUICK, "markdown")
     header, _, first, second = text.splitlines()
     assert "method" in header and "kept for backward" in header
@@ -73,14 +38,14 @@ def test_a_table_holds_one_row_a_record():
     assert "3.000" in second and "side" in second
 
 
-def test_unknown_columns_and_styles_are_named():
+def test_unknown_columns_and_styles_are_named(example):
     with pytest.raises(ValueError, match=r"Unknown columns \['speed'\]"):
         tables.table([example()], ("speed",), "terminal")
     with pytest.raises(ValueError, match="Unknown style 'html'"):
         tables.table([example()], tables.QUICK, "html")
 
 
-def test_the_headline_is_the_first_score():
+def test_the_headline_is_the_first_score(example):
     assert example().headline == 0.8123
 
 

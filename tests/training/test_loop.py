@@ -84,6 +84,18 @@ def test_a_lost_step_is_drawn_again_exactly(toy, tmp_path):
     assert equal(toy.train(tmp_path / "crashed"), whole)
 
 
+@pytest.mark.checklist(3)
+def test_a_run_that_dies_at_once_draws_the_same_noise_again(toy, tmp_path):
+    """Its log already showed noised values; fresh noise would be a second, uncharged release."""
+    whole = toy.train(tmp_path / "whole")
+    dying = dataclasses.replace(toy)
+    dying.chunks = lambda indices: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        dying.train(tmp_path / "dead")
+    toy.entropy = 999
+    assert equal(toy.train(tmp_path / "dead"), whole)
+
+
 @pytest.mark.checklist(14)
 def test_an_empty_draw_still_takes_a_noised_step(toy, tmp_path):
     empty = PoissonSampler(37, 1e-9, None)

@@ -1,0 +1,49 @@
+"""Pictures made from records; needs matplotlib (extra "plot")."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from memarc.report.records import Record
+
+
+def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
+    """Draws the headline score of every method over its epsilon, one line a method.
+
+    Args:
+      records: Runs of one task.
+      path: Picture to write; its suffix names the format.
+
+    Raises:
+      ValueError: If there is more than one task, or matplotlib is missing.
+    """
+    tasks = sorted({record.task for record in records})
+    if len(tasks) != 1:
+        raise ValueError(f"The records are of the tasks {tasks}; give those of one task.")
+    try:
+        from matplotlib.figure import Figure  # Optional, and slow to import.
+    except ImportError as error:
+        raise ValueError("Pictures need matplotlib; run: pip install 'memarc[plot]'") from error
+    # Infinity has no place on a number line, so budgets are categories in order.
+    budgets = sorted({_budget(record) for record in records})
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for method in dict.fromkeys(record.method for record in records):
+        runs = sorted((_budget(r), r.headline) for r in records if r.method == method)
+        places = [budgets.index(budget) for budget, _ in runs]
+        axes.plot(places, [100 * score for _, score in runs], marker="o", label=method)
+    axes.set_xticks(range(len(budgets)), [_label(budget) for budget in budgets])
+    axes.set_xlabel("epsilon")
+    axes.set_ylabel(f"{tasks[0]}, {next(iter(records[0].scores)).replace('_', ' ')} (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(ncols=2, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _budget(record: Record) -> float:
+    """Epsilon to two digits, so that runs calibrated to one budget share a place."""
+    return record.epsilon if math.isinf(record.epsilon) else round(record.epsilon, 2)
+
+
+def _label(budget: float) -> str:
+    return "no noise" if math.isinf(budget) else f"{budget:g}"

@@ -1,0 +1,28 @@
+"""The picture is written, holds one line a method, and refuses what it cannot show."""
+
+import sys
+
+import pytest
+
+from memarc.report import plots
+
+
+def test_a_picture_has_a_line_for_each_method(tmp_path, example):
+    pytest.importorskip("matplotlib")
+    runs = [example(method=m, epsilon=e) for m in ("lora", "side") for e in (3.0, float("inf"))]
+    path = tmp_path / "scores.svg"
+    plots.scores_over_epsilon(runs, path)
+    assert path.read_text().count('id="line2d') > 0
+    plots.scores_over_epsilon(runs, tmp_path / "scores.png")
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_tasks_are_refused(tmp_path, example):
+    with pytest.raises(ValueError, match=r"\['qnli', 'sst2'\]; give those of one task"):
+        plots.scores_over_epsilon([example(), example(task="qnli")], tmp_path / "x.png")
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, example):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match=r"memarc\[plot\]"):
+        plots.scores_over_epsilon([example()], tmp_path / "x.png")
