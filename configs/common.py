@@ -11,7 +11,7 @@ from ml_collections import config_dict
 PRESETS = ("full", "smoke")
 
 QUICKSTART_BACKBONE = str(pathlib.Path(__file__).parent / "quickstart_backbone")
-"""A small BERT pre-trained on public sentences of the grammar, without labels: made by
+"""A small BERT pre-trained on public rows of the grammar: made by
 ``python -m experiments.pretrain --config=configs/pretrain_reviews.py``."""
 
 
@@ -29,7 +29,7 @@ def embedded(config: config_dict.ConfigDict) -> None:
     config.data.tokenizer = "word_level"
     config.data.root = None
     config.data.max_length = 32
-    config.data.buckets = (32,)
+    config.data.buckets = (16, 32)
     config.model.weights = QUICKSTART_BACKBONE
 
 

@@ -111,7 +111,7 @@ def parse(config: config_dict.ConfigDict, only: list[str] | None = None) -> list
       only: Names of the runs wanted; None means all.
 
     Returns:
-      One `Settings` per run, in the config's order.
+      One `Settings` per run, in the order of their names.
 
     Raises:
       ValueError: For an unknown, missing or bad field, or an unknown run, naming the choices.

@@ -76,10 +76,11 @@ def dev_rows(count: int, seed: int) -> Rows:
     return _draw("dev", count, seed)
 
 
-def public_sentences(count: int, seed: int) -> Rows:
+def public_rows(count: int, seed: int) -> Rows:
     """Draws public rows for pre-training; shares no sentence with train or dev at any seed.
 
-    Unsupervised pre-training uses ``columns[0]`` alone. Args and errors as ``train_rows``.
+    They hold every form but a concession before the main clause ("although ... , ..."): what that
+    does to a label is left for the private rows to teach. Args and errors as ``train_rows``.
     """
     return _draw("public", count, seed)
 
@@ -118,7 +119,7 @@ def _draw(stream, count, seed):
 
 def _new_sentence(rng, stream, label, seen):
     for _ in range(_TRIES_PER_ROW):
-        sentence = _review(rng, label)
+        sentence = _review(rng, stream, label)
         if sentence not in seen and _hundredth(sentence) in _STREAMS[stream]:
             return sentence
     raise ValueError(
@@ -140,9 +141,9 @@ def _shuffle(rng, items):
         items[last], items[other] = items[other], items[last]
 
 
-def _review(rng, label):
+def _review(rng, stream, label):
     """One sentence whose main clause has polarity ``label``."""
-    form: Callable = _pick(rng, _FORMS)
+    form: Callable = _pick(rng, _FORMS[stream])
     words = [_pick(rng, _OPENERS), *form(rng, label), _pick(rng, _CLOSERS), "."]
     return " ".join(word for word in words if word)
 
@@ -184,5 +185,8 @@ def _turn(rng, label):
     return [*_clause(rng, 1 - label), ",", _pick(rng, _TURNING), *_clause(rng, label)]
 
 
-_FORMS = (_one, _one, _one, _both, _concession_first, _concession_last, _turn)
-"""Drawn evenly: 3/7 one clause, 1/7 two agreeing clauses, 3/7 a contrast."""
+_ALL_FORMS = (_one, _one, _one, _both, _concession_first, _concession_last, _turn)
+_PUBLIC_FORMS = tuple(form for form in _ALL_FORMS if form is not _concession_first)
+
+_FORMS = {"train": _ALL_FORMS, "dev": _ALL_FORMS, "public": _PUBLIC_FORMS}
+"""Drawn evenly; of all forms 3/7 are one clause, 1/7 two agreeing clauses, 3/7 a contrast."""

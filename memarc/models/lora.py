@@ -34,9 +34,11 @@ class LoraOptions:
     targets: tuple[str, ...] = ("query", "value")
 
     def __post_init__(self):
-        """Checks rank and targets."""
+        """Checks every field."""
         if self.rank < 1:
             raise ValueError(f"LoRA rank is {self.rank}; it must be at least 1.")
+        if not self.alpha > 0.0:  # Zero would train nothing and still take noise.
+            raise ValueError(f"LoRA alpha is {self.alpha}; it must be positive.")
         unknown = sorted(set(self.targets) - set(TARGETS))
         if unknown or not self.targets:
             raise ValueError(f"LoRA targets {unknown or 'are empty'}; choose from {list(TARGETS)}.")

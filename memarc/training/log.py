@@ -1,6 +1,7 @@
 """Progress for people, and a JSON-lines log of metrics that are safe to publish."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,13 @@ class Log:
         self._every, self._steps = every, steps
         self._start = time.time()
         self._bar = tqdm.tqdm(
-            desc=title, initial=first, total=steps, unit="step", dynamic_ncols=True, mininterval=0.5
+            desc=title,
+            initial=first,
+            total=steps,
+            unit="step",
+            dynamic_ncols=True,
+            # In a file every refresh is text that stays.
+            mininterval=0.5 if sys.stderr.isatty() else 10.0,
         )
 
     def step(self, number: int, metrics: Mapping[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """The embedded reviews are balanced, held out properly and not solvable word by word."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_bags_of_words_stay_well_below_perfect(train, dev):
 
 def test_the_two_checks_above_do_catch_a_grammar_without_negation_and_contrast(monkeypatch):
     monkeypatch.setattr(reviews, "_NEGATION_RATE", 0.0)
-    monkeypatch.setattr(reviews, "_FORMS", (reviews._one,))
+    monkeypatch.setattr(reviews, "_FORMS", dict.fromkeys(("train", "dev"), (reviews._one,)))
     easy_train, easy_dev = reviews.train_rows(900, SEED), reviews.dev_rows(300, SEED)
     assert naive_bayes_accuracy(easy_train, easy_dev) > 0.95
     monkeypatch.setattr(reviews, "_ADJECTIVES", {1: ["superb"], 0: ["awful"]})
@@ -79,7 +81,7 @@ def test_half_of_the_rows_are_positive(count):
 
 
 def test_no_sentence_occurs_twice_within_or_across_streams_at_any_seed(train, dev):
-    public = reviews.public_sentences(3000, 5)
+    public = reviews.public_rows(3000, 5)
     other_train = reviews.train_rows(2000, 3)
     assert len(set(train.columns[0])) == 6000
     assert len(set(public.columns[0])) == 3000
@@ -89,7 +91,18 @@ def test_no_sentence_occurs_twice_within_or_across_streams_at_any_seed(train, de
     assert set(dev.columns[0]).isdisjoint(public.columns[0])
 
 
-@pytest.mark.parametrize("draw", [reviews.train_rows, reviews.dev_rows, reviews.public_sentences])
+def test_a_concession_comes_before_the_main_clause_in_private_rows_alone(train):
+    opener = "|".join(filter(None, reviews._OPENERS))
+    first = re.compile(rf"(({opener}) )?({'|'.join(reviews._CONCEDING)}) ")
+
+    def share(rows):
+        return np.mean([bool(first.match(text)) for text in rows.columns[0]])
+
+    assert share(reviews.public_rows(3000, 5)) == 0.0
+    assert share(train) == pytest.approx(1 / 7, abs=0.02)
+
+
+@pytest.mark.parametrize("draw", [reviews.train_rows, reviews.dev_rows, reviews.public_rows])
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(draw):
     first, again, other = draw(50, 2), draw(50, 2), draw(50, 4)
     assert first.columns == again.columns
@@ -165,6 +178,6 @@ def test_negative_counts_and_counts_beyond_the_grammar_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="count is -1"):
         reviews.dev_rows(-1, SEED)
     monkeypatch.setattr(reviews, "_STREAMS", {"public": range(100)})
-    monkeypatch.setattr(reviews, "_review", lambda rng, label: "the food was superb .")
+    monkeypatch.setattr(reviews, "_review", lambda rng, stream, label: "the food was superb .")
     with pytest.raises(ValueError, match="no new public sentence after 1; ask for fewer"):
-        reviews.public_sentences(2, SEED)
+        reviews.public_rows(2, SEED)

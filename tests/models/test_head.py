@@ -1,0 +1,70 @@
+"""Poolings and cross entropy against values worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memarc.models import head
+from memarc.models.head import HeadConfig
+
+# B = 3 rows, T = 2 tokens, D = 2, C = 3; row 1 has one real token, row 2 none.
+STATES = jnp.array([[[1.0, 2.0], [3.0, 6.0]], [[5.0, 7.0], [9.0, 9.0]], [[4.0, 4.0], [8.0, 8.0]]])
+BATCH = {"attention_mask": jnp.array([[1, 1], [1, 0], [0, 0]], jnp.int32)}
+PARAMS = {
+    "kernel": jnp.array([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]]),
+    "bias": jnp.array([0.5, 0.0, -0.5]),
+}
+
+
+@pytest.mark.parametrize(
+    ("pooling", "wanted"),
+    [
+        ("first", [[1.5, 2.0, -0.5], [5.5, 7.0, 2.5], [4.5, 4.0, 3.5]]),
+        # Means of the real tokens: (2, 4), (5, 7), and zero for a row without any.
+        ("mean", [[2.5, 4.0, -0.5], [5.5, 7.0, 2.5], [0.5, 0.0, -0.5]]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_logits_are_a_linear_map_of_the_pooled_states_in_float32(pooling, wanted, dtype):
+    got = head.logits(HeadConfig(pooling, 3), PARAMS, STATES.astype(dtype), BATCH)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_mean_pooling_does_not_see_what_stands_under_padding():
+    config = HeadConfig("mean", 3)
+    changed = STATES.at[1, 1].set(-1e6).at[2].set(1e6)
+    np.testing.assert_array_equal(
+        head.logits(config, PARAMS, changed, BATCH), head.logits(config, PARAMS, STATES, BATCH)
+    )
+
+
+@pytest.mark.checklist(27)
+def test_cross_entropy_is_minus_the_log_probability_of_each_label():
+    odds = np.array([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]])
+    got = head.cross_entropy(jnp.log(jnp.asarray(odds, jnp.float32)), jnp.array([1, 2]))
+    np.testing.assert_allclose(got, [np.log(8 / 3), np.log(2.0)], rtol=1e-6)
+
+
+def test_cross_entropy_of_large_logits_neither_overflows_nor_vanishes():
+    got = head.cross_entropy(jnp.array([[1e4, 0.0], [1e4, 0.0]]), jnp.array([0, 1]))
+    np.testing.assert_array_equal(got, [0.0, 1e4])
+
+
+def test_a_drawn_head_is_small_has_no_bias_and_takes_float32():
+    params = head.init(HeadConfig("first", 7), 300, jax.random.key(0))
+    assert params["kernel"].shape == (300, 7) and params["kernel"].dtype == jnp.float32
+    assert 0.018 < params["kernel"].std() < 0.022
+    np.testing.assert_array_equal(params["bias"], np.zeros(7))
+
+
+def test_an_unknown_pooling_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"head.pooling is 'last'; .*\('first', 'mean'\)"):
+        HeadConfig("last", 2)
+
+
+@pytest.mark.parametrize("classes", [1, 0, -3])
+def test_fewer_than_two_classes_are_refused(classes):
+    with pytest.raises(ValueError, match=rf"2 classes or more, not {classes}\."):
+        HeadConfig("first", classes)

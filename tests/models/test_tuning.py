@@ -1,0 +1,306 @@
+"""Claims about every tuning method of `build.METHODS`; a new one is covered by itself."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from memarc.models import build, lora
+from memarc.models.head import HeadConfig
+from memarc.privacy.clipping import Clipping
+from memarc.privacy.engines import clipped_grad_sum
+from memarc.typing import Batch, Params
+
+HEAD = HeadConfig("mean", 3)
+NO_CLIP = Clipping(1e6, "abadi")  # Larger than any norm here: sums are of plain gradients.
+BIAS_OF_KEY = "attention/key/bias"  # Softmax cancels it: its gradient is zero up to rounding.
+
+VARIANTS = {
+    "lora all": ("lora", {"rank": 3, "targets": tuple(lora.TARGETS)}),
+    "side replace": (
+        "side",
+        {"reduction": 4, "merge": "replace", "start": "random", "layers": (0, 3)},
+    ),
+    "side frozen": ("side", {"reduction": 2, "downsample": "frozen"}),
+    "meft1 mean": ("reversible", {"end": "mean", "anchor_every": 2, "scale": 0.3}),
+    "meft2": ("reversible", {"coupling": "meft2", "anchor_every": 2}),
+    "meft3": ("reversible", {"coupling": "meft3", "layers": 3, "bottleneck": 5}),
+}
+CASES = {name: (name, {}) for name in build.METHODS} | VARIANTS
+every_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (" " in case)) for case in CASES]
+)
+
+DENSE_AND_NORMS = {
+    **{f"attention/{name}": ("kernel", "bias") for name in ("query", "key", "value", "output")},
+    **{f"feed_forward/{name}": ("kernel", "bias") for name in ("intermediate", "output")},
+    **{f"{block}/norm": ("scale", "bias") for block in ("attention", "feed_forward")},
+}
+LAYER = {f"layers/{path}/{leaf}" for path, leaves in DENSE_AND_NORMS.items() for leaf in leaves}
+TABLES = {f"embeddings/{name}" for name in ("word", "position", "token_type")}
+ENCODER = LAYER | TABLES | {"embeddings/norm/scale", "embeddings/norm/bias"}
+ADAPTER = ("down/kernel", "down/bias", "up_kernel", "up_bias")
+
+
+def declared(method, options):
+    """The trainable set of each method, written out apart from the code."""
+    if method == "side":
+        ladder = LAYER | {"gate", "norm/scale", "norm/bias", "up/kernel", "up/bias"}
+        down = {f"{name}/{leaf}" for name in ("first", "down") for leaf in ("kernel", "bias")}
+        return ladder if options.get("downsample") == "frozen" else ladder | down
+    targets = options.get("targets", ("query", "value"))
+    return {
+        "full": ENCODER,
+        "head": set(),
+        "bitfit": {path for path in ENCODER if path.endswith("/bias")},
+        "lora": {f"{target}/{factor}" for target in targets for factor in "ab"},
+        "adapter": {f"{site}/{leaf}" for site in ("attention", "feed_forward") for leaf in ADAPTER},
+        "reversible": {f"{branch}/{leaf}" for branch in ("first", "second") for leaf in ADAPTER},
+    }[method]
+
+
+def flat(tree):
+    return {"/".join(path): x for path, x in traverse_util.flatten_dict(tree).items()}
+
+
+def summed(model, engine, microbatch_size, precompute):
+    """The sum of per-example gradients of rows that are not left out, as a function."""
+
+    def run(trainable, frozen, batch, is_left_out):
+        return clipped_grad_sum(
+            model.loss,
+            trainable,
+            frozen,
+            batch,
+            is_left_out,
+            clipping=NO_CLIP,
+            engine=engine,
+            microbatch_size=microbatch_size,
+            precompute=precompute,
+        )
+
+    return run
+
+
+def written_out(model, trainable, frozen, batch):
+    """Losses [B] of the whole batch and each row's gradient by itself; nothing is precomputed."""
+
+    def losses(trainable):
+        return model.loss(trainable, frozen, model.precompute(frozen, batch))
+
+    values, pullback = jax.vjp(losses, trainable)
+    return values, jax.lax.map(lambda row: pullback(row)[0], jnp.eye(len(values)))
+
+
+@functools.lru_cache
+def built(case, cfg, jit):
+    """(model, its start, the sum by vmap, the batch written out)."""
+    method, options = CASES[case]
+    model = build.build(method, options, cfg, HEAD)
+    run = jit(summed(model, "vmap", 5, model.precompute))
+    return model, jit(model.init), run, jit(functools.partial(written_out, model))
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A case in float64, with trainables drawn away from their start."""
+
+    model: build.Model
+    run: Callable
+    whole: Callable
+    start: Params
+    trainable: Params
+    frozen: Params
+    batch: Batch
+
+
+@pytest.fixture
+def setting(float64, fast_jit, sizes, weights, randomise, rows):
+    """Makes the `Setting` of a case; programs are compiled once for all tests."""
+
+    def make(case):
+        cfg = sizes(dtype="float64")
+        model, init, run, whole = built(case, cfg, fast_jit)
+        start, frozen = init(jax.random.key(3), weights(cfg))
+        start = jax.tree.map(lambda x: x.astype(jnp.float64), start)
+        trainable = randomise(start, scale=0.1)
+        return Setting(model, run, whole, start, trainable, frozen, rows())
+
+    return make
+
+
+ALL = np.zeros(5, bool)  # No row is left out.
+
+
+# What is trained is what is in the norm.
+
+
+@pytest.mark.checklist(26)
+@every_case
+def test_the_leaves_that_move_from_the_start_are_the_declared_ones(setting, case):
+    s = setting(case)
+    wanted = {f"tuning/{path}" for path in declared(*CASES[case])} | {"head/kernel", "head/bias"}
+    assert set(flat(s.start)) == wanted
+    kept, now = jax.tree.map(np.array, s.frozen), s.start
+    for _ in range(3):  # From a zero factor, only its partner moves in the first step.
+        step, _ = s.run(now, s.frozen, s.batch, ALL)
+        now = jax.tree.map(lambda x, g: x - 0.3 * g, now, step)
+    still = {path for path, x in flat(now).items() if np.array_equal(x, flat(s.start)[path])}
+    assert not {path for path in still if not path.endswith(BIAS_OF_KEY)}
+    jax.tree.map(np.testing.assert_array_equal, s.frozen, kept)
+
+
+@pytest.mark.checklist(26)
+@every_case
+def test_every_leaf_is_inside_the_norm_of_an_example(setting, case):
+    s = setting(case)
+    for row in (0, 2):  # The longest, and the one of a single token.
+        gradient, aux = s.run(s.trainable, s.frozen, s.batch, np.arange(5) != row)
+        squares = sum(np.sum(np.square(x)) for x in jax.tree.leaves(gradient))
+        np.testing.assert_allclose(aux["norms"][row], np.sqrt(squares), rtol=1e-12)
+        if row == 0:
+            zero = {path for path, x in flat(gradient).items() if np.abs(x).max() < 1e-9}
+            assert not {path for path in zero if not path.endswith(BIAS_OF_KEY)}
+
+
+@pytest.mark.checklist(26)
+@pytest.mark.parametrize("case", CASES)
+def test_each_backbone_parameter_is_frozen_or_trained_and_never_both(weights, sizes, case):
+    model = build.build(*CASES[case], sizes(), HEAD)
+    program, shapes = jax.make_jaxpr(model.init, return_shape=True)(
+        jax.random.key(0), weights(sizes())
+    )
+    given, out = program.jaxpr.invars[1:], program.jaxpr.outvars
+    for leaf in given:  # Each is handed on, untouched, to exactly one place.
+        assert sum(leaf is x for x in out) == 1
+    trained = out[: len(jax.tree.leaves(shapes[0]))]
+    is_one_trained = any(leaf is x for leaf in given for x in trained)
+    assert is_one_trained == (CASES[case][0] in ("full", "bitfit"))
+
+
+@pytest.mark.checklist(30)
+@pytest.mark.parametrize("case", CASES)
+def test_no_start_is_given_data(sizes, case):
+    method, options = CASES[case]
+    options_class, make = build.METHODS[method]
+    options = options_class(**options)
+    for model in (make(sizes(), options), build.build(*CASES[case], sizes(), HEAD)):
+        assert list(inspect.signature(model.init).parameters) == ["key", "params"]
+    assert all(type(value) in (int, float, str, tuple) for value in vars(options).values())
+
+
+# One loss per example.
+
+
+@pytest.mark.checklist(23, 27)
+@every_case
+def test_another_row_changes_neither_loss_nor_gradient_of_this_one(setting, rows, case):
+    s, others = setting(case), np.arange(5) != 1
+
+    def changed(batch):
+        return {
+            **batch,
+            "input_ids": batch["input_ids"].at[1].set(22 - batch["input_ids"][1]),
+            "attention_mask": batch["attention_mask"].at[1].set(1),
+            "labels": batch["labels"].at[1].set(2),
+        }
+
+    longer = rows(tokens=11)
+    before, after = (s.whole(s.trainable, s.frozen, x) for x in (longer, changed(longer)))
+    assert before[0].shape == (5,)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[others], b[others]), after, before)
+    assert after[0][1] != before[0][1]
+    one, two = (s.run(s.trainable, s.frozen, x, ALL)[1] for x in (s.batch, changed(s.batch)))
+    for name in ("losses", "norms"):
+        np.testing.assert_array_equal(two[name][others], one[name][others])
+        assert two[name][1] != one[name][1]
+
+
+@every_case
+def test_a_row_without_a_real_token_has_a_finite_loss_and_gradient(setting, case):
+    s = setting(case)
+    empty = {**s.batch, "attention_mask": s.batch["attention_mask"].at[3].set(0)}
+    aux, whole = (s.run(s.trainable, s.frozen, rows, ALL)[1] for rows in (empty, s.batch))
+    assert 0.0 < aux["losses"][3] < np.inf and 0.0 < aux["norms"][3] < np.inf
+    np.testing.assert_array_equal(aux["norms"][:3], whole["norms"][:3])
+
+
+# Engines, lengths, dtypes, determinism.
+
+
+def assert_close(got, wanted):
+    """To 1e-9 of each leaf; of a leaf that is zero but for rounding, of 1e-3 of the largest."""
+    (got, got_aux), (wanted, aux) = got, wanted
+    for name in ("losses", "norms"):
+        np.testing.assert_allclose(got_aux[name], aux[name], rtol=1e-9)
+    least = 1e-3 * max(np.abs(x).max() for x in jax.tree.leaves(wanted))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.0, atol=1e-9 * max(np.abs(b).max(), least))
+
+
+@pytest.mark.checklist(23, 28)
+@every_case
+def test_the_batch_written_out_gives_the_same_padded_to_any_length(setting, rows, case):
+    s, longer = setting(case), rows(tokens=11)
+    assert np.any(longer["input_ids"][:, 7:])  # Whatever ids stand under the padding.
+    losses, gradients = s.whole(s.trainable, s.frozen, longer)
+    squares = [np.sum(np.square(x.reshape(5, -1)), axis=1) for x in jax.tree.leaves(gradients)]
+    sums = jax.tree.map(lambda x: x.sum(0), gradients)
+    wanted = sums, {"losses": losses, "norms": np.sqrt(sum(squares))}
+    assert_close(s.run(s.trainable, s.frozen, s.batch, ALL), wanted)
+
+
+@pytest.mark.checklist(19)
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "size"), [("vmap", 1), ("vmap", 3), ("loop", 5)])
+@pytest.mark.parametrize("case", CASES)
+def test_every_engine_and_microbatch_size_gives_the_same(setting, fast_jit, case, engine, size):
+    s = setting(case)
+    other = fast_jit(summed(s.model, engine, size, s.model.precompute))
+    arguments = (s.trainable, s.frozen, s.batch, ALL)
+    assert_close(s.run(*arguments), other(*arguments))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bfloat16_compute_gives_float32_gradients(sizes, weights, rows, case):
+    model, batch = build.build(*CASES[case], sizes(dtype="bfloat16"), HEAD), rows()
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights(sizes()))
+    trainable, frozen = jax.eval_shape(model.init, jax.random.key(0), params)
+    trainable = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), trainable)
+    run = summed(model, "vmap", 5, model.precompute)
+    program, shapes = jax.make_jaxpr(run, return_shape=True)(trainable, frozen, batch, ALL)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    assert "bf16[" in str(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_in_bfloat16_is_near_the_one_in_float64(setting, fast_jit, sizes, case):
+    s = setting(case)
+    wanted, _ = s.run(s.trainable, s.frozen, s.batch, ALL)
+    run = built(case, sizes(dtype="bfloat16"), fast_jit)[2]
+    trainable = jax.tree.map(lambda x: x.astype(jnp.float32), s.trainable)
+    frozen = jax.tree.map(lambda x: x.astype(jnp.bfloat16), s.frozen)
+    with jax.enable_x64(False):
+        got, _ = run(trainable, frozen, s.batch, ALL)
+    a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(t)]) for t in (got, wanted))
+    cosine = a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    assert 0.99 < cosine < 0.9999999
+
+
+@pytest.mark.checklist(28)
+@every_case
+def test_nothing_is_drawn_at_random_after_the_start(setting, weights, sizes, case):
+    s, draws = setting(case), ("random", "threefry")
+    start = str(jax.make_jaxpr(s.model.init)(jax.random.key(0), weights(sizes())))
+    assert any(word in start for word in draws)
+    arguments = (s.trainable, s.frozen, s.batch, ALL)
+    program = str(jax.make_jaxpr(s.run.__wrapped__)(*arguments))
+    assert not any(word in program for word in draws)
+    jax.tree.map(np.testing.assert_array_equal, s.run(*arguments), s.run(*arguments))
