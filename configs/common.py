@@ -103,6 +103,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         beta2=0.999,
         epsilon=1e-8,
         head_factor=1.0,  # The head's learning rate over that of the other parameters.
+        head_first=0.0,  # Share of the steps in which the head moves alone.
     )
     config.training = dict(
         epochs=1.0,

@@ -7,6 +7,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import optax
 
 NAMES = ("adamw", "sgd")
@@ -28,6 +29,9 @@ class OptimizerConfig:
       epsilon: Added to the root of the second moment; unused by "sgd".
       head_factor: The head's learning rate over that of the other parameters, above 0. A new head
         starts at nothing and must grow within few private steps, the others only adjust.
+      head_first: Share of all steps, in [0, 1), in which the head moves alone. Through a head that
+        says nothing yet, the others' gradients are noise, which Adam would blow up to full steps.
+        Source: linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054).
     """
 
     name: str
@@ -39,6 +43,7 @@ class OptimizerConfig:
     beta2: float
     epsilon: float
     head_factor: float
+    head_first: float
 
     def __post_init__(self):
         """Checks every field."""
@@ -48,6 +53,7 @@ class OptimizerConfig:
                 raise ValueError(f"optimizer.{field} is {given!r}; choose one of {choices}.")
         for field, low, high in (
             ("warmup_fraction", 0.0, 1.0),
+            ("head_first", 0.0, 1.0),
             ("weight_decay", 0.0, math.inf),
             ("beta1", 0.0, 1.0),
             ("beta2", 0.0, 1.0),
@@ -92,16 +98,19 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
         optimizer = optax.chain(
             optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.beta1)
         )
-    return optax.chain(optimizer, scale_head(config.head_factor))
+    rest_from = round(config.head_first * steps)
+    parts = {
+        "head": optax.scale(config.head_factor),
+        "rest": optax.scale_by_schedule(lambda count: jnp.sign(jnp.maximum(count - rest_from + 1, 0))),
+    }
+    return optax.chain(optimizer, optax.transforms.partition({**parts}, _parts))
 
 
-def scale_head(factor: float) -> optax.GradientTransformation:
-    """Multiplies the updates of the top-level part "head", if the tree has one."""
+def _parts(tree):
+    """Labels every leaf "head" or "rest" by its place at the top of the tree."""
 
-    def scale(updates, params):
-        del params
-        if not isinstance(updates, dict) or "head" not in updates:
-            return updates
-        return {**updates, "head": jax.tree.map(lambda u: factor * u, updates["head"])}
+    def part(path, leaf):
+        del leaf
+        return "head" if path[:1] == (jax.tree_util.DictKey("head"),) else "rest"
 
-    return optax.stateless(scale)
+    return jax.tree_util.tree_map_with_path(part, tree)

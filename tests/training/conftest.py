@@ -40,7 +40,9 @@ class Toy:
 
     def transforms(self):
         words = sampling.streams(self.entropy).noise
-        config = optimizer.OptimizerConfig("adamw", 0.1, "linear", 0.25, 0.0, 0.9, 0.999, 1e-8, 1.0)
+        config = optimizer.OptimizerConfig(
+            "adamw", 0.1, "linear", 0.25, 0.0, 0.9, 0.999, 1e-8, 1.0, 0.0
+        )
         return (
             self.mechanism.gradient_transform(key_from_words(words)),
             optimizer.build(config, self.mechanism.steps),

@@ -11,7 +11,7 @@ import pytest
 from memarc.training import optimizer
 from memarc.training.optimizer import OptimizerConfig
 
-BASE = OptimizerConfig("adamw", 0.2, "linear", 0.4, 0.1, 0.8, 0.9, 1e-8, 1.0)
+BASE = OptimizerConfig("adamw", 0.2, "linear", 0.4, 0.1, 0.8, 0.9, 1e-8, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,19 @@ def test_the_head_moves_by_its_factor_and_the_rest_as_before():
     np.testing.assert_array_equal(found["tuning"]["w"], wanted["tuning"]["w"])
 
 
+def test_the_head_moves_alone_for_its_share_of_the_steps():
+    """Five steps, share 0.4: two of the head alone; then all move at the schedule's rate."""
+    tree = {"head": {"w": jnp.asarray([1.0])}, "tuning": {"w": jnp.asarray([1.0])}}
+    transform = optimizer.build(dataclasses.replace(BASE, head_first=0.4), 5)
+    state, moved = transform.init(tree), []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(5):
+            updates, state = transform.update(tree, state, tree)
+            moved.append([bool(updates[part]["w"][0]) for part in ("head", "tuning")])
+            assert not moved[-1][1] or updates["head"]["w"] == updates["tuning"]["w"]
+    assert moved == [[True, False]] * 2 + [[True, True]] * 3
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -77,6 +90,7 @@ def test_the_head_moves_by_its_factor_and_the_rest_as_before():
         ("beta2", 1.5),
         ("epsilon", 0.0),
         ("head_factor", 0.0),
+        ("head_first", 1.0),
     ],
 )
 def test_a_bad_field_is_named_with_its_value(field, value):
