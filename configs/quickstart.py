@@ -4,7 +4,8 @@
 
 6,000 train rows and 1,000 held-out ones, made by a seeded grammar. The frozen backbone was
 pre-trained on public rows that lack one form of sentence (configs/pretrain_reviews.py); that form
-is learned here, privately. Expect EXPECT_NOTE.
+is learned here, privately. Expect 86 to 88 % for
+each method and about a minute in all on two CPU cores.
 """
 
 from configs import common

@@ -4,7 +4,8 @@
     python -m experiments.run --config=configs/sst2.py --workdir=results/sst2
 
 Reads data/sst2/{train,dev}.tsv(.gz) and the folder weights/all-MiniLM-L6-v2, a copy of the
-package's ``model`` folder. One run: ``--only=lora-eps8``. Scores and minutes: README.md.
+package's ``model`` folder. One run: ``--only=lora-eps8``. LoRA takes about 10 ms a row on two CPU
+cores, 11 minutes in all. Expected scores: none recorded yet.
 """
 
 from configs import common

@@ -101,7 +101,9 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     rest_from = round(config.head_first * steps)
     parts = {
         "head": optax.scale(config.head_factor),
-        "rest": optax.scale_by_schedule(lambda count: jnp.sign(jnp.maximum(count - rest_from + 1, 0))),
+        "rest": optax.scale_by_schedule(
+            lambda count: jnp.where(jnp.asarray(count) < rest_from, 0.0, 1.0)
+        ),
     }
     return optax.chain(optimizer, optax.transforms.partition({**parts}, _parts))
 
