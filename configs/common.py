@@ -4,13 +4,15 @@ Change any of them on the command line: ``--config.privacy.epsilon=3``,
 ``--config.options.lora.rank=16``.
 """
 
+import os
 import pathlib
 
 from ml_collections import config_dict
 
 PRESETS = ("full", "smoke")
 
-QUICKSTART_BACKBONE = str(pathlib.Path(__file__).parent / "quickstart_backbone")
+# Relative, so that records do not name the folders of one machine.
+QUICKSTART_BACKBONE = os.path.relpath(pathlib.Path(__file__).parent / "quickstart_backbone")
 """A small BERT pre-trained on public rows of the grammar: made by
 ``python -m experiments.pretrain --config=configs/pretrain_reviews.py``."""
 

@@ -3,7 +3,8 @@
     python -m experiments.pretrain --config=configs/pretrain_reviews.py --workdir=OUT
 
 Public rows hold every form of sentence but one ("although ... , ..."), 1 in 7 of the private ones.
-Expect a last loss of 0.0007 nats after two minutes on two CPU cores. Its ``backbone`` folder is configs/quickstart_backbone.
+Expect a last loss of 0.0007 nats after two minutes on two CPU cores. Its
+``backbone`` folder is configs/quickstart_backbone.
 """
 
 from ml_collections import config_dict
