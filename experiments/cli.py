@@ -1,5 +1,6 @@
 """What all command lines share: flags, and a user's mistakes as one message, no traceback."""
 
+import ast
 import functools
 import sys
 from collections.abc import Callable
@@ -24,10 +25,14 @@ def config():
     """The config of --config.
 
     Raises:
-      ValueError: If the flag is missing.
+      ValueError: If the flag is missing, or its file is.
     """
     if CONFIG.value is None:
         raise ValueError("No --config was given; name a file such as configs/quickstart.py.")
+    try:
+        list(CONFIG.value)  # A file that is not there shows at the first use only.
+    except OSError as error:
+        raise ValueError(f"The file of --config cannot be loaded. {error}") from error
     return CONFIG.value
 
 
@@ -45,9 +50,13 @@ def workdir() -> str:
 def _parse(argv):
     """Parses flags; loading and overriding a config file fails in many kinds of error."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        return flags.FLAGS(argv)
+    except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        message = str(error.args[0] if error.args else error)
+        if message[:1] == message[-1:] == "'":  # A KeyError quoted within another error.
+            message = ast.literal_eval(message)
+        if "Traceback (most recent call last)" in message:  # Of a config file; its end says why.
+            message = message.strip().splitlines()[-1].strip()
         sys.exit(_complain(message))
 
 

@@ -65,7 +65,8 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
         export.load(tmp_path / name / export.FILE_NAME) for name in ("whole", "parts")
     )
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
-    steps = [json.loads(line).get("step") for line in open(tmp_path / "parts" / "log.jsonl")]
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line).get("step") for line in lines]
     assert steps == [1, 2, 3, None]
 
 
@@ -84,7 +85,7 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
         "tight": {"privacy": {"epsilon": 2.0}},
         "open": {"privacy": {"epsilon": float("inf")}, "method": "bitfit"},
     }
-    tight, free = run.run_all(config, tmp_path)
+    free, tight = run.run_all(config, tmp_path)  # In the order of their names.
     assert tight.epsilon <= 2.0 and free.epsilon == free.epsilon_pld == float("inf")
     assert (tight.method, free.method, free.noise_multiplier) == ("lora", "bitfit", 0.0)
     assert parts(tmp_path) == ["open", "tight"]
