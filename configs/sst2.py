@@ -5,7 +5,7 @@
 
 Reads data/sst2/{train,dev}.tsv(.gz) and the folder weights/all-MiniLM-L6-v2, a copy of the
 package's ``model`` folder. One run: ``--only=lora-eps8``. LoRA takes about 10 ms a row on two CPU
-cores, 11 minutes in all. Expected scores: none recorded yet.
+cores, 10 minutes in all. Expect 82.2 % for lora-eps8 (one run); no other run is recorded yet.
 """
 
 from configs import common
