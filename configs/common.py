@@ -76,7 +76,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         full={},
         head={},
         bitfit={},
-        lora=dict(rank=8, alpha=16.0, targets=("query", "value")),
+        lora=dict(rank=8, alpha=16.0, targets=("query", "value"), train="both"),
         adapter=dict(bottleneck=16),
         side=dict(reduction=8, layers=(), start="pruned", merge="add", downsample="trained"),
         reversible=dict(

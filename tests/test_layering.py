@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "ops": set(),
     "models": {"ops"},
     "data": set(),
-    "privacy": set(),
+    "privacy": {"ops"},
     "report": set(),
     "training": {"privacy"},
     "evaluation": {"data", "models"},

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from memarc.models.config import BackboneConfig
-from memarc.ops.linear import linear
+from memarc.ops.linear import add_trailing, linear, multiply_trailing, take_rows
 from memarc.typing import Array, Params
 
 _INIT = nn.initializers.normal(0.02)
@@ -58,8 +58,7 @@ class LayerNorm(nn.Module):
         wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         centred = wide - wide.mean(-1, keepdims=True)
         normed = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + self.epsilon)
-        out = normed * jnp.broadcast_to(scale.astype(wide.dtype), x.shape)
-        return (out + jnp.broadcast_to(bias.astype(wide.dtype), x.shape)).astype(x.dtype)
+        return add_trailing(multiply_trailing(normed, scale), bias).astype(x.dtype)
 
 
 def dot_product_attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
@@ -153,9 +152,8 @@ class Embeddings(nn.Module):
         position = self.param("position", _INIT, (cfg.max_positions, cfg.width))
         token_type = self.param("token_type", _INIT, (cfg.type_vocab, cfg.width))
         # Weights may be stored in bfloat16; rows widen before they are summed and normalised.
-        wide = jnp.float64 if word.dtype == jnp.float64 else jnp.float32
-        summed = word[input_ids].astype(wide) + position[position_ids(cfg, input_ids)].astype(wide)
-        summed = summed + token_type[token_type_ids].astype(wide)
+        summed = take_rows(word, input_ids) + take_rows(position, position_ids(cfg, input_ids))
+        summed = summed + take_rows(token_type, token_type_ids)
         return LayerNorm(cfg.norm_epsilon, name="norm")(summed).astype(cfg.compute_dtype)
 
 

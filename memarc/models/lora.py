@@ -27,11 +27,20 @@ TARGETS = {
 
 @dataclasses.dataclass(frozen=True)
 class LoraOptions:
-    """Rank R, scale alpha / R, and the matrices that get an update (names of `TARGETS`)."""
+    """Rank, scale, place and trained factors of the updates.
+
+    Attributes:
+      rank: R.
+      alpha: The update is alpha / R times a @ b.
+      targets: The matrices that get an update (names of `TARGETS`).
+      train: "both" factors, or "b" alone: a stays as drawn, so half as many coordinates take
+        noise and no noise is multiplied by noise (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313).
+    """
 
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("query", "value")
+    train: str = "both"
 
     def __post_init__(self):
         """Checks every field."""
@@ -42,6 +51,8 @@ class LoraOptions:
         unknown = sorted(set(self.targets) - set(TARGETS))
         if unknown or not self.targets:
             raise ValueError(f"LoRA targets {unknown or 'are empty'}; choose from {list(TARGETS)}.")
+        if self.train not in ("both", "b"):
+            raise ValueError(f"LoRA train is {self.train!r}; choose 'both' or 'b'.")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["base", "a", "b"], meta_fields=["scale"])
@@ -64,14 +75,19 @@ def lora(config: BackboneConfig, options: LoraOptions) -> Tuning:
 
     def init(key, params):
         keys = jax.random.split(key, len(options.targets))
-        return {
+        pairs = {
             target: _init_pair(k, partition.get(params["layers"], TARGETS[target]), options.rank)
             for target, k in zip(options.targets, keys, strict=True)
-        }, params
+        }
+        kept = ("a",) if options.train == "b" else ()
+        frozen = {target: {name: pair.pop(name) for name in kept} for target, pair in pairs.items()}
+        return pairs, {"backbone": params, "pairs": frozen}
 
     def states(trainable, frozen, batch):
-        layers = attach(frozen["layers"], trainable, options.alpha / options.rank)
-        return backbone.encode(config, {**frozen, "layers": layers}, batch)
+        pairs = {target: {**frozen["pairs"][target], **trainable[target]} for target in trainable}
+        params = frozen["backbone"]
+        layers = attach(params["layers"], pairs, options.alpha / options.rank)
+        return backbone.encode(config, {**params, "layers": layers}, batch)
 
     return Tuning(init, states, precompute=lambda frozen, batch: batch)
 

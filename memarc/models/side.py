@@ -18,6 +18,8 @@ from memarc.models import backbone, side_start
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Dense, Layer, LayerNorm, apply
 from memarc.models.tuning import Tuning
+from memarc.ops.linear import elementwise
+from memarc.ops.taps import use
 
 GATE_TEMPERATURE = 0.1  # tau of the published code.
 
@@ -89,14 +91,20 @@ def side(config: BackboneConfig, options: SideOptions) -> Tuning:
     return Tuning(init, states, precompute)
 
 
+def _mix(gate, state, down):
+    mu = jax.nn.sigmoid(gate / GATE_TEMPERATURE).astype(state.dtype)
+    return mu * state + (1.0 - mu) * down
+
+
+GATE = elementwise("gate", _mix)
+
+
 def climb(narrow: BackboneConfig, ladder, rungs, mask):
     """Runs the ladder over projected rungs [M + 1, B, T, S]; returns LN(s_N), [B, T, S]."""
 
     def step(state, rung):
         layer, gate, down = rung
-        mu = jax.nn.sigmoid(gate / GATE_TEMPERATURE).astype(state.dtype)
-        mixed = mu * state + (1.0 - mu) * down
-        return apply(Layer(narrow), layer, mixed, mask), None
+        return apply(Layer(narrow), layer, use(GATE, gate, state, down), mask), None
 
     state, _ = jax.lax.scan(step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:]))
     return apply(LayerNorm(narrow.norm_epsilon), ladder["norm"], state)

@@ -1,30 +1,41 @@
-"""The one linear map of every model; its kernel may be an array or a structured kernel.
+"""Every way in which a model uses a parameter: linear maps, vectors, rows of a table, gates.
 
-A structured kernel is a pytree with a method ``linear(x, bias)``: a frozen matrix plus a low-rank
-update, a matrix followed by an adapter, and so on. Tuning methods put such kernels where a
-backbone's parameters had plain ones, so the backbone's code needs to know no tuning method.
+A kernel may be a structured kernel, a pytree with a method ``linear(x, bias)``: a frozen matrix
+plus a low-rank update, a matrix followed by an adapter, and so on. Tuning methods put such kernels
+where a backbone's parameters had plain ones, so the backbone's code needs to know no tuning
+method. Any parameter may be tapped (`memarc.ops.taps`).
 
-Axes: ... any leading axes (batch, tokens), I inputs, O outputs.
+Axes: B batch, T all axes between batch and features, I inputs, O outputs, V rows of a table.
 """
 
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
+from memarc.ops.taps import Op, Tapped, use, wide
 from memarc.typing import Array
+
+_FULL = jax.lax.Precision.HIGHEST
 
 
 @runtime_checkable
 class StructuredKernel(Protocol):
     """A kernel that computes its own linear map; its first leaf has the plain kernel's shape."""
 
-    def linear(self, x: Array, bias: Array | None) -> Array:
+    def linear(self, x: Array, bias: Any) -> Array:
         """Maps x [..., I] to [..., O]."""
         ...
 
 
-def linear(x: Array, kernel: Array | StructuredKernel, bias: Array | None = None) -> Array:
+Vector = Array | Tapped
+
+
+def linear(
+    x: Array, kernel: Array | Tapped | StructuredKernel, bias: Vector | None = None
+) -> Array:
     """Computes ``x @ kernel + bias`` in the dtype of ``x``.
 
     Args:
@@ -37,10 +48,155 @@ def linear(x: Array, kernel: Array | StructuredKernel, bias: Array | None = None
     """
     if isinstance(kernel, StructuredKernel):
         return kernel.linear(x, bias)
-    y = jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+    y = use(DENSE, kernel, x)
     return y if bias is None else add_trailing(y, bias)
 
 
-def add_trailing(x: Array, vector: Array) -> Array:
+def add_trailing(x: Array, vector: Vector) -> Array:
     """Adds a vector [O] to x [..., O] in the dtype of x (no implicit rank promotion)."""
+    return use(ADD, vector, x)
+
+
+def multiply_trailing(x: Array, vector: Vector) -> Array:
+    """Multiplies x [..., O] by a vector [O] in the dtype of x."""
+    return use(MULTIPLY, vector, x)
+
+
+def take_rows(table: Array | Tapped, ids: Array) -> Array:
+    """Rows of a table [V, O] at ids int32[B, ...], in float32 or wider: [B, ..., O]."""
+    return use(ROWS, table, ids)
+
+
+def elementwise(name: str, function: Callable[..., Array]) -> Op:
+    """An op of a small parameter of any use; its per-example gradients are always formed.
+
+    Args:
+      name: Of the op.
+      function: ``(scalar value, *inputs [B, ...]) -> [B, ...]``, each example on its own.
+    """
+    return _small(name, 0, function)
+
+
+def _small(name: str, rank: int, function: Callable[..., Array]) -> Op:
+    def instantiate(value, inputs, g):
+        def one(inputs, g):
+            batch_of_one = [x[None] for x in inputs]
+            _, pullback = jax.vjp(lambda v: function(v, *batch_of_one), value.astype(wide(g.dtype)))
+            return pullback(g[None])[0]
+
+        return jax.vmap(one)(inputs, g)
+
+    def weighted_sum(value, inputs, g, factors):
+        return jnp.tensordot(factors, instantiate(value, inputs, g), axes=1, precision=_FULL)
+
+    return Op(name, rank, function, instantiate, None, lambda value, inputs: False, weighted_sum)
+
+
+def _dense(kernel, x):
+    return jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _dense_instantiate(kernel, inputs, g):
+    del kernel
+    x, g = _flat(inputs[0]), _flat(g)
+    return _einsum("bti,bto->bio", x, g)
+
+
+def _dense_ghost(inputs, g):
+    x, g = _flat(inputs[0]), _flat(g)
+    if x.shape[1] == 1:
+        return jnp.sum(_square(x), (1, 2)) * jnp.sum(_square(g), (1, 2))
+    return _sum_of_products(_einsum("bti,bsi->bts", x, x), _einsum("bto,bso->bts", g, g))
+
+
+def _dense_prefers_ghost(kernel, inputs):
+    """Compares multiplications: T (I + O) of two Gram matrices against I O, both times T."""
+    (x,), (features, outputs) = inputs, kernel
+    tokens = math.prod(x[1:-1])
+    return tokens * (features + outputs) <= features * outputs
+
+
+def _dense_weighted_sum(kernel, inputs, g, factors):
+    del kernel
+    x, g = _flat(inputs[0]), _flat(g)
+    scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
+    return _einsum("bti,bto->io", x.astype(scaled.dtype), scaled)
+
+
+def _add(vector, x):
     return x + jnp.broadcast_to(vector.astype(x.dtype), x.shape)
+
+
+def _multiply(vector, x):
+    return x * jnp.broadcast_to(vector.astype(x.dtype), x.shape)
+
+
+def _rows(table, ids):
+    return table[ids].astype(wide(table.dtype))
+
+
+def _rows_instantiate(table, inputs, g):
+    def one(ids, g):
+        return jnp.zeros(table.shape, g.dtype).at[ids.reshape(-1)].add(g.reshape(-1, g.shape[-1]))
+
+    return jax.vmap(one)(inputs[0], g)
+
+
+def _rows_ghost(inputs, g):
+    ids, g = inputs[0].reshape(inputs[0].shape[0], -1), _flat(g)
+    same = (ids[:, :, None] == ids[:, None, :]).astype(wide(g.dtype))
+    return _sum_of_products(same, _einsum("bto,bso->bts", g, g))
+
+
+def _rows_prefers_ghost(table, inputs):
+    (ids,), (rows, _) = inputs, table
+    return math.prod(ids[1:]) ** 2 <= rows
+
+
+def _rows_weighted_sum(table, inputs, g, factors):
+    g = _flat(g)
+    scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
+    zeros = jnp.zeros(table.shape, scaled.dtype)
+    return zeros.at[inputs[0].reshape(-1)].add(scaled.reshape(-1, scaled.shape[-1]))
+
+
+DENSE = Op(
+    "dense",
+    2,
+    _dense,
+    _dense_instantiate,
+    _dense_ghost,
+    _dense_prefers_ghost,
+    _dense_weighted_sum,
+)
+ADD = _small("add", 1, _add)
+MULTIPLY = _small("multiply", 1, _multiply)
+ROWS = Op("rows", 2, _rows, _rows_instantiate, _rows_ghost, _rows_prefers_ghost, _rows_weighted_sum)
+
+
+def _flat(x: Array) -> Array:
+    """[B, ..., O] -> [B, T, O]."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _square(x: Array) -> Array:
+    return jnp.square(x.astype(wide(x.dtype)))
+
+
+def _einsum(subscripts: str, x: Array, y: Array) -> Array:
+    """Accumulates in float32 or wider; operands below float32 are exact, so none is rounded."""
+    return jnp.einsum(
+        subscripts, x, y, precision=_FULL, preferred_element_type=wide(jnp.result_type(x, y))
+    )
+
+
+def _sum_of_products(x: Array, y: Array) -> Array:
+    """Sum of x * y, two Gram matrices [B, T, T], plus what rounding may have taken off.
+
+    Terms of both signs may cancel, and a norm that comes out too small would let its example pass
+    its bound. By Cauchy and Schwarz all terms together are at most the square of the sum of
+    |x_t| |y_t|, and rounding errors are a few units in the last place of that.
+    """
+    diagonal = jnp.einsum("btt,btt->bt", x, y)
+    largest = jnp.square(jnp.sum(jnp.sqrt(diagonal), 1))
+    return jnp.sum(x * y, (1, 2)) + 4.0 * jnp.finfo(x.dtype).eps * largest

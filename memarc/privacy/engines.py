@@ -4,12 +4,16 @@ Axes: B batch, M microbatches, m microbatch size.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from memarc.privacy.clipping import Clipping, clip_and_sum, wide_dtype
+from memarc.ops.plan import attach, find_places
+from memarc.ops.taps import How, kept_shapes, squared_norms_kept, weighted_sum_kept
+from memarc.ops.taps import wide as taps_dtype
+from memarc.privacy.clipping import Clipping, clip_and_sum, clip_factors, wide_dtype
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 Aux = dict[str, Array]
@@ -121,7 +125,94 @@ def vmap(loss_fn, trainable, frozen, batch, is_padding, clipping):
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 
 
-ENGINES: dict[str, MicrobatchEngine] = {"loop": loop, "vmap": vmap}
+def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
+    """One forward pass, two pull-backs: all norms first, then the weighted sum.
+
+    No per-example gradient is kept. Source: Li et al. 2022, arXiv:2110.05679, section 4; here by
+    taps (`memarc.ops.taps`). Below float32 the second pull-back rounds otherwise than the first,
+    so a row may pass its bound by that rounding: use it with a float32 compute dtype.
+    """
+    places = find_places(loss_fn, trainable, frozen, batch)
+    rows, how = is_padding.shape[0], How("norms")
+    taps = [
+        jnp.zeros((*place.stack, rows), taps_dtype(place.use.output.dtype)) if place.use else ()
+        for place in places
+    ]
+
+    def losses_of(trainable, taps):
+        return loss_fn(attach(trainable, taps, how), frozen, batch)
+
+    losses, pullback = jax.vjp(losses_of, trainable, taps)
+    _, squares = pullback(jnp.ones_like(losses))
+    norms, is_added, factors = _factors(
+        [square.reshape(-1, rows).sum(0) for square in jax.tree.leaves(squares)],
+        losses,
+        is_padding,
+        clipping,
+    )
+    grad_sum, _ = pullback(factors.astype(losses.dtype))
+    grad_sum = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), grad_sum)
+    return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
+
+
+def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
+    """One forward pass, one pull-back; the clipped sum from what it kept of every use.
+
+    Of each parameter and layer the smaller is kept: inputs and output cotangents (ghost norm), or
+    per-example gradients. Source: Bu et al. 2023, arXiv:2210.00038 (BK-MixOpt).
+    """
+    places = find_places(loss_fn, trainable, frozen, batch)
+    rows, how = is_padding.shape[0], How("keep")
+    shapes = [kept_shapes(place.use, place.stack) if place.use else () for place in places]
+    taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def losses_of(taps):
+        return loss_fn(attach(trainable, taps, how), frozen, batch)
+
+    losses, pullback = jax.vjp(losses_of, taps)
+    (kept,) = pullback(jnp.ones_like(losses))
+    used = [(place, place.use, found) for place, found in zip(places, kept, strict=True)]
+    squares = [
+        _by_layer(place, partial(squared_norms_kept, found_use), found).reshape(-1, rows).sum(0)
+        for place, found_use, found in used
+        if found_use
+    ]
+    norms, is_added, factors = _factors(squares, losses, is_padding, clipping)
+
+    def summed(place, value, found):
+        if place.use is None:
+            return jnp.zeros(value.shape, wide_dtype(value))
+        value = jnp.zeros(value.shape[len(place.stack) :], value.dtype)  # Only its shape is used.
+        total = _by_layer(
+            place, lambda layer: weighted_sum_kept(place.use, value, layer, factors), found
+        )
+        return total.astype(wide_dtype(value))
+
+    leaves, tree = jax.tree.flatten(trainable)
+    grad_sum = tree.unflatten(map(summed, places, leaves, kept))
+    return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
+
+
+ENGINES: dict[str, MicrobatchEngine] = {
+    "loop": loop,
+    "vmap": vmap,
+    "ghost": ghost,
+    "book_keeping": book_keeping,
+}
+
+
+def _factors(squares, losses, is_padding, clipping):
+    """Norms [B] of rows that are added, which those are, and their clip factors (else zero)."""
+    norms = jnp.sqrt(sum(squares[1:], squares[0]))
+    is_added = jnp.isfinite(losses) & ~is_padding & jnp.isfinite(norms)
+    norms = jnp.where(is_added, norms, jnp.zeros_like(norms))
+    factors = jnp.where(is_added, clip_factors(norms, clipping), jnp.zeros_like(norms))
+    return norms, is_added, factors
+
+
+def _by_layer(place, function, kept):
+    """Applies a function to each layer of what was kept; one layer at a time."""
+    return jax.lax.map(function, kept) if place.stack else function(kept)
 
 
 def _row_loss(trainable, loss_fn, frozen, batch_of_one):

@@ -13,7 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MISTAKES = [
     ({"task": "imdb"}, r"Unknown task 'imdb'; choose one of sst2, qnli, qqp, mnli, reviews"),
     ({"method": "prefix"}, r"Unknown method 'prefix'; choose one of \['adapter', 'bitfit'"),
-    ({"privacy.engine": "fast"}, r"Unknown engine 'fast'; choose one of \('loop', 'vmap'\)"),
+    (
+        {"privacy.engine": "fast"},
+        r"Unknown engine 'fast'; choose one of \('loop', 'vmap', 'ghost', ",
+    ),
     ({"privacy.epsilon": 0.0}, r"epsilon is 0\.0; give a number above 0"),
     ({"privacy.epsilon": -1.0}, r"epsilon is -1\.0"),
     ({"privacy.delta": 0.0}, r"delta is 0\.0; give a number above 0 and below .*0\.0167"),

@@ -52,7 +52,8 @@ def test_lora_is_the_backbone_with_the_update_merged_into_its_kernels(
         merged = partition.replace(merged, path, partition.get(merged, path) + update)
     encode = fast_jit(lambda params: backbone.encode(cfg, params, batch))
     wanted, plain = np.asarray(encode(merged)), np.asarray(encode(params))
-    got = fast_jit(tuning.states)(pairs, params, tuning.precompute(params, batch))
+    frozen = {"backbone": params, "pairs": {name: {} for name in pairs}}
+    got = fast_jit(tuning.states)(pairs, frozen, tuning.precompute(frozen, batch))
     np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-10)
     assert np.abs(wanted - plain).max() > 0.1
 
@@ -74,6 +75,18 @@ def test_b_starts_at_zero_and_a_uniform_within_one_over_the_root_of_its_inputs(
         assert 0.95 * bound < np.abs(a).max() <= bound
         assert abs(np.mean(a)) < 0.15 * bound
     assert len({float(x) for pair in pairs.values() for x in pair["a"].ravel()}) > 1700
+
+
+def test_with_train_b_the_factor_a_is_drawn_alike_but_frozen(sizes, weights, fast_jit):
+    both, b_alone = (
+        fast_jit(lora.lora(sizes(), LoraOptions(train=train)).init)(
+            jax.random.key(1), weights(sizes())
+        )
+        for train in ("both", "b")
+    )
+    for name in ("query", "value"):
+        assert set(b_alone[0][name]) == {"b"} and set(both[0][name]) == {"a", "b"}
+        np.testing.assert_array_equal(b_alone[1]["pairs"][name]["a"], both[0][name]["a"])
 
 
 def test_the_product_of_the_factors_is_never_formed(sizes):

@@ -23,6 +23,7 @@ BIAS_OF_KEY = "attention/key/bias"  # Softmax cancels it: its gradient is zero u
 
 VARIANTS = {
     "lora all": ("lora", {"rank": 3, "targets": tuple(lora.TARGETS)}),
+    "lora b": ("lora", {"rank": 2, "train": "b"}),
     "side replace": (
         "side",
         {"reduction": 4, "merge": "replace", "start": "random", "layers": (0, 3)},
@@ -55,11 +56,12 @@ def declared(method, options):
         down = {f"{name}/{leaf}" for name in ("first", "down") for leaf in ("kernel", "bias")}
         return ladder if options.get("downsample") == "frozen" else ladder | down
     targets = options.get("targets", ("query", "value"))
+    factors = "b" if options.get("train") == "b" else "ab"
     return {
         "full": ENCODER,
         "head": set(),
         "bitfit": {path for path in ENCODER if path.endswith("/bias")},
-        "lora": {f"{target}/{factor}" for target in targets for factor in "ab"},
+        "lora": {f"{target}/{x}" for target in targets for x in factors},
         "adapter": {f"{site}/{leaf}" for site in ("attention", "feed_forward") for leaf in ADAPTER},
         "reversible": {f"{branch}/{leaf}" for branch in ("first", "second") for leaf in ADAPTER},
     }[method]
@@ -193,6 +195,45 @@ def test_no_start_is_given_data(sizes, case):
     for model in (make(sizes(), options), build.build(*CASES[case], sizes(), HEAD)):
         assert list(inspect.signature(model.init).parameters) == ["key", "params"]
     assert all(type(value) in (int, float, str, tuple) for value in vars(options).values())
+
+
+# Every engine gives the same sum.
+
+
+@pytest.mark.checklist(16, 19)
+@every_case
+@pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
+@pytest.mark.parametrize("tokens", [7, 1])
+def test_taps_give_the_clipped_sum_of_instantiated_gradients(
+    setting, rows, fast_jit, case, engine, tokens
+):
+    s, batch = setting(case), rows(tokens=tokens)
+    left_out = np.arange(5) == 3
+    norms = s.run(s.trainable, s.frozen, batch, left_out)[1]["norms"]
+    bound = float(np.median(norms))  # Some rows are clipped and some are not.
+
+    def clipped(name):
+        def run(trainable, frozen, batch, is_left_out):
+            return clipped_grad_sum(
+                s.model.loss,
+                trainable,
+                frozen,
+                batch,
+                is_left_out,
+                clipping=Clipping(bound, "abadi"),
+                engine=name,
+                microbatch_size=3,
+                precompute=s.model.precompute,
+            )
+
+        return fast_jit(run)(s.trainable, s.frozen, batch, left_out)
+
+    (wanted, wanted_aux), (got, got_aux) = clipped("vmap"), clipped(engine)
+    for name in ("norms", "losses"):
+        np.testing.assert_allclose(got_aux[name], wanted_aux[name], rtol=1e-9)
+    for path, x in flat(wanted).items():
+        atol = 1e-9 * max(np.abs(y).max() for y in flat(wanted).values())
+        np.testing.assert_allclose(flat(got)[path], x, rtol=1e-9, atol=atol, err_msg=path)
 
 
 # One loss per example.

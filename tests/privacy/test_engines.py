@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memarc.ops.linear import elementwise, linear
+from memarc.ops.taps import use
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
 
 ROWS, FEATURES, HIDDEN = 7, 5, 3
 ABADI = Clipping(1.0, "abadi")
+GATE = elementwise("gate", lambda gate, x: gate * x)
 
 
 def model(dtype=jnp.float32):
@@ -32,8 +35,8 @@ def model(dtype=jnp.float32):
 
 def loss_fn(trainable, frozen, batch):
     x = batch["x"] + jnp.broadcast_to(frozen["shift"], batch["x"].shape)
-    hidden = jnp.tanh(x @ trainable["first"]["kernel"]) * trainable["gate"]
-    logits = jax.nn.log_softmax(hidden @ trainable["second"]["kernel"])
+    hidden = use(GATE, trainable["gate"], jnp.tanh(linear(x, trainable["first"]["kernel"])))
+    logits = jax.nn.log_softmax(linear(hidden, trainable["second"]["kernel"]))
     return -jnp.take_along_axis(logits, batch["label"][:, None], axis=1)[:, 0]
 
 

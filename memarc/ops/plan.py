@@ -1,0 +1,127 @@
+"""Finds, without computing anything, where a loss uses each trainable parameter.
+
+Taps give right norms only for a parameter that is used once: the gradient of one that is used
+twice is a sum, whose squared norm has a cross term. Such parameters are refused by name.
+
+Axes: B batch; ... the stacking axes of a parameter.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from memarc.ops.taps import USE_NAME, How, Tapped, Use
+from memarc.typing import Array, Params, PyTree
+
+_RESHAPING = {"reshape", "squeeze", "slice", "broadcast_in_dim", "transpose", "copy"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where one trainable parameter is used.
+
+    Attributes:
+      path: Its path, such as ``tuning/query/a``.
+      value: Its abstract value, stacking axes included.
+      stack: Its stacking axes, () or (layers,).
+      use: Op and shapes of one layer; None if the loss does not use the parameter.
+    """
+
+    path: str
+    value: jax.ShapeDtypeStruct
+    stack: tuple[int, ...]
+    use: Use | None
+
+    def __str__(self) -> str:
+        """One line of a printed plan."""
+        if self.use is None:
+            return f"{self.path} {list(self.value.shape)}: not used"
+        norm = "ghost norm" if self.use.is_ghost else "instantiated"
+        return f"{self.path} {list(self.value.shape)}: {self.use.op.name}, {norm}"
+
+
+def find_places(
+    loss_fn: Callable[..., Array], trainable: Params, frozen: Params, batch: PyTree
+) -> list[Place]:
+    """One `Place` per trainable leaf, in the order of ``jax.tree.leaves``.
+
+    Args:
+      loss_fn: ``(trainable, frozen, batch) -> losses [B]``.
+      trainable: Parameters, arrays or abstract.
+      frozen: Parameters, arrays or abstract.
+      batch: Arrays [B, ...] or abstract ones.
+
+    Raises:
+      ValueError: If the loss uses a trainable parameter outside `memarc.ops.taps.use`, or more
+        than once; the message names it.
+    """
+    found: dict[int, Use] = {}
+    how = How("record", record=found.__setitem__)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(trainable)
+    paths = ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in leaves]
+
+    def loss(values):
+        tapped = [Tapped(value, (), how, i) for i, value in enumerate(values)]
+        return loss_fn(jax.tree.unflatten(tree, tapped), frozen, batch)
+
+    try:
+        traced = jax.make_jaxpr(loss)([jax.typeof(leaf) for _, leaf in leaves]).jaxpr
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            "This loss does not take taps: it uses a trainable parameter otherwise than by the "
+            f"functions of memarc.ops.linear ({error}). Use engine 'vmap', or those functions."
+        ) from error
+    places = []
+    for i, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True)):
+        uses = _count(traced, traced.invars[i])
+        if uses > 1:
+            raise ValueError(
+                f"The loss uses parameter {path} in {uses} places, so its norm has a cross term "
+                "that taps do not give. Use engine 'vmap' for it."
+            )
+        use = found.get(i)
+        stack = leaf.shape[: leaf.ndim - use.op.rank] if use else ()
+        places.append(Place(path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stack, use))
+    return places
+
+
+def attach(trainable: Params, taps: list[PyTree], how: How) -> Params:
+    """Wraps every trainable leaf with its tap."""
+    leaves, tree = jax.tree.flatten(trainable)
+    pairs = enumerate(zip(leaves, taps, strict=True))
+    return jax.tree.unflatten(tree, [Tapped(value, tap, how, i) for i, (value, tap) in pairs])
+
+
+def _count(jaxpr: core.Jaxpr, variable: Any) -> int:
+    """How often a variable, or a reshaped form of it, meets an op; 2 for anything else."""
+    same, total = {variable}, 0
+    for eqn in jaxpr.eqns:
+        for position, operand in enumerate(eqn.invars):
+            if isinstance(operand, core.Literal) or operand not in same:
+                continue
+            if eqn.primitive.name in _RESHAPING:
+                same.update(eqn.outvars)
+            else:
+                total += _count_in(eqn, position)
+    return total
+
+
+def _count_in(eqn: core.JaxprEqn, position: int) -> int:
+    """Uses of one operand within an equation that may hold a program of its own."""
+    if eqn.params.get("name") == USE_NAME:
+        return 1
+    names = [name for name in ("jaxpr", "call_jaxpr") if name in eqn.params]
+    if not names:
+        return 2
+    inner = eqn.params[names[0]]
+    inner = getattr(inner, "jaxpr", inner)  # Closed or open.
+    within = _count(inner, inner.invars[position])
+    if eqn.primitive.name == "scan":
+        if position < eqn.params["num_consts"]:  # One parameter for every layer.
+            return within * eqn.params["length"]
+        if position < eqn.params["num_consts"] + eqn.params["num_carry"]:
+            return 2
+    return within

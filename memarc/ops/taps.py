@@ -1,0 +1,255 @@
+"""Taps: per-example norms and gradients of parameters, read off an ordinary backward pass.
+
+A parameter may arrive wrapped as `Tapped`: its value, and a tap that the forward pass never
+reads. Where the parameter is used, a hand-written derivative gives the tap a "cotangent" of our
+choice: per-example squared gradient norms ("norms"), or what is needed to build per-example
+gradients later ("keep"). Cotangents pass through `lax.scan`, `jax.checkpoint` and custom backward
+passes by themselves, so no model needs to know that it is tapped.
+
+Every use of a parameter goes through `use`; anything else fails loudly, because a `Tapped` is no
+array. So no parameter can be trained and yet missing from the norm.
+
+Axes: B batch; ... the stacking axes of a parameter (layers of a scan), which precede its own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from memarc.typing import Array, PyTree
+
+USE_NAME = "use_of_tapped_parameter"
+"""Name of the call that stands for a use in a recorded trace (`memarc.ops.plan`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One way in which a parameter meets batched inputs; nothing in it couples examples.
+
+    Attributes:
+      name: For messages and printed plans.
+      rank: Number of the parameter's own axes.
+      apply: ``(value, *inputs [B, ...]) -> output [B, ...]``, linear or not in ``value``.
+      instantiate: ``(value, inputs, g) -> [B, *own]``: per-example gradients from the output's
+        cotangent g [B, ...].
+      ghost: None, or ``(inputs, g) -> [B]``: their squared norms without forming them.
+      prefers_ghost: ``(value shape, input shapes) -> bool``: whether ``ghost`` is the cheaper.
+      weighted_sum: ``(value, inputs, g, factors [B]) -> own``: the sum over B of factors times
+        per-example gradients, without forming them. Factors apply in float32 or wider.
+    """
+
+    name: str
+    rank: int
+    apply: Callable[..., Array]
+    instantiate: Callable[[Array, tuple, Array], Array]
+    ghost: Callable[[tuple, Array], Array] | None
+    prefers_ghost: Callable[[tuple, tuple], bool]
+    weighted_sum: Callable[[Array, tuple, Array, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """Where a parameter was met: the op, and abstract inputs [B, ...] and output of one layer."""
+
+    op: Op
+    value: jax.ShapeDtypeStruct
+    inputs: tuple[jax.ShapeDtypeStruct, ...]
+    output: jax.ShapeDtypeStruct
+
+    @property
+    def is_ghost(self) -> bool:
+        """Whether norms are taken without forming per-example gradients."""
+        shapes = tuple(x.shape for x in self.inputs)
+        return self.op.ghost is not None and self.op.prefers_ghost(self.value.shape, shapes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class How:
+    """What the taps of one trace do; compared by identity, so no cached trace is reused.
+
+    Attributes:
+      mode: "norms": the tap gets squared norms [B]. "keep": the tap gets `kept_shapes`. "record":
+        ``record`` is called with (index, `Use`).
+      record: Of "record".
+    """
+
+    mode: str
+    record: Callable[[int, Use], None] | None = None
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["value", "tap"], meta_fields=["how", "index"]
+)
+@dataclasses.dataclass(frozen=True)
+class Tapped:
+    """A parameter with its tap; ``index`` is its place among the trainable leaves."""
+
+    value: Array
+    tap: PyTree
+    how: How
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the value."""
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        """Of the value."""
+        return self.value.ndim
+
+    @property
+    def dtype(self) -> Any:
+        """Of the value."""
+        return self.value.dtype
+
+
+def use(op: Op, parameter: Array | Tapped, *inputs: Array) -> Array:
+    """Applies an op to a parameter, tapped or not.
+
+    Args:
+      op: The op.
+      parameter: Of ``op.rank`` axes; or the same, tapped.
+      *inputs: Each leads with B; integer inputs get no cotangent.
+
+    Returns:
+      ``op.apply(value, *inputs)``.
+    """
+    if not isinstance(parameter, Tapped):
+        return op.apply(parameter, *inputs)
+    if parameter.how.mode == "record":
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (parameter.value, *inputs)]
+        output = jax.eval_shape(op.apply, *shapes)
+        assert parameter.how.record is not None
+        parameter.how.record(parameter.index, Use(op, shapes[0], tuple(shapes[1:]), output))
+        return _named(op.apply)(parameter.value, *inputs)
+    return _tapped(op, parameter.how, parameter.value, parameter.tap, inputs)
+
+
+def _named(apply: Callable[..., Array]) -> Callable[..., Array]:
+    """A call that keeps its own name in a trace."""
+
+    def call(*operands):
+        return apply(*operands)
+
+    call.__name__ = USE_NAME
+    return jax.jit(call)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _tapped(op: Op, how: How, value: Array, tap: PyTree, inputs: tuple) -> Array:
+    del how, tap
+    return op.apply(value, *inputs)
+
+
+def _tapped_forward(op, how, value, tap, inputs):
+    del how, tap
+    return op.apply(value, *inputs), (value, inputs)
+
+
+def _tapped_backward(op, how, residuals, g):
+    value, inputs = residuals
+    floats = [jnp.issubdtype(x.dtype, jnp.floating) for x in inputs]
+
+    def of_floats(*some):
+        given = iter(some)
+        return op.apply(
+            value, *(next(given) if f else x for f, x in zip(floats, inputs, strict=True))
+        )
+
+    _, pullback = jax.vjp(of_floats, *(x for x, f in zip(inputs, floats, strict=True) if f))
+    cotangents = iter(pullback(g))
+    through = tuple(next(cotangents) if f else None for f in floats)
+    if how.mode == "keep":
+        return None, keep(op, value, inputs, g), through
+    squares = squared_norms(op, value, inputs, g)
+    factors = jnp.ones(squares.shape, squares.dtype)
+    gradient = op.weighted_sum(value, *_finite(inputs, g), factors)
+    return gradient.astype(value.dtype), squares, through
+
+
+_tapped.defvjp(_tapped_forward, _tapped_backward)
+
+
+def squared_norms(op: Op, value: Array, inputs: tuple, g: Array) -> Array:
+    """Per-example squared gradient norms, float32[B] or wider, by the cheaper way."""
+    if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
+        return op.ghost(inputs, g)
+    return _sum_of_squares(op.instantiate(value, inputs, g))
+
+
+def keep(op: Op, value: Array, inputs: tuple, g: Array) -> PyTree:
+    """What `squared_norms_kept` and `weighted_sum_kept` need later: the smaller of two forms.
+
+    Integer inputs are held as float32, exact below 2^24, because a cotangent must be a float.
+    """
+    if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
+        return {"inputs": tuple(map(_as_float, inputs)), "g": g}
+    return {"gradients": op.instantiate(value, inputs, g)}
+
+
+def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
+    """Shapes of what "keep" gives for a use, behind the parameter's stacking axes."""
+    kept = jax.eval_shape(partial(keep, found.op), found.value, found.inputs, found.output)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*stack, *x.shape), x.dtype), kept)
+
+
+def squared_norms_kept(found: Use, kept: PyTree) -> Array:
+    """Per-example squared norms [B] of one layer, from what was kept of it."""
+    if "gradients" in kept:
+        return _sum_of_squares(kept["gradients"])
+    assert found.op.ghost is not None
+    return found.op.ghost(_restore(found, kept["inputs"]), kept["g"])
+
+
+def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) -> Array:
+    """Sum over B of factors [B] times per-example gradients; rows of factor 0 add exactly 0."""
+    is_added = factors != 0
+
+    def blanked(x):
+        return jnp.where(is_added.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
+
+    if "gradients" in kept:
+        wide = _widened(blanked(kept["gradients"]))
+        return jnp.tensordot(
+            factors.astype(wide.dtype), wide, axes=1, precision=jax.lax.Precision.HIGHEST
+        )
+    inputs = _restore(found, jax.tree.map(blanked, kept["inputs"]))
+    return found.op.weighted_sum(value, inputs, blanked(kept["g"]), factors)
+
+
+def wide(dtype: Any) -> jnp.dtype:
+    """The dtype in which norms are accumulated: float32, or float64 for float64."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(wide(x.dtype))
+
+
+def _sum_of_squares(gradients: Array) -> Array:
+    return jnp.sum(jnp.square(_widened(gradients)), axis=tuple(range(1, gradients.ndim)))
+
+
+def _finite(inputs: tuple, g: Array) -> tuple[tuple, Array]:
+    """Silences a bad row, whose cotangents are zero or 0 * inf: zero times NaN is not zero."""
+
+    def silenced(x):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
+
+    return tuple(map(silenced, inputs)), silenced(g)
+
+
+def _as_float(x: Array) -> Array:
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+
+
+def _restore(found: Use, inputs: tuple) -> tuple:
+    return tuple(x.astype(s.dtype) for x, s in zip(inputs, found.inputs, strict=True))
