@@ -4,7 +4,8 @@ A layer maps (x1, x2) to
 
     y1 = a x1 + F(x2),   y2 = b x2 + G(y1),   and swaps them where the coupling says so,
 
-so that  x2 = (y2 - G(y1)) / b,   x1 = (y1 - F(x2)) / a.
+so that  x2 = (y2 - G(y1)) / b,   x1 = (y1 - F(x2)) / a. A centred coupling has a (x1 - x2) in
+place of a x1: its coefficients sum to one, so a residual stream does not grow with depth.
 
 Axes: B batch, T tokens, D width.
 """
@@ -57,10 +58,12 @@ class Coupling:
     scale_second: bool
     swap: bool
     newest: int
+    centred: bool = False
 
 
 COUPLINGS = {
     "meft1": Coupling(whole_layer, adapter_alone, True, False, True, newest=1),
+    "centred": Coupling(whole_layer, adapter_alone, True, False, True, newest=1, centred=True),
     "meft2": Coupling(adapter_alone, whole_layer, False, True, True, newest=0),
     "meft3": Coupling(attention_block, feed_forward_block, True, True, False, newest=1),
 }

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memarc.models import backbone
+from memarc.models import backbone, exact
 from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.couplings import COUPLINGS, Coupling
@@ -37,6 +37,9 @@ class ReversibleOptions:
       layers: How many of the top layers are reversible; 0 means all. The layers below run once,
         frozen and outside differentiation.
       anchor_every: K; divides the number of reversible layers.
+      arithmetic: "float" inverts by subtraction and division, from anchors; "exact" on fixed-point
+        streams, bit for bit at any depth (`memarc.models.exact`); lambda is then 2^-k and K the
+        length of a segment.
       end: "newest" reads the stream that holds the last layer's state, "mean" both, as published.
     """
 
@@ -46,6 +49,7 @@ class ReversibleOptions:
     layers: int = 0
     anchor_every: int = 1
     end: str = "newest"
+    arithmetic: str = "float"
 
     def __post_init__(self):
         """Checks what does not depend on the backbone."""
@@ -54,8 +58,12 @@ class ReversibleOptions:
             raise ValueError(f"coupling is {self.coupling!r}; choose one of {list(COUPLINGS)}.")
         if self.end not in ("newest", "mean"):
             raise ValueError(f"end is {self.end!r}; choose 'newest' or 'mean'.")
+        if self.arithmetic not in ("float", "exact"):
+            raise ValueError(f"arithmetic is {self.arithmetic!r}; choose 'float' or 'exact'.")
         if not 0.0 < self.scale <= 1.0:
             raise ValueError(f"scale (lambda) is {self.scale}; it must be in (0, 1].")
+        if self.arithmetic == "exact":
+            exact.exponent(self.scale)
 
 
 def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
@@ -78,7 +86,11 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
     def states(trainable, frozen, batch):
         upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
         mask = backbone.token_mask(batch)
-        streams: Any = run(network, trainable, upper, mask, start(batch["hidden"]))
+        streams: Any
+        if options.arithmetic == "exact":
+            streams = exact.run(network, trainable, upper, mask, batch["hidden"])
+        else:
+            streams = run(network, trainable, upper, mask, start(batch["hidden"]))
         return finish(network.coupling, options.end, streams).astype(config.compute_dtype)
 
     return Tuning(init, states, precompute)
@@ -125,7 +137,8 @@ class Network:
 def layer_forward(net: Network, adapters, layer, mask, streams: Streams) -> Streams:
     """One coupled layer."""
     (a, b), (x1, x2) = net.factors, streams
-    y1 = a * x1 + net.branch("first", adapters, layer, x2, mask)
+    centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
+    y1 = a * (x1 - centre) + net.branch("first", adapters, layer, x2, mask)
     y2 = b * x2 + net.branch("second", adapters, layer, y1, mask)
     return (y2, y1) if net.coupling.swap else (y1, y2)
 
@@ -152,8 +165,11 @@ def layer_backward(net: Network, adapters, layer, mask, streams: Streams, cotang
     d1 = d1 + through_g
     f, pull_f = jax.vjp(first, adapters["first"], x2)
     x1 = (y1 - f) / a
+    straight = b * d2
+    if net.coupling.centred:
+        x1, straight = x1 + x2, straight - a * d1
     theta_f, through_f = pull_f(d1)
-    return (x1, x2), (a * d1, b * d2 + through_f), {"first": theta_f, "second": theta_g}
+    return (x1, x2), (a * d1, straight + through_f), {"first": theta_f, "second": theta_g}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

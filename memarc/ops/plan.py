@@ -113,6 +113,13 @@ def _count_in(eqn: core.JaxprEqn, position: int) -> int:
     """Uses of one operand within an equation that may hold a program of its own."""
     if eqn.params.get("name") == USE_NAME:
         return 1
+    if eqn.primitive.name == "while":
+        # Has no reverse derivative, so it stands in a hand-written forward pass only: there it
+        # isolates one call (`memarc.models.exact`), and its backward pass meets the tap itself.
+        body = eqn.params["body_jaxpr"].jaxpr
+        first = eqn.params["cond_nconsts"]
+        is_const = first <= position < first + eqn.params["body_nconsts"]
+        return _count(body, body.invars[position - first]) if is_const else 2
     names = [name for name in ("jaxpr", "call_jaxpr") if name in eqn.params]
     if not names:
         return 2

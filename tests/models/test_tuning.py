@@ -31,6 +31,10 @@ VARIANTS = {
     "side frozen": ("side", {"reduction": 2, "downsample": "frozen"}),
     "meft1 mean": ("reversible", {"end": "mean", "anchor_every": 2, "scale": 0.3}),
     "meft2": ("reversible", {"coupling": "meft2", "anchor_every": 2}),
+    "centred exact": (
+        "reversible",
+        {"coupling": "centred", "arithmetic": "exact", "scale": 0.125, "anchor_every": 2},
+    ),
     "meft3": ("reversible", {"coupling": "meft3", "layers": 3, "bottleneck": 5}),
 }
 CASES = {name: (name, {}) for name in build.METHODS} | VARIANTS

@@ -1,0 +1,239 @@
+"""Exact reversal: the coupled network on fixed-point streams, rebuilt bit for bit going back.
+
+With lambda = 2^-k and [.] rounding to fixed point, a layer is
+
+    y1 = (x1 >> k) + [F(x2)],   y2 = x2 + [G(y1)]        (k bits of x1 are kept)
+
+or the variant that its coupling states; a centred one shifts x1 - x2 instead of x1. All that the
+backward pass keeps are those bits and the last streams. It works in segments: first the inverse
+sweep of a segment, which finds what F and G read, then the gradient sweep. The two are apart, with
+barriers around F and G, because a compiler that fused them with other work could round them
+otherwise than the forward pass did. Rounding counts as the identity (straight-through).
+
+A row whose streams leave the range or are not finite comes out as NaN, so it adds nothing.
+
+Axes: B batch, T tokens, D width, L layers, K layers of a segment.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from memarc.ops import fixed_point
+from memarc.typing import Array, Params
+
+Fixed = tuple[Array, Array]
+"""(x1, x2), each int32[B, T, D]."""
+
+
+class Residuals(NamedTuple):
+    """What the forward pass keeps.
+
+    Attributes:
+      adapters: As given.
+      layers: As given.
+      mask: As given.
+      last: The last streams.
+      bits: Packed lost bits, one pair a layer; an unscaled stream has none.
+      is_bad: bool[B], rows that left the range.
+    """
+
+    adapters: Params
+    layers: Params
+    mask: Array
+    last: Fixed
+    bits: tuple
+    is_bad: Array
+
+
+def shifts(net) -> tuple[int, int]:
+    """(k of the first, k of the second stream); 0 where the coupling does not scale."""
+    k = exponent(net.scale)
+    coupling = net.coupling
+    return (k if coupling.scale_first else 0), (k if coupling.scale_second else 0)
+
+
+def exponent(scale: float) -> int:
+    """The k of lambda = 2^-k.
+
+    Raises:
+      ValueError: If lambda is none of 1/2, 1/4, .., 1/256.
+    """
+    choices = {2.0**-k: k for k in range(1, 9)}
+    if scale not in choices:
+        raise ValueError(
+            f"scale (lambda) is {scale}; exact reversal needs a power of two: choose one of "
+            f"{list(choices)}, or arithmetic 'float'."
+        )
+    return choices[scale]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def run(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
+    """Runs stacked coupled layers exactly.
+
+    Args:
+      net: The static part (`memarc.models.reversible.Network`).
+      adapters: ``first`` and ``second`` adapters, stacked on L; differentiated.
+      layers: Frozen backbone layers, stacked on L.
+      mask: bool[B, T], True where a token is real.
+      hidden: float[B, T, D], both streams' start; differentiated.
+
+    Returns:
+      Both last streams as floats, NaN in rows that left the range.
+    """
+    return _run_forward(net, adapters, layers, mask, hidden)[0]
+
+
+def _run_forward(net, adapters, layers, mask, hidden):
+    start, is_bad = fixed_point.to_fixed(hidden)
+
+    def step(carry, stacked):
+        streams, is_bad = carry
+        adapter, layer = stacked
+        streams, bits, is_worse = forward(net, adapter, layer, mask, streams)
+        return (streams, is_bad | is_worse), bits
+
+    carry = ((start, start), is_bad)
+    (last, is_bad), bits = jax.lax.scan(step, carry, (adapters, layers))
+    out = jax.tree.map(lambda x: _silenced(fixed_point.to_float(x, _wide(hidden)), is_bad), last)
+    return out, (Residuals(adapters, layers, mask, last, bits, is_bad), hidden[:0])
+
+
+def _run_backward(net, kept, cotangents):
+    residuals, like = kept
+    gradient, (d1, d2), _ = sweep_back(net, residuals, cotangents)
+    return gradient, None, None, (d1 + d2).astype(like.dtype)
+
+
+run.defvjp(_run_forward, _run_backward)
+
+
+def sweep_back(net, residuals: Residuals, cotangents):
+    """The backward pass: segment by segment, inverse first, then gradients.
+
+    Args:
+      net: The static part.
+      residuals: Of the forward pass.
+      cotangents: Of both last streams, float[B, T, D].
+
+    Returns:
+      The adapters' gradient, stacked on L; the cotangents of the first streams; and the rebuilt
+      input streams of every layer, int32[L, B, T, D] each (unused outputs cost nothing).
+    """
+    size = net.anchor_every
+    segments = jax.tree.map(
+        lambda x: x.reshape(-1, size, *x.shape[1:]),
+        (residuals.adapters, residuals.layers, residuals.bits),
+    )
+
+    def invert(streams, stacked):
+        adapter, layer, bits = stacked
+        streams, read = inverse(net, adapter, layer, bits, residuals.mask, streams)
+        return streams, (read, streams)
+
+    def pull(cotangents, stacked):
+        adapter, layer, read = stacked
+        return _pull_back(net, adapter, layer, read, residuals.mask, cotangents)
+
+    def segment(carry, stacked):
+        (streams, cotangents), (adapters, layers, bits) = carry, stacked
+        xs = (adapters, layers, bits)
+        streams, (read, rebuilt) = jax.lax.scan(invert, streams, xs, reverse=True)
+        streams, read, cotangents = jax.lax.optimization_barrier((streams, read, cotangents))
+        cotangents, gradient = jax.lax.scan(
+            pull, cotangents, (adapters, layers, read), reverse=True
+        )
+        return (streams, cotangents), (gradient, rebuilt)
+
+    (_, cotangents), (gradient, rebuilt) = jax.lax.scan(
+        segment, (residuals.last, cotangents), segments, reverse=True
+    )
+    gradient, rebuilt = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (gradient, rebuilt))
+    return gradient, cotangents, rebuilt
+
+
+def forward(net, adapters, layer, mask, streams: Fixed):
+    """One layer: (streams, lost bits, bool[B] rows that left the range)."""
+    (first, second), (x1, x2) = shifts(net), streams
+    f, bad_f = _branch(net, "first", adapters, layer, x2, mask)
+    centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
+    moved, bits1 = _halved(x1 - centre, first)
+    y1, bad_1 = fixed_point.add(moved, f)
+    g, bad_g = _branch(net, "second", adapters, layer, y1, mask)
+    moved, bits2 = _halved(x2, second)
+    y2, bad_2 = fixed_point.add(moved, g)
+    out = (y2, y1) if net.coupling.swap else (y1, y2)
+    return out, (bits1, bits2), bad_f | bad_1 | bad_g | bad_2
+
+
+def inverse(net, adapters, layer, bits, mask, streams: Fixed):
+    """Undoes `forward`: (input streams, (x2, y1): what F and G read)."""
+    first, second = shifts(net)
+    y1, y2 = streams[::-1] if net.coupling.swap else streams
+    g, _ = _branch(net, "second", adapters, layer, y1, mask)
+    x2 = _unhalved(y2 - g, bits[1], second)
+    f, _ = _branch(net, "first", adapters, layer, x2, mask)
+    x1 = _unhalved(y1 - f, bits[0], first)
+    if net.coupling.centred:
+        x1 = x1 + x2
+    return (x1, x2), (x2, y1)
+
+
+def _pull_back(net, adapters, layer, read, mask, cotangents):
+    """Cotangents of a layer's outputs to those of its inputs, and the adapters' gradient."""
+    (a, b), (x2, y1) = net.factors, read
+    d1, d2 = cotangents[::-1] if net.coupling.swap else cotangents
+
+    def branch(which, theta, x):
+        return net.branch(which, {which: theta}, layer, x, mask)
+
+    dtype = d1.dtype
+    _, pull_g = jax.vjp(partial(branch, "second"), adapters["second"], _as(y1, dtype))
+    theta_g, through_g = pull_g(d2)
+    d1, theta_g = jax.lax.optimization_barrier((d1 + through_g, theta_g))
+    _, pull_f = jax.vjp(partial(branch, "first"), adapters["first"], _as(x2, dtype))
+    theta_f, through_f = pull_f(d1)
+    straight = b * d2 - a * d1 if net.coupling.centred else b * d2
+    return (a * d1, straight + through_f), {"first": theta_f, "second": theta_g}
+
+
+def _branch(net, which, adapters, layer, x, mask):
+    """F or G of fixed-point streams, compiled alike wherever it stands.
+
+    It is the body of a loop whose length, always one, the compiler cannot know: barriers alone are
+    dropped before fusion on some devices, and what is fused together decides how it rounds.
+    """
+    wide = jnp.float64 if net.config.compute_dtype == jnp.float64 else jnp.float32
+    some_weight = jax.tree.leaves(layer)[0].ravel()[0]
+    times = jnp.where(some_weight < jnp.inf, 1, 2)  # Two if it is NaN: all is lost then anyway.
+
+    def body(carry):
+        number, x = carry
+        return number + 1, net.branch(which, adapters, layer, x, mask)
+
+    x = jax.lax.optimization_barrier(fixed_point.to_float(x, wide))
+    _, y = jax.lax.while_loop(lambda carry: carry[0] < times, body, (0, x))
+    return fixed_point.to_fixed(jax.lax.optimization_barrier(y))
+
+
+def _halved(x, times):
+    return fixed_point.halve(x, times) if times else (x, ())
+
+
+def _unhalved(x, bits, times):
+    return fixed_point.unhalve(x, bits, times) if times else x
+
+
+def _as(x, dtype):
+    return fixed_point.to_float(x, dtype)
+
+
+def _wide(hidden):
+    return jnp.dtype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)
+
+
+def _silenced(x, is_bad):
+    return jnp.where(is_bad[:, None, None], jnp.nan, x)

@@ -1,0 +1,131 @@
+"""Claims about exact reversal: streams come back bit for bit, gradients are those of autodiff."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memarc.models import backbone, exact, reversible
+from memarc.models.adapter import init_stack
+from memarc.models.couplings import COUPLINGS
+from memarc.models.reversible import Network, ReversibleOptions
+
+DEPTH = 12
+
+
+def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
+    """(network, adapters, layers, mask, hidden) of a deep stack with adapters that matter."""
+    cfg = sizes(dtype=dtype, layers=DEPTH)
+    keys = jax.random.split(jax.random.key(0), 3)
+    adapters = {
+        name: init_stack(cfg, 5, DEPTH, key)
+        for name, key in zip(("first", "second"), keys[:2], strict=True)
+    }
+    adapters = randomise(adapters, seed=4, scale=0.1)
+    adapters = jax.tree.map(lambda x: x.astype(jnp.float32), adapters)
+    layers = jax.tree.map(lambda x: x.astype(jnp.float32), weights(cfg)["layers"])
+    mask = jnp.arange(7)[None] < jnp.array([7, 5, 1])[:, None]
+    hidden = jax.random.normal(keys[2], (3, 7, 24), jnp.float32)
+    return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, hidden
+
+
+def probe(net, adapters, layers, mask, hidden):
+    """In one program: all input streams going forward and back, and the gradient."""
+    start, bad = exact.fixed_point.to_fixed(hidden)
+
+    def step(streams, stacked):
+        out, bits, is_bad = exact.forward(net, *stacked, mask, streams)
+        return out, (streams, bits, is_bad)
+
+    last, (inputs, bits, is_bad) = jax.lax.scan(step, (start, start), (adapters, layers))
+    kept = exact.Residuals(adapters, layers, mask, last, bits, bad | is_bad.any(0))
+    cotangents = jax.tree.map(lambda x: jnp.cos(exact.fixed_point.to_float(x, hidden.dtype)), last)
+    gradient, _, rebuilt = exact.sweep_back(net, kept, cotangents)
+    return inputs, rebuilt, gradient, kept.is_bad
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("coupling", "scale"),
+    [("meft1", 0.125), ("centred", 0.0625), ("meft2", 0.25), ("meft3", 0.5)],
+)
+def test_every_stream_value_comes_back_in_the_program_that_differentiates(
+    sizes, weights, randomise, coupling, scale, dtype
+):
+    inputs, rebuilt, gradient, is_bad = jax.jit(probe, static_argnums=0)(
+        *problem(sizes, weights, randomise, coupling, scale, dtype)
+    )
+    assert not np.any(is_bad)
+    for before, after in zip(inputs, rebuilt, strict=True):
+        np.testing.assert_array_equal(after, before)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))
+
+
+def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise):
+    """The control: what exact arithmetic is for."""
+    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.125)
+    streams = reversible.run_plainly(net, adapters, layers, mask, (hidden, hidden))
+    for i in reversed(range(DEPTH)):
+        one = jax.tree.map(lambda x, i=i: x[i], (adapters, layers))
+        streams, _, _ = reversible.layer_backward(net, *one, mask, streams, streams)
+    assert np.abs(streams[0] - hidden).max() > 0.1
+
+
+@pytest.mark.parametrize("coupling", ["meft1", "centred", "meft2", "meft3"])
+def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomise, coupling):
+    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, coupling, 0.25)
+
+    def loss(run, adapters, hidden):
+        one, two = run(adapters, hidden)
+        return jnp.sum(jnp.sin(one) + jnp.cos(two))
+
+    def exactly(adapters, hidden):
+        return exact.run(net, adapters, layers, mask, hidden)
+
+    def plainly(adapters, hidden):
+        return reversible.run_plainly(net, adapters, layers, mask, (hidden, hidden))
+
+    (got, into), (wanted, wanted_into) = (
+        jax.jit(jax.grad(lambda a, h, f=f: loss(f, a, h), argnums=(0, 1)))(adapters, hidden)
+        for f in (exactly, plainly)
+    )
+    for layer in range(DEPTH):
+        a, b = (
+            np.concatenate([np.ravel(x[layer]) for x in jax.tree.leaves(tree)])
+            for tree in (got, wanted)
+        )
+        assert np.linalg.norm(a - b) <= 2e-3 * np.linalg.norm(b), layer
+    np.testing.assert_allclose(into, wanted_into, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.checklist(18)
+def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_before(
+    sizes, weights, randomise
+):
+    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
+    run = jax.jit(exact.run, static_argnums=0)
+    before = run(net, adapters, layers, mask, hidden)
+    after = run(net, adapters, layers, mask, hidden.at[1, 0, 0].set(2.0**15))
+    for old, new in zip(before, after, strict=True):
+        assert np.all(np.isnan(new[1]))
+        np.testing.assert_array_equal(new[::2], old[::2])
+
+
+def test_lambda_must_be_a_power_of_two():
+    with pytest.raises(ValueError, match=r"scale \(lambda\) is 0.1; .*0.125.*'float'"):
+        ReversibleOptions(arithmetic="exact", scale=0.1)
+    assert exact.exponent(0.125) == 3
+    assert dataclasses.replace(ReversibleOptions(), arithmetic="exact", scale=0.125)
+
+
+def test_nothing_but_bits_and_last_streams_grows_with_depth(sizes, weights, randomise):
+    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.0625)
+    _, (kept, _) = jax.eval_shape(
+        lambda a: exact._run_forward(net, a, layers, mask, hidden), adapters
+    )
+    bits = jax.tree.leaves(kept.bits)
+    assert [x.shape for x in bits] == [(DEPTH, 3, 7, 12)]  # Two values of four bits a byte.
+    assert [x.shape for x in kept.last] == [(3, 7, 24)] * 2
+    assert backbone.token_mask({"attention_mask": mask}).shape == (3, 7)
