@@ -169,7 +169,7 @@ def test_on_real_weights_the_start_at_lambda_one_tenth_keeps_the_directions_of_t
         ("side", {"layers": (1, 1)}, r"side layers \(1, 1\) must be increasing"),
         ("side", {"layers": (0, 4)}, r"side layers \(0, 4\) must be .* within 0\.\.3"),
         ("side", {"layers": (-1, 2)}, r"side layers \(-1, 2\) must be .* within 0\.\.3"),
-        ("reversible", {"coupling": "meft4"}, r"coupling is 'meft4'; .*'meft1', 'centred', 'meft2', 'meft3'"),
+        ("reversible", {"coupling": "meft4"}, r"coupling is 'meft4'; .*'centred', .*'meft3'"),
         ("reversible", {"end": "last"}, r"end is 'last'; choose 'newest' or 'mean'"),
         ("reversible", {"scale": 0.0}, r"scale \(lambda\) is 0.0; it must be in \(0, 1\]"),
         ("reversible", {"scale": 1.5}, r"scale \(lambda\) is 1.5"),
