@@ -80,13 +80,13 @@ def classification(task: str) -> config_dict.ConfigDict:
         adapter=dict(bottleneck=16),
         side=dict(reduction=8, layers=(), start="pruned", merge="add", downsample="trained"),
         reversible=dict(
-            coupling="meft1",
-            scale=0.1,
+            coupling="centred",
+            scale=0.0625,
             bottleneck=16,
             layers=0,
             anchor_every=1,
             end="newest",
-            arithmetic="float",
+            arithmetic="exact",
         ),
     )
     config.privacy = dict(

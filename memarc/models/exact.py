@@ -37,7 +37,7 @@ class Residuals(NamedTuple):
       mask: As given.
       last: The last streams.
       bits: Packed lost bits, one pair a layer; an unscaled stream has none.
-      is_bad: bool[B], rows that left the range.
+      outside: int32[B], values of each row that left the range.
     """
 
     adapters: Params
@@ -45,7 +45,7 @@ class Residuals(NamedTuple):
     mask: Array
     last: Fixed
     bits: tuple
-    is_bad: Array
+    outside: Array
 
 
 def shifts(net) -> tuple[int, int]:
@@ -88,18 +88,18 @@ def run(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
 
 
 def _run_forward(net, adapters, layers, mask, hidden):
-    start, is_bad = fixed_point.to_fixed(hidden)
+    start, outside = fixed_point.to_fixed(hidden)
 
     def step(carry, stacked):
-        streams, is_bad = carry
+        streams, outside = carry
         adapter, layer = stacked
-        streams, bits, is_worse = forward(net, adapter, layer, mask, streams)
-        return (streams, is_bad | is_worse), bits
+        streams, bits, more = forward(net, adapter, layer, mask, streams)
+        return (streams, outside + more), bits
 
-    carry = ((start, start), is_bad)
-    (last, is_bad), bits = jax.lax.scan(step, carry, (adapters, layers))
-    out = jax.tree.map(lambda x: _silenced(fixed_point.to_float(x, _wide(hidden)), is_bad), last)
-    return out, (Residuals(adapters, layers, mask, last, bits, is_bad), hidden[:0])
+    carry = ((start, start), outside)
+    (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers))
+    out = jax.tree.map(lambda x: _silenced(fixed_point.to_float(x, _wide(hidden)), outside), last)
+    return out, (Residuals(adapters, layers, mask, last, bits, outside), hidden[:0])
 
 
 def _run_backward(net, kept, cotangents):
@@ -156,17 +156,17 @@ def sweep_back(net, residuals: Residuals, cotangents):
 
 
 def forward(net, adapters, layer, mask, streams: Fixed):
-    """One layer: (streams, lost bits, bool[B] rows that left the range)."""
+    """One layer: (streams, lost bits, int32[B] values of each row that left the range)."""
     (first, second), (x1, x2) = shifts(net), streams
-    f, bad_f = _branch(net, "first", adapters, layer, x2, mask)
+    f, out_f = _branch(net, "first", adapters, layer, x2, mask)
     centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
     moved, bits1 = _halved(x1 - centre, first)
-    y1, bad_1 = fixed_point.add(moved, f)
-    g, bad_g = _branch(net, "second", adapters, layer, y1, mask)
+    y1, out_1 = fixed_point.add(moved, f)
+    g, out_g = _branch(net, "second", adapters, layer, y1, mask)
     moved, bits2 = _halved(x2, second)
-    y2, bad_2 = fixed_point.add(moved, g)
-    out = (y2, y1) if net.coupling.swap else (y1, y2)
-    return out, (bits1, bits2), bad_f | bad_1 | bad_g | bad_2
+    y2, out_2 = fixed_point.add(moved, g)
+    streams = (y2, y1) if net.coupling.swap else (y1, y2)
+    return streams, (bits1, bits2), out_f + out_1 + out_g + out_2
 
 
 def inverse(net, adapters, layer, bits, mask, streams: Fixed):
@@ -235,5 +235,5 @@ def _wide(hidden):
     return jnp.dtype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)
 
 
-def _silenced(x, is_bad):
-    return jnp.where(is_bad[:, None, None], jnp.nan, x)
+def _silenced(x, outside):
+    return jnp.where((outside > 0)[:, None, None], jnp.nan, x)

@@ -43,13 +43,13 @@ class ReversibleOptions:
       end: "newest" reads the stream that holds the last layer's state, "mean" both, as published.
     """
 
-    coupling: str = "meft1"
-    scale: float = 0.1
+    coupling: str = "centred"
+    scale: float = 0.0625
     bottleneck: int = 16
     layers: int = 0
     anchor_every: int = 1
     end: str = "newest"
-    arithmetic: str = "float"
+    arithmetic: str = "exact"
 
     def __post_init__(self):
         """Checks what does not depend on the backbone."""

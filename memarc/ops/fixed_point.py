@@ -27,15 +27,15 @@ def to_fixed(x: Array) -> tuple[Array, Array]:
       x: [B, ...] of any float dtype.
 
     Returns:
-      int32[B, ...], and bool[B], True where a row left the range or is not finite; such values are
-      cut to the range, NaN to zero.
+      int32[B, ...], and int32[B], how many values of each row are out of range or not finite; they
+      are cut to the range, NaN to zero.
     """
     scaled = jnp.round(x.astype(_wide(x.dtype)) * 2.0**FRACTION_BITS)
     is_outside = ~(jnp.abs(scaled) <= LIMIT)  # True for NaN.
     # The largest float32 below 2^30 is 2^30 - 64, so the cast cannot wrap.
     largest = float(2**30 - 64)
     cut = jnp.clip(jnp.where(jnp.isnan(scaled), 0.0, scaled), -largest, largest)
-    return cut.astype(jnp.int32), _any_in_row(is_outside)
+    return cut.astype(jnp.int32), _count_in_row(is_outside)
 
 
 def to_float(x: Array, dtype: jnp.dtype) -> Array:
@@ -47,10 +47,10 @@ def add(x: Array, y: Array) -> tuple[Array, Array]:
     """Adds fixed-point numbers within the range.
 
     Returns:
-      int32[B, ...], cut to the range, and bool[B], True where a row left it.
+      int32[B, ...], cut to the range, and int32[B], how many values of each row left it.
     """
     total = x + y
-    return jnp.clip(total, -LIMIT, LIMIT), _any_in_row(jnp.abs(total) > LIMIT)
+    return jnp.clip(total, -LIMIT, LIMIT), _count_in_row(jnp.abs(total) > LIMIT)
 
 
 def halve(x: Array, times: int) -> tuple[Array, Array]:
@@ -76,8 +76,8 @@ def _wide(dtype):
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
-def _any_in_row(is_bad: Array) -> Array:
-    return is_bad.reshape(is_bad.shape[0], -1).any(1)
+def _count_in_row(is_outside: Array) -> Array:
+    return is_outside.reshape(is_outside.shape[0], -1).sum(1, dtype=jnp.int32)
 
 
 def _width(times: int) -> int:

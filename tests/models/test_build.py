@@ -83,7 +83,7 @@ def test_a_replacing_side_network_starts_from_other_states(encoder, fast_jit):
 
 def reversible_start(jit, cfg, params, batch, coupling, scale):
     """The final streams with adapters at zero, by end."""
-    options = {"coupling": coupling, "scale": scale}
+    options = {"coupling": coupling, "scale": scale, "arithmetic": "float"}
     shapes, _ = jax.eval_shape(
         tuning_of("reversible", cfg, **options).init, jax.random.key(0), params
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone, exact, reversible
+from memarc.models import backbone, exact, reversal, reversible
 from memarc.models.adapter import init_stack
 from memarc.models.couplings import COUPLINGS
 from memarc.models.reversible import Network, ReversibleOptions
@@ -31,21 +31,6 @@ def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
     return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, hidden
 
 
-def probe(net, adapters, layers, mask, hidden):
-    """In one program: all input streams going forward and back, and the gradient."""
-    start, bad = exact.fixed_point.to_fixed(hidden)
-
-    def step(streams, stacked):
-        out, bits, is_bad = exact.forward(net, *stacked, mask, streams)
-        return out, (streams, bits, is_bad)
-
-    last, (inputs, bits, is_bad) = jax.lax.scan(step, (start, start), (adapters, layers))
-    kept = exact.Residuals(adapters, layers, mask, last, bits, bad | is_bad.any(0))
-    cotangents = jax.tree.map(lambda x: jnp.cos(exact.fixed_point.to_float(x, hidden.dtype)), last)
-    gradient, _, rebuilt = exact.sweep_back(net, kept, cotangents)
-    return inputs, rebuilt, gradient, kept.is_bad
-
-
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("coupling", "scale"),
@@ -54,13 +39,26 @@ def probe(net, adapters, layers, mask, hidden):
 def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     sizes, weights, randomise, coupling, scale, dtype
 ):
-    inputs, rebuilt, gradient, is_bad = jax.jit(probe, static_argnums=0)(
+    found, gradient = jax.jit(reversal.exact_probe, static_argnums=0)(
         *problem(sizes, weights, randomise, coupling, scale, dtype)
     )
-    assert not np.any(is_bad)
-    for before, after in zip(inputs, rebuilt, strict=True):
-        np.testing.assert_array_equal(after, before)
+    assert {name: value.item() for name, value in found.items()} == {
+        "mismatched_values": 0,
+        "max_stream_error": 0.0,
+        "saturated_values": 0,
+    }
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))
+
+
+def test_the_measure_tells_exact_from_float(sizes, weights):
+    cfg = sizes(dtype="float32", layers=6)
+    net = Network(cfg, COUPLINGS["centred"], 2**-7, 2)
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), weights(cfg))
+    found = reversal.measure(net, params, "exact", (2, 5))
+    assert found["mismatched_values"] == found["saturated_values"] == found["max_stream_error"] == 0
+    assert len(found["gradient_errors"]) == 6 and max(found["gradient_errors"]) <= 1e-5
+    control = reversal.measure(net, params, "float", (2, 5))
+    assert control["mismatched_values"] > 0 and control["max_stream_error"] > 1e-3
 
 
 def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise):

@@ -21,6 +21,7 @@ HEAD = HeadConfig("mean", 3)
 NO_CLIP = Clipping(1e6, "abadi")  # Larger than any norm here: sums are of plain gradients.
 BIAS_OF_KEY = "attention/key/bias"  # Softmax cancels it: its gradient is zero up to rounding.
 
+FLOAT = {"arithmetic": "float", "anchor_every": 2}
 VARIANTS = {
     "lora all": ("lora", {"rank": 3, "targets": tuple(lora.TARGETS)}),
     "lora b": ("lora", {"rank": 2, "train": "b"}),
@@ -29,13 +30,13 @@ VARIANTS = {
         {"reduction": 4, "merge": "replace", "start": "random", "layers": (0, 3)},
     ),
     "side frozen": ("side", {"reduction": 2, "downsample": "frozen"}),
-    "meft1 mean": ("reversible", {"end": "mean", "anchor_every": 2, "scale": 0.3}),
-    "meft2": ("reversible", {"coupling": "meft2", "anchor_every": 2}),
-    "centred exact": (
+    "meft1 mean": ("reversible", FLOAT | {"coupling": "meft1", "end": "mean", "scale": 0.3}),
+    "meft2": ("reversible", FLOAT | {"coupling": "meft2"}),
+    "meft1 exact": ("reversible", {"coupling": "meft1", "scale": 0.125, "anchor_every": 2}),
+    "meft3": (
         "reversible",
-        {"coupling": "centred", "arithmetic": "exact", "scale": 0.125, "anchor_every": 2},
+        FLOAT | {"coupling": "meft3", "anchor_every": 1, "layers": 3, "bottleneck": 5},
     ),
-    "meft3": ("reversible", {"coupling": "meft3", "layers": 3, "bottleneck": 5}),
 }
 CASES = {name: (name, {}) for name in build.METHODS} | VARIANTS
 every_case = pytest.mark.parametrize(
