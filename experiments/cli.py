@@ -12,6 +12,14 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error was found.")
 
+# Of the commands that measure steps of stated sizes.
+METHODS = flags.DEFINE_list("methods", ["lora"], "Tuning methods, each also with +remat.")
+ENGINES = flags.DEFINE_list("engines", ["auto"], "Engines of the clipped sums.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows of a step.")
+SEQ_LEN = flags.DEFINE_integer("seq_len", 128, "Tokens of a row.")
+MICROBATCH_SIZE = flags.DEFINE_integer("microbatch_size", 0, "Rows at once; 0 means all.")
+OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to write.")
+
 USER_ERROR = 2
 """Exit status after a user's mistake."""
 
@@ -45,6 +53,20 @@ def workdir() -> str:
     if not WORKDIR.value:
         raise ValueError("No --workdir was given; name the folder to write to.")
     return WORKDIR.value
+
+
+def microbatch_size(batch_size: int) -> int:
+    """The value of --microbatch_size for a batch.
+
+    Raises:
+      ValueError: If it is larger than the batch.
+    """
+    if not 0 <= MICROBATCH_SIZE.value <= batch_size:
+        raise ValueError(
+            f"microbatch_size is {MICROBATCH_SIZE.value}; give 1 to {batch_size}, the batch size, "
+            "or 0 for all."
+        )
+    return MICROBATCH_SIZE.value or batch_size
 
 
 def _parse(argv):

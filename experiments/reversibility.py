@@ -26,11 +26,10 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Compute dtype.")
 _ARITHMETIC = flags.DEFINE_enum("arithmetic", "exact", ("exact", "float"), "Of the streams.")
 _LAMBDA = flags.DEFINE_float("lambda", 0.0625, "Factor of the coupling.")
 _COUPLING = flags.DEFINE_enum("coupling", "centred", list(COUPLINGS), "The coupling.")
-_SEGMENT = flags.DEFINE_integer("segment", 2, "Layers of a segment; divides the layers.")
+_SEGMENT = flags.DEFINE_integer("segment", 2, "Layers between anchors of the float inverse.")
 _ROWS = flags.DEFINE_integer("rows", 4, "Rows of the random input.")
 _TOKENS = flags.DEFINE_integer("tokens", 32, "Tokens of a row.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weights.")
-_OUTPUT = flags.DEFINE_string("output", None, "File to append the line to.")
 
 
 def main() -> int:
@@ -62,8 +61,8 @@ def main() -> int:
     line["commit"] = records.commit(Path(__file__).parent)
     text = json.dumps(records.encode(line))
     print(text)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "a", encoding="utf-8") as file:
+    if cli.OUTPUT.value:
+        with open(cli.OUTPUT.value, "a", encoding="utf-8") as file:
             file.write(text + "\n")
     return 0
 

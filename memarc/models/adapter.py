@@ -1,10 +1,8 @@
-"""Bottleneck adapters, in series after a dense map or parallel to a feed-forward block.
+"""Bottleneck adapters, and the method that puts them in series after dense maps.
 
-Series: Houlsby et al. 2019 (arXiv:1902.00751). Parallel: He et al. 2022 (arXiv:2110.04366).
-An adapter parallel to a feed-forward block is the same function as R further hidden units in
-that block, so it is built as two wider kernels.
+Source: Houlsby et al. 2019 (arXiv:1902.00751).
 
-Axes: L layers, D width, F feed-forward width, R bottleneck.
+Axes: L layers, D width, R bottleneck.
 """
 
 import dataclasses
@@ -18,7 +16,7 @@ from memarc.models import backbone, partition
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Dense, activate, apply
 from memarc.models.tuning import Tuning
-from memarc.ops.linear import add_trailing, linear
+from memarc.ops.linear import linear
 from memarc.typing import Array, Params
 
 SITES = {"attention": ("attention", "output"), "feed_forward": ("feed_forward", "output")}
@@ -83,50 +81,11 @@ class SeriesKernel:
         return y + run(self.config, self.inner, y)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["base", "down"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class WiderOutput:
-    """A structured kernel with R more outputs: [x @ base + bias, down(x)]."""
-
-    base: Array
-    down: Params
-
-    def linear(self, x: Array, bias: Array | None) -> Array:
-        """Maps x [..., D] to [..., F + R]."""
-        extra = linear(x, self.down["kernel"], self.down["bias"])
-        return jnp.concatenate([linear(x, self.base, bias), extra], axis=-1)
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["base", "up", "up_bias"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class WiderInput:
-    """A structured kernel with R more inputs, which ``up`` maps."""
-
-    base: Array
-    up: Array
-    up_bias: Array
-
-    def linear(self, x: Array, bias: Array | None) -> Array:
-        """Maps x [..., F + R] to [..., D]."""
-        wide = self.base.shape[0]
-        y = linear(x[..., :wide], self.base, bias) + linear(x[..., wide:], self.up)
-        return add_trailing(y, self.up_bias)
-
-
 def in_series(layers: Params, site: str, adapter: Params, config: BackboneConfig) -> Params:
     """Puts an adapter after the last dense map of a block (a name of `SITES`)."""
     path = (*SITES[site], "kernel")
     kernel = SeriesKernel(partition.get(layers, path), adapter, config)
     return partition.replace(layers, path, kernel)
-
-
-def in_parallel(layers: Params, adapter: Params) -> Params:
-    """Puts an adapter parallel to the feed-forward block, inside its residual and norm."""
-    block = layers["feed_forward"]
-    first = WiderOutput(block["intermediate"]["kernel"], adapter["down"])
-    second = WiderInput(block["output"]["kernel"], adapter["up_kernel"], adapter["up_bias"])
-    layers = partition.replace(layers, ("feed_forward", "intermediate", "kernel"), first)
-    return partition.replace(layers, ("feed_forward", "output", "kernel"), second)
 
 
 def adapter(config: BackboneConfig, options: AdapterOptions) -> Tuning:

@@ -6,12 +6,15 @@ leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leave
 Axes: B batch, T tokens, D width, L layers.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Embeddings, Layer, apply
-from memarc.typing import Array, Batch, Params
+from memarc.typing import Array, Batch, Params, PyTree
 
 
 def init(config: BackboneConfig, key: Array) -> Params:
@@ -48,18 +51,52 @@ def run_layers(config: BackboneConfig, layers: Params, hidden: Array, mask: Arra
     def step(state, layer):
         return apply(Layer(config), layer, state, mask), None
 
-    return jax.lax.scan(step, hidden, layers)[0]
+    return scan_layers(config, step, hidden, layers)[0]
 
 
 def every_state(config: BackboneConfig, layers: Params, hidden: Array, mask: Array) -> Array:
     """Runs stacked layers; returns all states [L + 1, B, T, D], the input first."""
-
-    def step(state, layer):
-        state = apply(Layer(config), layer, state, mask)
-        return state, state
-
-    states = jax.lax.scan(step, hidden, layers)[1]
+    _, states = read_states(config, layers, hidden, mask, lambda _, state: state, ())
     return jnp.concatenate([hidden[None], states])
+
+
+def read_states(
+    config: BackboneConfig,
+    layers: Params,
+    hidden: Array,
+    mask: Array,
+    read: Callable[[Params, Array], Array],
+    readers: Params,
+) -> tuple[Array, Array]:
+    """Runs stacked layers, and reads something off every layer's output as it passes.
+
+    Args:
+      config: Sizes.
+      layers: Stacked on L.
+      hidden: [B, T, D].
+      mask: bool[B, T].
+      read: ``(reader, state [B, T, D]) -> anything``.
+      readers: Parameters of ``read``, stacked on L.
+
+    Returns:
+      The last state [B, T, D], and what was read, stacked on L.
+    """
+
+    def step(state, stacked):
+        layer, reader = stacked
+        state = apply(Layer(config), layer, state, mask)
+        return state, read(reader, state)
+
+    return jax.lax.scan(step, hidden, (layers, readers))
+
+
+def scan_layers(
+    config: BackboneConfig, step: Callable[[Any, Any], tuple[Any, Any]], carry: PyTree, xs: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`jax.lax.scan` over layers that keeps for differentiation what ``config.remat`` says."""
+    if config.remat == "layer":
+        step = jax.checkpoint(step, prevent_cse=False)  # A scan's body cannot be merged anyway.
+    return jax.lax.scan(step, carry, xs)
 
 
 def encode(config: BackboneConfig, params: Params, batch: Batch) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 KINDS = ("bert", "roberta")
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 DTYPES = ("float32", "bfloat16")
+REMAT = ("none", "layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +15,8 @@ class BackboneConfig:
     """Sizes of a transformer backbone; the fields mirror a Hugging Face ``config.json``.
 
     ``dtype`` is the compute dtype (matrix products and stored activations); norms, softmax and
-    losses are always computed in float32.
+    losses are always computed in float32. ``remat`` says what differentiation keeps: all
+    activations ("none"), or each layer's input, from which the rest is computed again ("layer").
     """
 
     kind: str
@@ -29,10 +31,16 @@ class BackboneConfig:
     activation: str
     pad_id: int
     dtype: str
+    remat: str = "none"
 
     def __post_init__(self):
         """Checks every field that a user can get wrong."""
-        for name, choices in (("kind", KINDS), ("activation", ACTIVATIONS), ("dtype", DTYPES)):
+        for name, choices in (
+            ("kind", KINDS),
+            ("activation", ACTIVATIONS),
+            ("dtype", DTYPES),
+            ("remat", REMAT),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {choices}.")
         for field in ("vocab_size", "width", "layers", "heads", "feed_forward", "type_vocab"):

@@ -13,7 +13,9 @@ Axes: B batch, T tokens, D width.
 import dataclasses
 from collections.abc import Callable
 
-from memarc.models.adapter import in_parallel, in_series, run
+import jax
+
+from memarc.models.adapter import in_series, run
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Layer, apply
 from memarc.typing import Array, Params
@@ -23,8 +25,15 @@ Branch = Callable[[BackboneConfig, Params, Params, Array, Array], Array]
 
 
 def whole_layer(config, adapter, layer, x, mask):
-    """The pre-trained layer with an adapter parallel to its feed-forward block."""
-    return apply(Layer(config), in_parallel(layer, adapter), x, mask)
+    """The pre-trained layer with an adapter parallel to its feed-forward block.
+
+    Differentiated, its halves come one after the other: attention is computed again.
+    """
+
+    def attend(x):
+        return apply(Layer(config), layer, x, mask, method="attend")
+
+    return feed_forward_block(config, adapter, layer, jax.checkpoint(attend)(x), mask)
 
 
 def adapter_alone(config, adapter, layer, x, mask):
@@ -42,7 +51,7 @@ def attention_block(config, adapter, layer, x, mask):
 def feed_forward_block(config, adapter, layer, x, mask):
     """The pre-trained feed-forward block with an adapter parallel to it."""
     del mask
-    return apply(Layer(config), in_parallel(layer, adapter), x, method="feed")
+    return apply(Layer(config), layer, x, x + run(config, adapter, x), method="feed")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,14 @@ With lambda = 2^-k and [.] rounding to fixed point, a layer is
     y1 = (x1 >> k) + [F(x2)],   y2 = x2 + [G(y1)]        (k bits of x1 are kept)
 
 or the variant that its coupling states; a centred one shifts x1 - x2 instead of x1. All that the
-backward pass keeps are those bits and the last streams. It works in segments: first the inverse
-sweep of a segment, which finds what F and G read, then the gradient sweep. The two are apart, with
-barriers around F and G, because a compiler that fused them with other work could round them
-otherwise than the forward pass did. Rounding counts as the identity (straight-through).
+backward pass keeps are those bits and the last streams. It undoes and differentiates one layer
+after the other. F and G are compiled apart from all else, because a compiler that fused them with
+other work could round them otherwise than the forward pass did. Rounding counts as the identity
+(straight-through).
 
 A row whose streams leave the range or are not finite comes out as NaN, so it adds nothing.
 
-Axes: B batch, T tokens, D width, L layers, K layers of a segment.
+Axes: B batch, T tokens, D width, L layers.
 """
 
 from functools import partial
@@ -112,7 +112,7 @@ run.defvjp(_run_forward, _run_backward)
 
 
 def sweep_back(net, residuals: Residuals, cotangents):
-    """The backward pass: segment by segment, inverse first, then gradients.
+    """The backward pass: each layer is undone and then differentiated, G first, then F.
 
     Args:
       net: The static part.
@@ -123,35 +123,20 @@ def sweep_back(net, residuals: Residuals, cotangents):
       The adapters' gradient, stacked on L; the cotangents of the first streams; and the rebuilt
       input streams of every layer, int32[L, B, T, D] each (unused outputs cost nothing).
     """
-    size = net.anchor_every
-    segments = jax.tree.map(
-        lambda x: x.reshape(-1, size, *x.shape[1:]),
-        (residuals.adapters, residuals.layers, residuals.bits),
-    )
 
-    def invert(streams, stacked):
-        adapter, layer, bits = stacked
-        streams, read = inverse(net, adapter, layer, bits, residuals.mask, streams)
-        return streams, (read, streams)
-
-    def pull(cotangents, stacked):
-        adapter, layer, read = stacked
-        return _pull_back(net, adapter, layer, read, residuals.mask, cotangents)
-
-    def segment(carry, stacked):
-        (streams, cotangents), (adapters, layers, bits) = carry, stacked
-        xs = (adapters, layers, bits)
-        streams, (read, rebuilt) = jax.lax.scan(invert, streams, xs, reverse=True)
-        streams, read, cotangents = jax.lax.optimization_barrier((streams, read, cotangents))
-        cotangents, gradient = jax.lax.scan(
-            pull, cotangents, (adapters, layers, read), reverse=True
+    def step(carry, stacked):
+        (streams, cotangents), (adapters, layer, bits) = carry, stacked
+        streams, cotangents, gradient = backward(
+            net, adapters, layer, bits, residuals.mask, streams, cotangents
         )
-        return (streams, cotangents), (gradient, rebuilt)
+        return (streams, cotangents), (gradient, streams)
 
     (_, cotangents), (gradient, rebuilt) = jax.lax.scan(
-        segment, (residuals.last, cotangents), segments, reverse=True
+        step,
+        (residuals.last, cotangents),
+        (residuals.adapters, residuals.layers, residuals.bits),
+        reverse=True,
     )
-    gradient, rebuilt = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (gradient, rebuilt))
     return gradient, cotangents, rebuilt
 
 
@@ -169,35 +154,38 @@ def forward(net, adapters, layer, mask, streams: Fixed):
     return streams, (bits1, bits2), out_f + out_1 + out_g + out_2
 
 
-def inverse(net, adapters, layer, bits, mask, streams: Fixed):
-    """Undoes `forward`: (input streams, (x2, y1): what F and G read)."""
-    first, second = shifts(net)
-    y1, y2 = streams[::-1] if net.coupling.swap else streams
+def backward(net, adapters, layer, bits, mask, streams: Fixed, cotangents):
+    """Undoes `forward` and pulls cotangents back: (input streams, their cotangents, gradient)."""
+    (first, second), (a, b) = shifts(net), net.factors
+    (y1, y2), (d1, d2) = streams, cotangents
+    if net.coupling.swap:
+        (y1, y2), (d1, d2) = (y2, y1), (d2, d1)
     g, _ = _branch(net, "second", adapters, layer, y1, mask)
     x2 = _unhalved(y2 - g, bits[1], second)
+    through_g, theta_g = _pull_back(net, "second", adapters, layer, y1, mask, d2)
+    d1 = d1 + through_g
+    # Nothing of F begins before G is done with, or both would be in memory.
+    x2, y1, d1, d2, theta_g = jax.lax.optimization_barrier((x2, y1, d1, d2, theta_g))
     f, _ = _branch(net, "first", adapters, layer, x2, mask)
     x1 = _unhalved(y1 - f, bits[0], first)
+    straight = b * d2
     if net.coupling.centred:
-        x1 = x1 + x2
-    return (x1, x2), (x2, y1)
+        x1, straight = x1 + x2, straight - a * d1
+    x1, x2, d1 = jax.lax.optimization_barrier((x1, x2, d1))
+    through_f, theta_f = _pull_back(net, "first", adapters, layer, x2, mask, d1)
+    gradient = {"first": theta_f, "second": theta_g}
+    return (x1, x2), (a * d1, straight + through_f), gradient
 
 
-def _pull_back(net, adapters, layer, read, mask, cotangents):
-    """Cotangents of a layer's outputs to those of its inputs, and the adapters' gradient."""
-    (a, b), (x2, y1) = net.factors, read
-    d1, d2 = cotangents[::-1] if net.coupling.swap else cotangents
+def _pull_back(net, which, adapters, layer, x, mask, cotangent):
+    """Pulls the cotangent of F's or G's output back: (to x, to the adapter)."""
 
-    def branch(which, theta, x):
+    def branch(theta, x):
         return net.branch(which, {which: theta}, layer, x, mask)
 
-    dtype = d1.dtype
-    _, pull_g = jax.vjp(partial(branch, "second"), adapters["second"], _as(y1, dtype))
-    theta_g, through_g = pull_g(d2)
-    d1, theta_g = jax.lax.optimization_barrier((d1 + through_g, theta_g))
-    _, pull_f = jax.vjp(partial(branch, "first"), adapters["first"], _as(x2, dtype))
-    theta_f, through_f = pull_f(d1)
-    straight = b * d2 - a * d1 if net.coupling.centred else b * d2
-    return (a * d1, straight + through_f), {"first": theta_f, "second": theta_g}
+    x = fixed_point.to_float(x, cotangent.dtype)
+    theta, through = jax.vjp(branch, adapters[which], x)[1](cotangent)
+    return through, theta
 
 
 def _branch(net, which, adapters, layer, x, mask):
@@ -211,12 +199,12 @@ def _branch(net, which, adapters, layer, x, mask):
     times = jnp.where(some_weight < jnp.inf, 1, 2)  # Two if it is NaN: all is lost then anyway.
 
     def body(carry):
-        number, x = carry
-        return number + 1, net.branch(which, adapters, layer, x, mask)
+        number, x, _ = carry
+        y = net.branch(which, adapters, layer, fixed_point.to_float(x, wide), mask)
+        return number + 1, *fixed_point.to_fixed(y)
 
-    x = jax.lax.optimization_barrier(fixed_point.to_float(x, wide))
-    _, y = jax.lax.while_loop(lambda carry: carry[0] < times, body, (0, x))
-    return fixed_point.to_fixed(jax.lax.optimization_barrier(y))
+    carry = (0, x, jnp.zeros(x.shape[:1], jnp.int32))
+    return jax.lax.while_loop(lambda carry: carry[0] < times, body, carry)[1:]
 
 
 def _halved(x, times):
@@ -225,10 +213,6 @@ def _halved(x, times):
 
 def _unhalved(x, bits, times):
     return fixed_point.unhalve(x, bits, times) if times else x
-
-
-def _as(x, dtype):
-    return fixed_point.to_float(x, dtype)
 
 
 def _wide(hidden):

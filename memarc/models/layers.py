@@ -108,12 +108,12 @@ class FeedForward(nn.Module):
     config: BackboneConfig
 
     @nn.compact
-    def __call__(self, hidden: Array) -> Array:
-        """Maps [B, T, D] to [B, T, D]."""
+    def __call__(self, hidden: Array, beside: Array) -> Array:
+        """Maps [B, T, D] to [B, T, D]; ``beside`` [B, T, D] is added before the norm."""
         cfg = self.config
         inner = Dense(cfg.width, cfg.feed_forward, name="intermediate")(hidden)
         out = Dense(cfg.feed_forward, cfg.width, name="output")(activate(inner, cfg))
-        return LayerNorm(cfg.norm_epsilon, name="norm")(hidden + out)
+        return LayerNorm(cfg.norm_epsilon, name="norm")(beside + out)
 
 
 class Layer(nn.Module):
@@ -130,13 +130,14 @@ class Layer(nn.Module):
         """The attention half: [B, T, D], bool[B, T] -> [B, T, D]."""
         return self.attention(hidden, mask)
 
-    def feed(self, hidden: Array) -> Array:
-        """The feed-forward half: [B, T, D] -> [B, T, D]."""
-        return self.feed_forward(hidden)
+    def feed(self, hidden: Array, beside: Array) -> Array:
+        """The feed-forward half: [B, T, D] -> [B, T, D]; ``beside`` is added before the norm."""
+        return self.feed_forward(hidden, beside)
 
     def __call__(self, hidden: Array, mask: Array) -> Array:
         """Both halves."""
-        return self.feed(self.attend(hidden, mask))
+        hidden = self.attend(hidden, mask)
+        return self.feed(hidden, beside=hidden)
 
 
 class Embeddings(nn.Module):

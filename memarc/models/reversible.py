@@ -38,8 +38,8 @@ class ReversibleOptions:
         frozen and outside differentiation.
       anchor_every: K; divides the number of reversible layers.
       arithmetic: "float" inverts by subtraction and division, from anchors; "exact" on fixed-point
-        streams, bit for bit at any depth (`memarc.models.exact`); lambda is then 2^-k and K the
-        length of a segment.
+        streams, bit for bit at any depth (`memarc.models.exact`); lambda is then 2^-k, and K is
+        not used.
       end: "newest" reads the stream that holds the last layer's state, "mean" both, as published.
     """
 

@@ -10,9 +10,11 @@ Axes: B batch, T tokens, D backbone width, S side width, M ladder layers.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memarc.models import backbone, side_start
 from memarc.models.config import BackboneConfig
@@ -70,15 +72,20 @@ def side(config: BackboneConfig, options: SideOptions) -> Tuning:
         return ladder, {"backbone": params, "ladder": down}
 
     def precompute(frozen, batch):
-        params, mask = frozen["backbone"], backbone.token_mask(batch)
-        states = backbone.every_state(
-            config, params["layers"], backbone.embed(config, params, batch), mask
+        params, down = frozen["backbone"], frozen["ladder"]
+        hidden, read, readers = backbone.embed(config, params, batch), _whole, ()
+        first = hidden
+        if options.downsample == "frozen":  # Projected layer by layer: never all, D wide.
+            dense = Dense(config.width, narrow.width)
+            first, read = apply(dense, down["first"], hidden), partial(apply, dense)
+            nearest = np.searchsorted(kept[:-1], np.arange(config.layers))  # Others are not read.
+            readers = jax.tree.map(lambda x: x[nearest], down["down"])
+        last, rungs = backbone.read_states(
+            config, params["layers"], hidden, backbone.token_mask(batch), read, readers
         )
-        rungs = states[jnp.asarray((0, *(i + 1 for i in kept)))]  # [M + 1, B, T, D]
-        if options.downsample == "frozen":
-            rungs = _project(frozen["ladder"], rungs)  # [M + 1, B, T, S]
-        last = {"last": states[-1]} if options.merge == "add" else {}
-        return {**batch, "rungs": jnp.moveaxis(rungs, 1, 0), **last}
+        rungs = jnp.concatenate([first[None], rungs[jnp.asarray(kept)]])  # [M + 1, B, T, D or S]
+        more = {"last": last} if options.merge == "add" else {}
+        return {**batch, "rungs": jnp.moveaxis(rungs, 1, 0), **more}
 
     def states(trainable, frozen, batch):
         rungs = jnp.moveaxis(batch["rungs"], 0, 1)
@@ -89,6 +96,11 @@ def side(config: BackboneConfig, options: SideOptions) -> Tuning:
         return batch["last"] + out if options.merge == "add" else out
 
     return Tuning(init, states, precompute)
+
+
+def _whole(reader, state):
+    del reader
+    return state
 
 
 def _mix(gate, state, down):
@@ -106,7 +118,9 @@ def climb(narrow: BackboneConfig, ladder, rungs, mask):
         layer, gate, down = rung
         return apply(Layer(narrow), layer, use(GATE, gate, state, down), mask), None
 
-    state, _ = jax.lax.scan(step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:]))
+    state, _ = backbone.scan_layers(
+        narrow, step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:])
+    )
     return apply(LayerNorm(narrow.norm_epsilon), ladder["norm"], state)
 
 

@@ -51,8 +51,9 @@ def init_state(
     optimizer: optax.GradientTransformation,
 ) -> TrainState:
     """The state before the first update."""
-    # Copies, because the state is donated and the caller may share its arrays.
-    trainable = jax.tree.map(lambda x: jnp.array(x, copy=True), trainable)
+    # Copies, because the state is donated and the caller may share its arrays; and float32, because
+    # small updates would be lost in bfloat16.
+    trainable = jax.tree.map(lambda x: jnp.array(x, wide_dtype(x), copy=True), trainable)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         trainable=trainable,
@@ -116,3 +117,35 @@ def make_update(
         ), metrics
 
     return update
+
+
+def make_private_step(accumulate, update) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Builds ``(state, frozen, batch, is_padding[B]) -> (state, metrics)`` in one program.
+
+    A whole step whose draw fits one batch: what memory reports and benchmarks measure.
+    """
+
+    def private_step(state, frozen, batch, is_padding):
+        grad_sum = zero_sum(state.trainable)
+        grad_sum = accumulate(grad_sum, state.trainable, frozen, batch, is_padding)
+        return update(state, grad_sum)
+
+    return private_step
+
+
+def make_plain_step(
+    loss_fn: LossFn, precompute: Precompute, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Builds the same step without privacy: the mean loss's gradient, not clipped, not noised."""
+
+    def plain_step(state, frozen, batch, is_padding):
+        prepared = jax.lax.stop_gradient(precompute(frozen, batch))
+
+        def mean_loss(trainable):
+            losses = loss_fn(trainable, frozen, prepared)
+            return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
+
+        gradient = jax.grad(mean_loss)(state.trainable)
+        return make_update(optax.identity(), optimizer)(state, gradient)
+
+    return plain_step

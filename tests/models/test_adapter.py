@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from memarc.models import adapter
+from memarc.models.couplings import feed_forward_block
 from memarc.models.layers import Layer, apply
 from memarc.ops.linear import linear
 
@@ -69,7 +70,7 @@ def test_a_parallel_adapter_adds_to_the_feed_forward_block_before_residual_and_n
     block, x = in_numpy(layer["feed_forward"]), np.asarray(hidden)
     inner = np.maximum(dense(x, block["intermediate"]), 0.0)
     wanted = norm(x + dense(inner, block["output"]) + written_out(x, params), block["norm"])
-    got = apply(Layer(cfg), adapter.in_parallel(layer, params), hidden, method="feed")
+    got = feed_forward_block(cfg, params, layer, hidden, None)
     np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
 
 
@@ -79,7 +80,7 @@ def test_a_series_adapter_follows_the_feed_forward_map_before_residual_and_norm(
     y = dense(np.maximum(dense(x, block["intermediate"]), 0.0), block["output"])
     wanted = norm(x + y + written_out(y, params), block["norm"])
     changed = adapter.in_series(layer, "feed_forward", params, cfg)
-    got = apply(Layer(cfg), changed, hidden, method="feed")
+    got = apply(Layer(cfg), changed, hidden, hidden, method="feed")
     np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
 
 

@@ -1,0 +1,95 @@
+r"""Times whole training steps, private against the same step without privacy; JSON lines.
+
+    python -m experiments.bench --config=configs/bench/w1.py --methods=lora,side,reversible \
+        --engines=none,vmap,book_keeping --batch_size=16 --seq_len=128 --microbatch_size=4
+
+Each case runs in a process of its own: compiled, warmed up, then timed. Engine "none" is the step
+without privacy, on the whole batch; it is always measured, and over_plain is the median time over
+its own. Utilisation needs --peak_flops, the device's peak for the dtype, in operations a second.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import tqdm
+from absl import flags
+
+from experiments import cases, cli, fresh, lines, measure
+from memarc.privacy import auto
+from memarc.privacy.engines import ENGINES
+
+_STEPS = flags.DEFINE_integer("steps", 10, "Timed steps of each case.", lower_bound=1)
+_MICROBATCHES = flags.DEFINE_list("microbatch_sizes", [], "Instead of --microbatch_size, several.")
+_PEAK_FLOPS = flags.DEFINE_float("peak_flops", None, "Of the device, operations a second.")
+
+
+def main() -> int:
+    """Prints a line for every method, engine and microbatch size."""
+    batch, tokens = cli.BATCH_SIZE.value, cli.SEQ_LEN.value
+    sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [cli.microbatch_size(batch)]
+    engines = _engines(cli.ENGINES.value)
+    given = [
+        cases.parse(cli.config(), label, batch_size=batch, seq_len=tokens, layers=None)
+        for label in cli.METHODS.value
+    ]
+    runs = [(measure.PLAIN, batch), *((engine, size) for engine in engines for size in sizes)]
+    with (
+        lines.writer(cli.OUTPUT.value) as write,
+        tqdm.tqdm(total=len(given) * len(runs), unit="case") as bar,
+    ):
+        for case in given:
+            plain = None
+            for engine, size in runs:
+                if engine == auto.AUTO:
+                    engine = fresh.call(_chosen, case, size)
+                found = fresh.call(measure.time_step, case, engine, size, _STEPS.value)
+                plain = plain or found["median_seconds"]
+                write(_line(case, engine, size, found, plain))
+                bar.update()
+    return 0
+
+
+def _chosen(case: cases.Case, microbatch_size: int) -> str:
+    """The engine that "auto" means on this machine."""
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, device)["engine"]
+
+
+def _line(case, engine, size, found, plain) -> dict:
+    median = found["median_seconds"]
+    line = {
+        "method": case.label,
+        "engine": engine,
+        "microbatch_size": size,
+        "batch_size": case.batch_size,
+        "seq_len": case.seq_len,
+        "layers": case.backbone.layers,
+        "width": case.backbone.width,
+        "dtype": case.backbone.dtype,
+        **found,
+        "over_plain": round(median / plain, 4),
+        "examples_per_second": round(case.batch_size / median, 2),
+        "tokens_per_second": round(case.batch_size * case.seq_len / median, 1),
+        "flops_per_second": round(found["flops"] / median),
+    }
+    if _PEAK_FLOPS.value:
+        line["utilisation"] = round(line["flops_per_second"] / _PEAK_FLOPS.value, 4)
+    return line
+
+
+def _engines(names: Sequence[str]) -> list[str]:
+    unknown = sorted(set(names) - {measure.PLAIN, auto.AUTO, *ENGINES})
+    if unknown:
+        choices = [measure.PLAIN, auto.AUTO, *ENGINES]
+        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
+    return [name for name in names if name != measure.PLAIN]
+
+
+def _size(value, batch: int) -> int:
+    if not str(value).isdecimal() or not 1 <= int(value) <= batch:
+        raise ValueError(f"microbatch_size is {value}; give 1 to {batch}, the batch size.")
+    return int(value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,152 @@
+"""Training steps of stated sizes: what memory reports and benchmarks measure.
+
+Axes: B batch, T tokens.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+
+from memarc.models import backbone
+from memarc.models.build import METHODS, build
+from memarc.models.config import BackboneConfig
+from memarc.models.head import HeadConfig
+from memarc.privacy.clipping import Clipping
+from memarc.privacy.noise import privatize_sum
+from memarc.training import optimizer, step
+from memarc.training.optimizer import OptimizerConfig
+from memarc.typing import PyTree
+
+REMAT_SUFFIX = "+remat"
+_STEPS = 100  # Of the learning-rate schedule.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One step to measure.
+
+    Attributes:
+      method: A tuning method.
+      backbone: Sizes, remat included.
+      options: The method's options.
+      head: Pooling and classes.
+      storage_dtype: Of frozen weights.
+      clipping: Of the private step.
+      noise_multiplier: Of the private step.
+      optimizer: Of both steps.
+      batch_size: B.
+      seq_len: T.
+    """
+
+    method: str
+    backbone: BackboneConfig
+    options: Mapping[str, Any]
+    head: HeadConfig
+    storage_dtype: str
+    clipping: Clipping
+    noise_multiplier: float
+    optimizer: OptimizerConfig
+    batch_size: int
+    seq_len: int
+
+    @property
+    def label(self) -> str:
+        """The method as the command line writes it."""
+        return self.method + (REMAT_SUFFIX if self.backbone.remat == "layer" else "")
+
+
+def parse(
+    config: config_dict.ConfigDict, label: str, *, batch_size: int, seq_len: int, layers: int | None
+) -> Case:
+    """One case of a config (configs/shapes.py).
+
+    Args:
+      config: Sizes, options, clipping, optimizer.
+      label: A method, with `REMAT_SUFFIX` or without.
+      batch_size: B.
+      seq_len: T.
+      layers: Instead of the config's; None keeps those.
+
+    Raises:
+      ValueError: For an unknown method, or sizes that do not go together.
+    """
+    if "backbone" not in config:
+        raise ValueError("The config states no sizes; give one of configs/memory or configs/bench.")
+    method = label.removesuffix(REMAT_SUFFIX)
+    if method not in METHODS:
+        raise ValueError(
+            f"Unknown method {label!r}; choose one of {list(METHODS)}, each also with "
+            f"{REMAT_SUFFIX!r}."
+        )
+    plain: dict[str, Any] = config.to_dict()
+    sizes = plain["backbone"] | ({} if layers is None else {"layers": layers})
+    cfg = BackboneConfig(**sizes, remat="none" if label == method else "layer")
+    if batch_size < 1 or not 1 <= seq_len <= cfg.longest_sequence:
+        raise ValueError(
+            f"batch_size is {batch_size} and seq_len {seq_len}; give at least 1, and at most "
+            f"{cfg.longest_sequence} tokens."
+        )
+    return Case(
+        method=method,
+        backbone=cfg,
+        options=plain["options"][method],
+        head=HeadConfig(plain["pooling"], plain["classes"]),
+        storage_dtype=plain["storage_dtype"],
+        clipping=Clipping(plain["privacy"]["clip_norm"], plain["privacy"]["clipping"]),
+        noise_multiplier=plain["privacy"]["noise_multiplier"],
+        optimizer=OptimizerConfig(**plain["optimizer"]),
+        batch_size=batch_size,
+        seq_len=seq_len,
+    )
+
+
+def private_step(case: Case, engine: str, microbatch_size: int) -> Callable[..., Any]:
+    """The whole private step ``(state, frozen, batch, is_padding) -> (state, metrics)``."""
+    model = build(case.method, case.options, case.backbone, case.head)
+    settings = step.GradientSettings(case.clipping, engine, microbatch_size)
+    return step.make_private_step(
+        step.make_accumulate(model.loss, model.precompute, settings),
+        step.make_update(*_transforms(case)),
+    )
+
+
+def plain_step(case: Case) -> Callable[..., Any]:
+    """The same step without privacy."""
+    model = build(case.method, case.options, case.backbone, case.head)
+    return step.make_plain_step(model.loss, model.precompute, _transforms(case)[1])
+
+
+def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
+    """Random arguments of a step: state, frozen weights, a batch without padding."""
+    model = build(case.method, case.options, case.backbone, case.head)
+    start, tune, tokens = jax.random.split(key, 3)
+    trainable, frozen = model.init(tune, backbone.init(case.backbone, start))
+    frozen = jax.tree.map(lambda x: x.astype(case.storage_dtype), frozen)
+    shape = (case.batch_size, case.seq_len)
+    batch = {
+        "input_ids": jax.random.randint(tokens, shape, 2, case.backbone.vocab_size),
+        "attention_mask": jnp.ones(shape, jnp.int32),
+        "token_type_ids": jnp.zeros(shape, jnp.int32),
+        "labels": jnp.arange(case.batch_size, dtype=jnp.int32) % case.head.classes,
+    }
+    state = step.init_state(trainable, *_transforms(case))
+    return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
+
+
+def abstract(case: Case) -> tuple[PyTree, ...]:
+    """The shapes of `draw`, of which nothing is allocated."""
+    return jax.eval_shape(partial(draw, case), jax.random.key(0))
+
+
+def _transforms(case):
+    stddev = case.noise_multiplier * case.clipping.sensitivity
+    key = jax.random.key(0)  # A measured step trains nothing.
+    return (
+        privatize_sum(stddev=stddev, divisor=case.batch_size, key=key),
+        optimizer.build(case.optimizer, _STEPS),
+    )

@@ -1,0 +1,41 @@
+"""Writes JSON lines: each line is printed at once, the file appears only when all are there."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from memarc.report import records
+
+
+@contextlib.contextmanager
+def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Gives a function that prints a line, with versions and commit added.
+
+    Args:
+      output: File that takes the place of an older one at the end; None writes none. Until then
+        the lines are in a file of the same name and ``.partial``.
+
+    Raises:
+      ValueError: If the file cannot be written.
+    """
+    common = {"versions": records.versions(), "commit": records.commit(Path(__file__).parent)}
+    with contextlib.ExitStack() as stack:
+        file, partial = None, Path(f"{output}.partial")
+        if output:
+            try:
+                file = stack.enter_context(partial.open("w", encoding="utf-8"))
+            except OSError as error:
+                raise ValueError(f"--output={output} cannot be written: {error}") from error
+
+        def write(line: dict[str, Any]) -> None:
+            text = json.dumps(records.encode({**line, **common}))
+            print(text, flush=True)
+            if file:
+                print(text, file=file, flush=True)
+
+        yield write
+        if output:
+            os.replace(partial, output)

@@ -1,0 +1,98 @@
+"""Measures one training step: compiled for any device, or timed on this one."""
+
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+
+import jax
+
+from experiments import cases
+from memarc.ops.flops import matrix_flops
+from memarc.privacy import auto
+from memarc.report import memory, records, targets
+
+PLAIN = "none"
+"""The engine of the step without privacy."""
+
+
+def compile_cheapest(
+    case: cases.Case, engines: Sequence[str], microbatch_size: int, device: jax.sharding.Sharding
+) -> dict:
+    """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
+    found = {name: compile_step(case, name, microbatch_size, device) for name in engines}
+    costs = [auto.Cost(name, line["peak_bytes"], line["flops"]) for name, line in found.items()]
+    best = auto.cheapest(costs).engine
+    return {"engine": best, **found[best]}
+
+
+def compile_step(
+    case: cases.Case, engine: str, microbatch_size: int, device: jax.sharding.Sharding
+) -> dict:
+    """Compiles one private step for one device and reads its bytes.
+
+    Returns:
+      arguments_bytes, temp_bytes, output_bytes, peak_bytes, beyond_arguments_bytes (peak without
+      weights, state and batch), flops of matrix products, out_of_memory, compile_seconds. If the
+      step does not fit, peak_bytes is None and needed_bytes what the compiler said.
+    """
+    step = cases.private_step(case, engine, microbatch_size)
+    args = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), cases.abstract(case)
+    )
+    start = time.perf_counter()
+    line: dict = {"flops": matrix_flops(step, *args)}
+    try:
+        compiled = jax.jit(step, donate_argnums=0).lower(*args).compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = targets.needed_bytes(error)
+        if needed is None:
+            raise
+        line |= {"peak_bytes": None, "needed_bytes": needed, "out_of_memory": True}
+    else:
+        figures = memory.compiled_bytes(compiled)
+        beyond = figures["peak_bytes"] - figures["arguments_bytes"]
+        line |= {**figures, "beyond_arguments_bytes": beyond, "out_of_memory": False}
+    return line | {"compile_seconds": round(time.perf_counter() - start, 1)}
+
+
+def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -> dict:
+    """Runs one case: to be called in a fresh process.
+
+    Returns:
+      median_seconds of a step, and all; peak_bytes of the allocator (of the whole process on a
+      CPU); the compiled program's bytes; flops; compile_seconds; device.
+    """
+    is_plain = engine == PLAIN
+    step = cases.plain_step(case) if is_plain else cases.private_step(case, engine, microbatch_size)
+    state, frozen, batch, is_padding = jax.jit(cases.draw, static_argnums=0)(
+        case, jax.random.key(1)
+    )
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, frozen, batch, is_padding).compile()
+    line = {
+        "compile_seconds": round(time.perf_counter() - start, 1),
+        "flops": matrix_flops(step, state, frozen, batch, is_padding),
+        "device": records.device(),
+        **memory.compiled_bytes(compiled),
+    }
+    line["compiled_peak_bytes"] = line.pop("peak_bytes", None)
+    seconds = []
+    for _ in range(steps + 2):  # Two to warm up.
+        start = time.perf_counter()
+        state, _ = compiled(state, frozen, batch, is_padding)
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - start)
+    timed = seconds[2:]
+    return line | {
+        "median_seconds": statistics.median(timed),
+        "seconds": [round(x, 5) for x in timed],
+        "peak_bytes": _peak_bytes(),
+    }
+
+
+def _peak_bytes() -> int:
+    statistics_of_device = jax.devices()[0].memory_stats()
+    if statistics_of_device:
+        return statistics_of_device["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,94 @@
+r"""Reports the memory of whole private training steps; one JSON line a method, no device needed.
+
+    python -m experiments.memory --config=configs/memory/roberta_large.py --target=tpu:v5e \
+        --methods=side,reversible,lora,lora+remat --batch_size=32 --seq_len=128 --output=FILE
+
+The program is the real step (clipping, noise, AdamW update), compiled for abstract arrays. Engine
+"auto" compiles every engine and reports the one with the smallest peak within 1.5 times the least
+work. A step that does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48
+(or batch_size, seq_len) repeats all methods. With --target=gpu one step is also run in a process
+of its own, and the allocator's peak reported. Bytes are of one device.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from experiments import cases, cli, fresh, lines, measure
+from memarc.privacy import auto
+from memarc.privacy.engines import ENGINES
+from memarc.report import targets
+
+_TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")
+_SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
+
+_SWEPT = ("layers", "batch_size", "seq_len")
+
+
+def main() -> int:
+    """Prints the lines."""
+    engines = _engines(cli.ENGINES.value)
+    plans = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
+    if not _TARGET.value.startswith("gpu"):
+        jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
+    device = targets.sharding(_TARGET.value)
+    with lines.writer(cli.OUTPUT.value) as write:
+        for case in plans:
+            write(_describe(case) | _measure(case, engines, device))
+    return 0
+
+
+def _describe(case: cases.Case) -> dict:
+    return {
+        "method": case.label,
+        "target": _TARGET.value,
+        "layers": case.backbone.layers,
+        "width": case.backbone.width,
+        "dtype": case.backbone.dtype,
+        "batch_size": case.batch_size,
+        "seq_len": case.seq_len,
+        "microbatch_size": cli.microbatch_size(case.batch_size),
+        "options": dict(case.options),
+    }
+
+
+def _measure(case: cases.Case, engines: Sequence[str], device: jax.sharding.Sharding) -> dict:
+    """The cheapest engine's line."""
+    size = cli.microbatch_size(case.batch_size)
+    line = measure.compile_cheapest(case, engines, size, device)
+    if _TARGET.value == "gpu" and not line["out_of_memory"]:
+        timed = fresh.call(measure.time_step, case, line["engine"], size, 1)
+        line["measured_peak_bytes"] = timed["peak_bytes"]
+    return line
+
+
+def _engines(names: Sequence[str]) -> tuple[str, ...]:
+    if list(names) == [auto.AUTO]:
+        return auto.CANDIDATES
+    unknown = sorted(set(names) - set(ENGINES))
+    if unknown:
+        raise ValueError(f"Unknown engines {unknown}; choose from {[auto.AUTO, *ENGINES]}.")
+    return tuple(names)
+
+
+def _sizes(sweep: str | None) -> list[dict[str, int]]:
+    """The sizes of each repetition, as changes to the flags."""
+    if sweep is None:
+        return [{}]
+    field, _, values = sweep.partition(":")
+    numbers = values.split(",")
+    if field not in _SWEPT or not all(x.isdecimal() and int(x) for x in numbers):
+        raise ValueError(
+            f"Unknown sweep {sweep!r}; give FIELD:VALUES such as layers:12,24 with one of {_SWEPT}."
+        )
+    return [{field: int(x)} for x in numbers]
+
+
+def _sized(label: str, sizes: dict[str, int]) -> cases.Case:
+    given = {"batch_size": cli.BATCH_SIZE.value, "seq_len": cli.SEQ_LEN.value, "layers": None}
+    return cases.parse(cli.config(), label, **given | sizes)
+
+
+if __name__ == "__main__":
+    cli.run(main)
