@@ -94,6 +94,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         delta=1e-5,
         clip_norm=1.0,  # L2, per example.
         clipping="abadi",  # Or "automatic".
+        clipping_scope="flat",  # Or "per_layer".
         expected_batch_size=1024,
         max_batch_size=config_dict.placeholder(int),  # None: every draw is used whole.
         engine="vmap",

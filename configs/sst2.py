@@ -40,7 +40,7 @@ def get_config(preset="full"):
     config.options.lora.train = "b"  # Half the coordinates that take noise.
     config.options.side.downsample = "frozen"
     config.options.side.layers = (1, 3, 5)
-    # At six layers, anchors at every one, this is the exact network to rounding, in 2/3 of its time.
+    # With an anchor at every layer this is the exact network to rounding, in 2/3 of its time.
     config.options.reversible.arithmetic = "float"
     config.runs = {
         f"{method}-{name}": {

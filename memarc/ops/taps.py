@@ -72,13 +72,16 @@ class How:
     """What the taps of one trace do; compared by identity, so no cached trace is reused.
 
     Attributes:
-      mode: "norms": the tap gets squared norms [B]. "keep": the tap gets `kept_shapes`. "record":
-        ``record`` is called with (index, `Use`).
+      mode: "norms": the tap gets squared norms [B]. "clip": the same, and the gradient is the sum
+        over B of per-example ones times their clip factors. "keep": the tap gets `kept_shapes`.
+        "record": ``record`` is called with (index, `Use`).
       record: Of "record".
+      factors: Of "clip": ``squared norms [B] -> factors [B]``.
     """
 
     mode: str
     record: Callable[[int, Use], None] | None = None
+    factors: Callable[[Array], Array] | None = None
 
 
 @partial(
@@ -168,7 +171,11 @@ def _tapped_backward(op, how, residuals, g):
     if how.mode == "keep":
         return None, keep(op, value, inputs, g), through
     squares = squared_norms(op, value, inputs, g)
-    factors = jnp.ones(squares.shape, squares.dtype)
+    if how.mode == "clip":
+        assert how.factors is not None
+        factors = how.factors(squares)
+    else:
+        factors = jnp.ones(squares.shape, squares.dtype)
     gradient = op.weighted_sum(value, *_finite(inputs, g), factors)
     return gradient.astype(value.dtype), squares, through
 

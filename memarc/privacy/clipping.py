@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from memarc.typing import Array, Params
 
 RULES = ("abadi", "automatic")
+SCOPES = ("flat", "per_layer")
 
 AUTOMATIC_GAMMA = 0.01
 """Stability constant of automatic clipping (Bu et al. 2022, arXiv:2206.07136, AUTO-S)."""
@@ -28,10 +29,14 @@ class Clipping:
     Attributes:
       clip_norm: Bound C > 0 on the L2 norm of one example's contribution, in gradient units.
       rule: "abadi" scales by min(1, C / n); "automatic" by C / (n + 0.01), n the norm.
+      scope: "flat" bounds the norm over all parameters; "per_layer" the norm of each of G groups
+        by C / sqrt(G), a group being one parameter of one layer, so that every gradient can be
+        clipped as soon as it is there (He et al. 2022, arXiv:2212.01539).
     """
 
     clip_norm: float
     rule: str
+    scope: str = "flat"
 
     def __post_init__(self):
         """Checks both fields."""
@@ -39,11 +44,17 @@ class Clipping:
             raise ValueError(f"clip_norm is {self.clip_norm}; give a finite number above 0.")
         if self.rule not in RULES:
             raise ValueError(f"Unknown clipping rule {self.rule!r}; choose one of {RULES}.")
+        if self.scope not in SCOPES:
+            raise ValueError(f"Unknown clipping scope {self.scope!r}; choose one of {SCOPES}.")
 
     @property
     def sensitivity(self) -> float:
-        """L2 change of the clipped sum when one example is added or removed (both rules)."""
+        """L2 change of the clipped sum when one example is added or removed, whatever the rule."""
         return self.clip_norm
+
+    def of_group(self, groups: int) -> "Clipping":
+        """How one of ``groups`` groups is clipped: their bounds' squares sum to C^2."""
+        return dataclasses.replace(self, clip_norm=self.clip_norm / math.sqrt(groups), scope="flat")
 
 
 def clip_factors(norms: Array, clipping: Clipping) -> Array:
@@ -126,6 +137,34 @@ def clip_and_sum(
         )
 
     return jax.tree.map(contract, gradients), norms, is_added
+
+
+def clip_and_sum_by_group(
+    gradients: Params, stacks: list[tuple[int, ...]], is_kept: Array, clipping: Clipping
+) -> tuple[Params, Array]:
+    """Clips each parameter of each layer on its own, and sums over the batch.
+
+    A group whose norm is not finite adds exactly zero; the row's other groups add what they have.
+
+    Args:
+      gradients: Tree of per-example gradients, leaves [B, *stack, ...].
+      stacks: The stacking axes of each leaf, () or (layers,).
+      is_kept: bool[B].
+      clipping: Of the whole; each group's bound is `Clipping.of_group`.
+
+    Returns:
+      The sum, as `clip_and_sum` gives it, and the norms [B] over all groups that were added.
+    """
+    leaves, tree = jax.tree.flatten(gradients)
+    each = clipping.of_group(sum(math.prod(stack) for stack in stacks))
+    sums, squares = [], jnp.zeros((), jnp.float32)
+    for leaf, stack in zip(leaves, stacks, strict=True):
+        layers = leaf.reshape(leaf.shape[0], math.prod(stack), -1)  # [B, L, all else]
+        by_layer = jax.vmap(lambda g: clip_and_sum(g, is_kept, each)[:2], in_axes=1)
+        total, norms = by_layer(layers)
+        sums.append(total.reshape(leaf.shape[1:]))
+        squares = squares.astype(norms.dtype) + jnp.sum(jnp.square(norms), 0)
+    return tree.unflatten(sums), jnp.sqrt(squares)
 
 
 def wide_dtype(leaf: Array) -> jnp.dtype:

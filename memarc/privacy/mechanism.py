@@ -23,6 +23,7 @@ class PrivacyConfig:
       delta: In (0, 1 / number of examples).
       clip_norm: L2 bound per example, gradient units.
       clipping: "abadi" or "automatic".
+      clipping_scope: "flat" or "per_layer".
       expected_batch_size: Mean size of a Poisson draw; also the public divisor.
       max_batch_size: None, or the size to which larger draws are cut (accounted for).
       engine: A name in ``engines.ENGINES``.
@@ -36,6 +37,7 @@ class PrivacyConfig:
     delta: float
     clip_norm: float
     clipping: str
+    clipping_scope: str
     expected_batch_size: int
     max_batch_size: int | None
     engine: str
@@ -61,7 +63,7 @@ class PrivacyConfig:
                 f"max_batch_size is {self.max_batch_size}, below expected_batch_size "
                 f"{self.expected_batch_size}; give at least that, or None."
             )
-        Clipping(self.clip_norm, self.clipping)
+        Clipping(self.clip_norm, self.clipping, self.clipping_scope)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Mechanism:
             )
         mechanism = cls(
             sampler=sampler,
-            clipping=Clipping(config.clip_norm, config.clipping),
+            clipping=Clipping(config.clip_norm, config.clipping, config.clipping_scope),
             noise_multiplier=noise_multiplier,
             divisor=config.expected_batch_size,
             delta=config.delta,

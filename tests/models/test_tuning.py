@@ -39,6 +39,7 @@ VARIANTS = {
     ),
 }
 CASES = {name: (name, {}) for name in build.METHODS} | VARIANTS
+PER_LAYER = ("full", "lora", "side", "reversible")  # Every kind of use, stacked and not.
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (" " in case)) for case in CASES]
 )
@@ -208,10 +209,12 @@ def test_no_start_is_given_data(sizes, case):
 @pytest.mark.checklist(16, 19)
 @every_case
 @pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
-@pytest.mark.parametrize("tokens", [7, 1])
+@pytest.mark.parametrize(("tokens", "scope"), [(7, "flat"), (1, "flat"), (7, "per_layer")])
 def test_taps_give_the_clipped_sum_of_instantiated_gradients(
-    setting, rows, fast_jit, case, engine, tokens
+    setting, rows, fast_jit, case, engine, tokens, scope
 ):
+    if scope == "per_layer" and case not in PER_LAYER:
+        pytest.skip("covered by the cases of PER_LAYER")
     s, batch = setting(case), rows(tokens=tokens)
     left_out = np.arange(5) == 3
     norms = s.run(s.trainable, s.frozen, batch, left_out)[1]["norms"]
@@ -225,7 +228,7 @@ def test_taps_give_the_clipped_sum_of_instantiated_gradients(
                 frozen,
                 batch,
                 is_left_out,
-                clipping=Clipping(bound, "abadi"),
+                clipping=Clipping(bound, "abadi", scope),
                 engine=name,
                 microbatch_size=3,
                 precompute=s.model.precompute,

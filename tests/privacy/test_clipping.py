@@ -159,3 +159,22 @@ def test_an_unknown_rule_is_refused_with_the_choices():
 def test_a_tree_without_leaves_is_refused():
     with pytest.raises(ValueError, match="no leaves"):
         clip_and_sum({}, jnp.ones(2, bool), Clipping(1.0, "abadi"))
+
+
+def test_groups_are_the_layers_of_stacked_leaves_and_whole_others():
+    gradients = {
+        "layers": jnp.array([[[3.0, 4.0], [0.0, 1.0]], [[0.3, 0.4], [0.0, np.nan]]]),  # [B, L, I]
+        "rest": jnp.array([[0.0], [8.0]]),
+    }
+    clipping = Clipping(3**0.5 * 2.0, "abadi", "per_layer")  # Three groups of bound 2.
+    summed, norms = clipping_module.clip_and_sum_by_group(
+        gradients, [(2,), ()], jnp.array([True, True]), clipping
+    )
+    np.testing.assert_allclose(summed["layers"], [[1.2 + 0.3, 1.6 + 0.4], [0.0, 1.0]], rtol=3e-5)
+    np.testing.assert_allclose(summed["rest"], [2.0], rtol=3e-5)
+    np.testing.assert_allclose(norms, np.sqrt([26.0, 0.25 + 64.0]), rtol=1e-6)
+
+
+def test_an_unknown_scope_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="Unknown clipping scope 'group'; choose one of"):
+        Clipping(1.0, "abadi", "group")

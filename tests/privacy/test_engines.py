@@ -107,15 +107,25 @@ def test_the_loop_engine_equals_clipping_written_out_by_hand(rule):
 
 @pytest.mark.checklist(8, 16, 19)
 @pytest.mark.parametrize(
-    ("microbatch_size", "rule"), [(1, "abadi"), (3, "abadi"), (ROWS, "abadi"), (3, "automatic")]
+    ("microbatch_size", "rule", "scope"),
+    [
+        (1, "abadi", "flat"),
+        (3, "abadi", "flat"),
+        (ROWS, "abadi", "flat"),
+        (3, "automatic", "flat"),
+        (3, "abadi", "per_layer"),
+        (ROWS, "automatic", "per_layer"),
+    ],
 )
 @pytest.mark.parametrize("engine", sorted(set(ENGINES) - {"loop"}))
-def test_engines_equal_the_loop_in_float64_with_bad_and_padding_rows(engine, microbatch_size, rule):
+def test_engines_equal_the_loop_in_float64_with_bad_and_padding_rows(
+    engine, microbatch_size, rule, scope
+):
     with jax.enable_x64(True):
         _, _, batch = model(jnp.float64)
         batch["x"] = batch["x"].at[1, 2].set(jnp.nan).at[4].set(1e3)
         is_padding = jnp.arange(ROWS) == 5
-        clipping = Clipping(1.0, rule)
+        clipping = Clipping(1.0, rule, scope)
         expected = run(batch, is_padding, engine="loop", clipping=clipping)
         got = run(
             batch, is_padding, engine=engine, microbatch_size=microbatch_size, clipping=clipping
@@ -124,6 +134,21 @@ def test_engines_equal_the_loop_in_float64_with_bad_and_padding_rows(engine, mic
         assert jax.tree.leaves(got[0])[0].dtype == jnp.float64
         assert got[1]["norms"][1] == got[1]["losses"][1] == 0.0
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
+
+
+@pytest.mark.checklist(8)
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_per_layer_bounds_every_group_and_together_the_clip_norm(engine):
+    """One row whose three gradients are all far above their bounds: each comes out at its bound."""
+    _, _, batch = model()
+    batch = {"x": batch["x"][:1], "label": batch["label"][:1], "scale": jnp.full((1,), 1e4)}
+    got, _ = run(
+        batch, loss=scaled_loss, engine=engine, clipping=Clipping(1.0, "abadi", "per_layer")
+    )
+    norms = [np.linalg.norm(leaf) for leaf in jax.tree.leaves(got)]
+    np.testing.assert_allclose(norms, [3**-0.5] * 3, rtol=3e-5)
+    flat, _ = run(batch, loss=scaled_loss, engine=engine)
+    assert np.ptp([np.linalg.norm(leaf) for leaf in jax.tree.leaves(flat)]) > 0.1
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

@@ -20,6 +20,7 @@ CONFIG = PrivacyConfig(
     delta=1e-5,
     clip_norm=0.5,
     clipping="abadi",
+    clipping_scope="flat",
     expected_batch_size=30,
     max_batch_size=None,
     engine="vmap",

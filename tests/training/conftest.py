@@ -121,6 +121,7 @@ def toy():
         delta=1e-3,
         clip_norm=0.5,
         clipping="abadi",
+        clipping_scope="flat",
         expected_batch_size=8,
         max_batch_size=None,
         engine="vmap",
