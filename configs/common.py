@@ -97,7 +97,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         clipping_scope="flat",  # Or "per_layer".
         expected_batch_size=1024,
         max_batch_size=config_dict.placeholder(int),  # None: every draw is used whole.
-        engine="vmap",
+        engine="auto",  # Or "loop", "vmap", "ghost", "book_keeping": memory and speed only.
         microbatch_size=32,  # Memory and speed only.
         physical_batch_size=32,  # Memory and speed only.
         noise_multiplier=config_dict.placeholder(float),  # None: calibrated to epsilon.

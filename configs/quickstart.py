@@ -18,6 +18,7 @@ def get_config(preset="full"):
     config.head.pooling = "mean"
     config.options.side.reduction = 2
     config.privacy.clipping = "automatic"
+    config.privacy.engine = "vmap"
     config.privacy.expected_batch_size = 500
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 64
     config.optimizer.learning_rate = 1e-2

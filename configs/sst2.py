@@ -30,6 +30,7 @@ def get_config(preset="full"):
     config.data.buckets = (6, 8, 10, 12, 16, 20, 24, 32, 40, 64)
     config.head.pooling = "mean"  # These weights were trained for it.
     config.privacy.clipping = "automatic"
+    config.privacy.engine = "vmap"
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 16
     config.optimizer.warmup_fraction = 0.0
     config.optimizer.head_first = 0.1

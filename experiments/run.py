@@ -16,7 +16,7 @@ from experiments import assemble, cli
 from experiments import settings as settings_lib
 from memarc.data.dataset import padded_chunks
 from memarc.evaluation import classify, scores
-from memarc.privacy import sampling
+from memarc.privacy import auto, sampling
 from memarc.privacy.noise import key_from_words
 from memarc.report import memory, records, tables
 from memarc.training import export, loop, optimizer, step
@@ -85,13 +85,15 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     streams = sampling.streams(checkpoints.entropy())
     trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
     frozen = jax.device_put(frozen)
+    run.model.check_start(trainable, frozen)
     privatize = mechanism.gradient_transform(key_from_words(streams.noise))
     optimize = optimizer.build(settings.optimizer, mechanism.steps)
     state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
     problem = _problem(run, frozen)
-    gradient = step.GradientSettings(
-        mechanism.clipping, settings.privacy.engine, settings.privacy.microbatch_size
-    )
+    engine, rows = settings.privacy.engine, settings.privacy.microbatch_size
+    if engine == auto.AUTO:
+        engine = loop.choose_engine(problem, state.trainable, mechanism.clipping, rows)
+    gradient = step.GradientSettings(mechanism.clipping, engine, rows)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     log = Log(
         folder / "log.jsonl",
@@ -121,7 +123,7 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     log.event("scores", **found)
     log.close()
     export.save(folder / export.FILE_NAME, state.trainable)
-    record = _record(run, state, problem, programs, found, seconds, is_seeded)
+    record = _record(run, engine, state, problem, programs, found, seconds, is_seeded)
     records.write(record, folder)
     checkpoints.remove()  # They hold the noise key: nothing secret stays with a finished run.
     return record
@@ -181,7 +183,7 @@ def _problem(run, frozen) -> loop.Problem:
     )
 
 
-def _record(run, state, problem, programs, found, seconds, is_seeded) -> records.Record:
+def _record(run, engine, state, problem, programs, found, seconds, is_seeded) -> records.Record:
     """What the run promised and did."""
     settings, mechanism, backbone = run.settings, run.mechanism, run.backbone
     spent = mechanism.spent(mechanism.steps)
@@ -200,7 +202,7 @@ def _record(run, state, problem, programs, found, seconds, is_seeded) -> records
         task=settings.task,
         backbone=f"{backbone.kind}, {backbone.layers} layers, width {backbone.width}, "
         f"{settings.model.dtype}, weights {settings.model.weights}",
-        engine=settings.privacy.engine,
+        engine=engine,
         epsilon=spent.epsilon_pld if spent.epsilon_rdp is None else spent.epsilon_rdp,
         epsilon_pld=spent.epsilon_pld,
         delta=mechanism.delta,

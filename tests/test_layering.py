@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "data": set(),
     "privacy": {"ops"},
     "report": set(),
-    "training": {"privacy"},
+    "training": {"privacy", "ops"},
     "evaluation": {"data", "models"},
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from memarc.models import adapter, head, lora, reversible, side, subset
 from memarc.models.config import BackboneConfig
@@ -32,12 +33,15 @@ class Model:
       precompute: The part of the forward pass that no gradient crosses.
       logits: ``(trainable, frozen, precomputed batch) -> float32[B, C]``.
       loss: ``(trainable, frozen, precomputed batch) -> float32[B]``, nats per example.
+      check_start: ``(trainable, frozen)``: raises ValueError if the network cannot work on random
+        tokens, which are public.
     """
 
     init: Callable[[Array, Params], tuple[Params, Params]]
     precompute: Precompute
     logits: Callable[[Params, Params, Batch], Array]
     loss: LossFn
+    check_start: Callable[[Params, Params], None]
 
 
 def build(
@@ -79,4 +83,18 @@ def build(
     def loss(trainable, frozen, batch):
         return head.cross_entropy(logits(trainable, frozen, batch), batch["labels"])
 
-    return Model(init, tuning.precompute, logits, loss)
+    def check_start(trainable, frozen):
+        batch = jax.jit(tuning.precompute)(frozen, _random_batch(config))
+        tuning.check(trainable["tuning"], frozen, batch)
+
+    return Model(init, tuning.precompute, logits, loss, check_start)
+
+
+def _random_batch(config: BackboneConfig) -> Batch:
+    """Two rows of random tokens."""
+    shape = (2, min(16, config.longest_sequence))
+    return {
+        "input_ids": jax.random.randint(jax.random.key(0), shape, 0, config.vocab_size),
+        "token_type_ids": jnp.zeros(shape, jnp.int32),
+        "attention_mask": jnp.ones(shape, jnp.int32),
+    }

@@ -111,6 +111,61 @@ def _run_backward(net, kept, cotangents):
 run.defvjp(_run_forward, _run_backward)
 
 
+def check_range(net, adapters: Params, layers: Params, mask: Array, hidden: Array) -> None:
+    """Raises ValueError if streams leave the fixed-point range on a public input.
+
+    Args:
+      net: The static part.
+      adapters: Stacked on L.
+      layers: Stacked on L.
+      mask: bool[B, T].
+      hidden: [B, T, D], public.
+
+    Raises:
+      ValueError: Naming the first layer, how far its streams reach, and what to change.
+    """
+    outside, largest = jax.device_get(jax.jit(partial(survey, net))(adapters, layers, mask, hidden))
+    if not outside.any():
+        return
+    layer = int(outside.argmax())
+    reach = fixed_point.LIMIT * 2.0**-fixed_point.FRACTION_BITS
+    where = (
+        "The embeddings" if layer == 0 else f"Layer {layer} of the {outside.size - 1} reversible"
+    )
+    raise ValueError(
+        f"{where} leaves the fixed-point range on random tokens: a value reaches "
+        f"{largest[layer]:.4g}, the range ends at {reach:.4g}. Choose coupling 'centred', a "
+        "smaller scale (lambda), or arithmetic 'float'."
+    )
+
+
+def survey(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
+    """By layer, the start first: whether a value leaves the range, and the largest in floats.
+
+    Args: as for `check_range`.
+
+    Returns:
+      bool[L + 1], and float[L + 1].
+    """
+    start, outside = fixed_point.to_fixed(hidden)
+
+    def largest(streams):
+        return jnp.stack([jnp.abs(x).max() for x in streams]).max()
+
+    def step(carry, stacked):
+        fixed, floats = carry
+        adapter, layer = stacked
+        fixed, _, more = forward(net, adapter, layer, mask, fixed)
+        floats = net.forward(adapter, layer, mask, floats)
+        return (fixed, floats), ((more > 0).any(), largest(floats))
+
+    wide = hidden.astype(_wide(hidden))
+    carry = ((start, start), (wide, wide))
+    _, (is_outside, reached) = jax.lax.scan(step, carry, (adapters, layers))
+    first = (outside > 0).any()[None], largest((wide,))[None]
+    return jnp.concatenate([first[0], is_outside]), jnp.concatenate([first[1], reached])
+
+
 def sweep_back(net, residuals: Residuals, cotangents):
     """The backward pass: each layer is undone and then differentiated, G first, then F.
 

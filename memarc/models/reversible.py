@@ -93,7 +93,13 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
             streams = run(network, trainable, upper, mask, start(batch["hidden"]))
         return finish(network.coupling, options.end, streams).astype(config.compute_dtype)
 
-    return Tuning(init, states, precompute)
+    def check(trainable, frozen, batch):
+        if options.arithmetic == "exact":
+            upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
+            mask = backbone.token_mask(batch)
+            exact.check_range(network, trainable, upper, mask, batch["hidden"])
+
+    return Tuning(init, states, precompute, check)
 
 
 def start(hidden: Array) -> Streams:
@@ -133,14 +139,13 @@ class Network:
         y = function(self.config, adapters[which], layer, x.astype(self.config.compute_dtype), mask)
         return y.astype(x.dtype)
 
-
-def layer_forward(net: Network, adapters, layer, mask, streams: Streams) -> Streams:
-    """One coupled layer."""
-    (a, b), (x1, x2) = net.factors, streams
-    centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
-    y1 = a * (x1 - centre) + net.branch("first", adapters, layer, x2, mask)
-    y2 = b * x2 + net.branch("second", adapters, layer, y1, mask)
-    return (y2, y1) if net.coupling.swap else (y1, y2)
+    def forward(self, adapters: Params, layer: Params, mask: Array, streams: Streams) -> Streams:
+        """One coupled layer, in floats."""
+        (a, b), (x1, x2) = self.factors, streams
+        centre = x2 if self.coupling.centred else jnp.zeros_like(x2)
+        y1 = a * (x1 - centre) + self.branch("first", adapters, layer, x2, mask)
+        y2 = b * x2 + self.branch("second", adapters, layer, y1, mask)
+        return (y2, y1) if self.coupling.swap else (y1, y2)
 
 
 def layer_backward(net: Network, adapters, layer, mask, streams: Streams, cotangents: Streams):
@@ -194,7 +199,7 @@ def run_plainly(net: Network, adapters, layers, mask, streams: Streams) -> Strea
 
     def step(carry, stacked):
         adapter, layer = stacked
-        return layer_forward(net, adapter, layer, mask, carry), None
+        return net.forward(adapter, layer, mask, carry), None
 
     return jax.lax.scan(step, streams, (adapters, layers))[0]
 

@@ -19,6 +19,10 @@ from memarc.typing import Array, Params, PyTree
 _RESHAPING = {"reshape", "squeeze", "slice", "broadcast_in_dim", "transpose", "copy"}
 
 
+class NeedsTaps(ValueError):
+    """A loss uses a parameter in a way that taps cannot follow."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where one trainable parameter is used.
@@ -55,7 +59,7 @@ def find_places(
       batch: Arrays [B, ...] or abstract ones.
 
     Raises:
-      ValueError: If the loss uses a trainable parameter outside `memarc.ops.taps.use`, or more
+      NeedsTaps: If the loss uses a trainable parameter outside `memarc.ops.taps.use`, or more
         than once; the message names it.
     """
     found: dict[int, Use] = {}
@@ -70,7 +74,7 @@ def find_places(
     try:
         traced = jax.make_jaxpr(loss)([jax.typeof(leaf) for _, leaf in leaves]).jaxpr
     except (TypeError, AttributeError) as error:
-        raise ValueError(
+        raise NeedsTaps(
             "This loss does not take taps: it uses a trainable parameter otherwise than by the "
             f"functions of memarc.ops.linear ({error}). Use engine 'vmap', or those functions."
         ) from error
@@ -78,7 +82,7 @@ def find_places(
     for i, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True)):
         uses = _count(traced, traced.invars[i])
         if uses > 1:
-            raise ValueError(
+            raise NeedsTaps(
                 f"The loss uses parameter {path} in {uses} places, so its norm has a cross term "
                 "that taps do not give. Use engine 'vmap' for it."
             )

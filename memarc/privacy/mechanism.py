@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from memarc.privacy import accounting, noise
+from memarc.privacy.auto import AUTO
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES
 from memarc.privacy.sampling import PoissonSampler, Streams
@@ -26,7 +27,7 @@ class PrivacyConfig:
       clipping_scope: "flat" or "per_layer".
       expected_batch_size: Mean size of a Poisson draw; also the public divisor.
       max_batch_size: None, or the size to which larger draws are cut (accounted for).
-      engine: A name in ``engines.ENGINES``.
+      engine: A name in ``engines.ENGINES``, or "auto": chosen by compiled memory and work.
       microbatch_size: Rows differentiated at once; memory and speed only.
       physical_batch_size: Rows per compiled call; memory and speed only.
       noise_multiplier: None to calibrate it, or noise standard deviation over clip norm, which
@@ -51,8 +52,8 @@ class PrivacyConfig:
             raise ValueError(
                 f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
             )
-        if self.engine not in ENGINES:
-            raise ValueError(f"Unknown engine {self.engine!r}; choose one of {tuple(ENGINES)}.")
+        if self.engine not in (AUTO, *ENGINES):
+            raise ValueError(f"Unknown engine {self.engine!r}; choose one of {(AUTO, *ENGINES)}.")
         if not 1 <= self.microbatch_size <= self.physical_batch_size:
             raise ValueError(
                 f"microbatch_size is {self.microbatch_size}; give 1 to physical_batch_size, "

@@ -12,6 +12,10 @@ import jax
 import numpy as np
 import optax
 
+from memarc.ops.flops import matrix_flops
+from memarc.ops.plan import NeedsTaps
+from memarc.privacy import auto
+from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
 from memarc.training import step
@@ -77,6 +81,39 @@ def compile_programs(
         update=update.lower(state, grad_sum).compile(),
         compile_seconds=time.perf_counter() - start,
     )
+
+
+def choose_engine(
+    problem: Problem, trainable: Params, clipping: Clipping, microbatch_size: int
+) -> str:
+    """The engine that "auto" means for a run: compiled for the longest rows, and compared.
+
+    Args:
+      problem: What is trained.
+      trainable: Its parameters.
+      clipping: The rule and its bound.
+      microbatch_size: Rows differentiated at once.
+
+    Returns:
+      The name that `memarc.privacy.auto.cheapest` gives; engines that need taps count only if the
+      loss takes them.
+    """
+    batch = problem.shapes[max(problem.shapes)]
+    rows = jax.tree.leaves(batch)[0].shape[0]
+    arguments = (jax.eval_shape(step.zero_sum, trainable), trainable, problem.frozen, batch)
+    arguments = (*arguments, jax.ShapeDtypeStruct((rows,), bool))
+    costs = []
+    for engine in auto.CANDIDATES:
+        settings = step.GradientSettings(clipping, engine, microbatch_size)
+        accumulate = step.make_accumulate(problem.loss_fn, problem.precompute, settings)
+        try:
+            flops = matrix_flops(accumulate, *arguments)
+        except NeedsTaps:
+            continue
+        compiled = jax.jit(accumulate, donate_argnums=0).lower(*arguments).compile()
+        analysis = compiled.memory_analysis()
+        costs.append(auto.Cost(engine, analysis.temp_size_in_bytes if analysis else 0, flops))
+    return auto.cheapest(costs).engine
 
 
 def train(

@@ -49,7 +49,11 @@ def config(weights):
     config.model.weights = weights
     config.options.side.reduction = 2
     config.privacy.update(
-        delta=1e-3, expected_batch_size=20, microbatch_size=3, physical_batch_size=8
+        delta=1e-3,
+        engine="vmap",
+        expected_batch_size=20,
+        microbatch_size=3,
+        physical_batch_size=8,
     )
     config.training.update(epochs=1.0, eval_batch_size=7, log_every=1, checkpoint_every=1)
     return config

@@ -15,7 +15,7 @@ MISTAKES = [
     ({"method": "prefix"}, r"Unknown method 'prefix'; choose one of \['adapter', 'bitfit'"),
     (
         {"privacy.engine": "fast"},
-        r"Unknown engine 'fast'; choose one of \('loop', 'vmap', 'ghost', ",
+        r"Unknown engine 'fast'; choose one of \('auto', 'loop', 'vmap', 'ghost', ",
     ),
     ({"privacy.epsilon": 0.0}, r"epsilon is 0\.0; give a number above 0"),
     ({"privacy.epsilon": -1.0}, r"epsilon is -1\.0"),

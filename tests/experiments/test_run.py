@@ -13,6 +13,7 @@ import pytest
 
 from experiments import assemble, run, settings
 from memarc.models.build import METHODS
+from memarc.privacy import auto
 from memarc.report import records
 from memarc.training import export
 
@@ -42,6 +43,14 @@ def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
     assert record.memory["backward_bytes"] == 3 * record.memory["backward_bytes_per_example"] > 0
     # No checkpoint stays: it would hold the noise key.
     assert parts(tmp_path) == ["log.jsonl", "record.json", "trainable.safetensors"]
+
+
+def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
+    (by_vmap,) = run.run_all(config, tmp_path / "vmap")
+    config.privacy.engine = "auto"
+    (record,) = run.run_all(config, tmp_path / "auto")
+    assert by_vmap.engine == "vmap" and record.engine in auto.CANDIDATES
+    assert record.config["privacy"]["engine"] == "auto" and record.scores == by_vmap.scores
 
 
 def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_path):

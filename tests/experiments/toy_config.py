@@ -15,7 +15,11 @@ def get_config():
     )
     config.data.root = None
     config.privacy.update(
-        delta=1e-3, expected_batch_size=20, microbatch_size=8, physical_batch_size=8
+        delta=1e-3,
+        engine="vmap",
+        expected_batch_size=20,
+        microbatch_size=8,
+        physical_batch_size=8,
     )
     config.training.update(epochs=666.0, log_every=1, checkpoint_every=1000)
     return config

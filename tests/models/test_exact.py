@@ -111,6 +111,18 @@ def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_befor
         np.testing.assert_array_equal(new[::2], old[::2])
 
 
+def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weights, randomise):
+    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
+    exact.check_range(net, adapters, layers, mask, hidden)
+    with pytest.raises(ValueError, match=r"The embeddings leaves .* reaches 2\.01e\+04, the range"):
+        exact.check_range(net, adapters, layers, mask, jnp.full_like(hidden, 20100.0))
+    bias = layers["feed_forward"]["norm"]["bias"].at[2].add(3e4)
+    feed = layers["feed_forward"]
+    moved = {**layers, "feed_forward": {**feed, "norm": {**feed["norm"], "bias": bias}}}
+    with pytest.raises(ValueError, match=r"Layer 3 of the 12 reversible .* 3e\+04.*'centred'"):
+        exact.check_range(net, adapters, moved, mask, hidden)
+
+
 def test_lambda_must_be_a_power_of_two():
     with pytest.raises(ValueError, match=r"scale \(lambda\) is 0.1; .*0.125.*'float'"):
         ReversibleOptions(arithmetic="exact", scale=0.1)

@@ -9,7 +9,7 @@ import pytest
 
 from memarc.models import adapter, backbone, reversible
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network, layer_backward, layer_forward, run, run_plainly
+from memarc.models.reversible import Network, layer_backward, run, run_plainly
 
 ROWS, TOKENS = 3, 7
 every_coupling = pytest.mark.parametrize("coupling", COUPLINGS)
@@ -95,7 +95,7 @@ def test_a_layer_backward_rebuilds_its_inputs(float64, case, fast_jit, coupling,
     adapters, layers = jax.tree.map(lambda x: x[0], (adapters, layers))
 
     def there_and_back(adapters, layers, streams):
-        out = layer_forward(net, adapters, layers, mask, streams)
+        out = net.forward(adapters, layers, mask, streams)
         return out, layer_backward(net, adapters, layers, mask, out, streams)[0]
 
     out, rebuilt = fast_jit(there_and_back)(adapters, layers, streams)
@@ -182,7 +182,7 @@ def test_the_newest_stream_is_the_one_that_the_last_layer_changed_most(case, fas
     adapters = jax.tree.map(jnp.zeros_like, adapters)
     same = (streams[0], streams[0])
     one = jax.tree.map(lambda x: x[0], (adapters, layers))
-    out = fast_jit(lambda *args: layer_forward(net, *args))(*one, mask, same)
+    out = fast_jit(net.forward)(*one, mask, same)
     newest = reversible.finish(net.coupling, "newest", out)
     wanted = backbone.run_layers(net.config, layers, streams[0], mask)
     other = out[1 - net.coupling.newest]
