@@ -29,14 +29,14 @@ def compile_cheapest(
 def compile_step(
     case: cases.Case, engine: str, microbatch_size: int, device: jax.sharding.Sharding
 ) -> dict:
-    """Compiles one private step for one device and reads its bytes.
+    """Compiles one step for one device and reads its bytes.
 
     Returns:
       arguments_bytes, temp_bytes, output_bytes, peak_bytes, beyond_arguments_bytes (peak without
       weights, state and batch), flops of matrix products, out_of_memory, compile_seconds. If the
       step does not fit, peak_bytes is None and needed_bytes what the compiler said.
     """
-    step = cases.private_step(case, engine, microbatch_size)
+    step = _step(case, engine, microbatch_size)
     args = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), cases.abstract(case)
     )
@@ -63,8 +63,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
       median_seconds of a step, and all; peak_bytes of the allocator (of the whole process on a
       CPU); the compiled program's bytes; flops; compile_seconds; device.
     """
-    is_plain = engine == PLAIN
-    step = cases.plain_step(case) if is_plain else cases.private_step(case, engine, microbatch_size)
+    step = _step(case, engine, microbatch_size)
     state, frozen, batch, is_padding = jax.jit(cases.draw, static_argnums=0)(
         case, jax.random.key(1)
     )
@@ -89,6 +88,12 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
         "seconds": [round(x, 5) for x in timed],
         "peak_bytes": _peak_bytes(),
     }
+
+
+def _step(case, engine, microbatch_size):
+    if engine == PLAIN:
+        return cases.plain_step(case)
+    return cases.private_step(case, engine, microbatch_size)
 
 
 def _peak_bytes() -> int:

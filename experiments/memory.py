@@ -5,7 +5,7 @@ r"""Reports the memory of whole private training steps; one JSON line a method, 
 
 The program is the real step (clipping, noise, AdamW update), compiled for abstract arrays. Engine
 "auto" compiles every engine and reports the one with the smallest peak within 1.5 times the least
-work. A step that does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48
+work; of a list of engines, the same; "none" is the step without privacy. A step that does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48
 (or batch_size, seq_len) repeats all methods. With --target=gpu one step is also run in a process
 of its own, and the allocator's peak reported. Bytes are of one device.
 """
@@ -66,9 +66,10 @@ def _measure(case: cases.Case, engines: Sequence[str], device: jax.sharding.Shar
 def _engines(names: Sequence[str]) -> tuple[str, ...]:
     if list(names) == [auto.AUTO]:
         return auto.CANDIDATES
-    unknown = sorted(set(names) - set(ENGINES))
+    unknown = sorted(set(names) - {measure.PLAIN, *ENGINES})
     if unknown:
-        raise ValueError(f"Unknown engines {unknown}; choose from {[auto.AUTO, *ENGINES]}.")
+        choices = [auto.AUTO, measure.PLAIN, *ENGINES]
+        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
     return tuple(names)
 
 

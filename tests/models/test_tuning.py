@@ -244,6 +244,30 @@ def test_taps_give_the_clipped_sum_of_instantiated_gradients(
         np.testing.assert_allclose(flat(got)[path], x, rtol=1e-9, atol=atol, err_msg=path)
 
 
+@pytest.mark.checklist(8)
+@pytest.mark.parametrize("case", ["full", "lora"])
+def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, randomise, rows, case):
+    """Its second pull-back rounds otherwise than its first: the slack must cover the difference."""
+    model = build.build(*CASES[case], sizes(dtype="bfloat16"), HEAD)
+    start, frozen = model.init(jax.random.key(3), weights(sizes()))
+    trainable = jax.tree.map(lambda x: x.astype(jnp.float32), randomise(start, scale=0.1))
+    run = jax.jit(
+        functools.partial(
+            clipped_grad_sum,
+            model.loss,
+            clipping=Clipping(1e-2, "abadi"),
+            engine="ghost",
+            microbatch_size=5,
+            precompute=model.precompute,
+        )
+    )
+    for row in range(5):
+        total, aux = run(trainable, frozen, rows(), np.arange(5) != row)
+        norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(total)))
+        assert aux["norms"][row] > 0.1
+        assert 0.975 <= norm / 1e-2 <= 0.985
+
+
 # One loss per example.
 
 
