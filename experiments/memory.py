@@ -3,11 +3,12 @@ r"""Reports the memory of whole private training steps; one JSON line a method, 
     python -m experiments.memory --config=configs/memory/roberta_large.py --target=tpu:v5e \
         --methods=side,reversible,lora,lora+remat --batch_size=32 --seq_len=128 --output=FILE
 
-The program is the real step (clipping, noise, AdamW update), compiled for abstract arrays. Engine
-"auto" compiles every engine and reports the one with the smallest peak within 1.5 times the least
-work; of a list of engines, the same; "none" is the step without privacy. A step that does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48
-(or batch_size, seq_len) repeats all methods. With --target=gpu one step is also run in a process
-of its own, and the allocator's peak reported. Bytes are of one device.
+The program is the real step (clipping, noise, AdamW update), compiled for abstract arrays. Of
+several engines, and "auto" stands for all, the line is that of the one with the smallest peak
+within 1.5 times the least work; "none" is the step without privacy. A step that does not fit the
+target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size, seq_len) repeats all
+methods. With --target=gpu one step is also run in a process of its own, and the allocator's peak
+reported. Bytes are of one device.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,16 @@
-r"""Makes a table from records, and puts it into a Markdown page between two marks.
+r"""Makes a table from records or lines, and puts it into a Markdown page between two marks.
 
     python -m experiments.tabulate --records='results/sst2/*/record.json' \
         --into=README.md --mark=sst2
+    python -m experiments.tabulate --records='results/memory/*.jsonl' --plot=depth.png --over=layers
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
-replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well.
+replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
+memory over the size that --over names.
 """
 
 import glob
+import json
 from pathlib import Path
 
 from absl import flags
@@ -15,32 +18,49 @@ from absl import flags
 from experiments import cli
 from memarc.report import plots, records, tables
 
-_RECORDS = flags.DEFINE_string("records", None, "Pattern of record files.", required=True)
+_RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of JSON lines.")
 _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
 _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
 _PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
-_COLUMNS = flags.DEFINE_list("columns", list(tables.QUICK), f"Of {', '.join(tables.COLUMNS)}.")
+_OVER = flags.DEFINE_enum("over", "layers", ("layers", "batch_size", "seq_len"), "Its x axis.")
+_COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
 
 _END = "<!-- end of table -->"
 
 
 def main() -> int:
     """Prints or writes the table."""
+    if not _RECORDS.value:
+        raise ValueError("No --records was given; name files, such as 'results/*/record.json'.")
     paths = [Path(path) for path in sorted(glob.glob(_RECORDS.value))]
     if not paths:
         raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
-    found = sorted(map(records.read, paths), key=_order)
-    if _PLOT.value:
-        plots.scores_over_epsilon(found, Path(_PLOT.value))
     style = "markdown" if _INTO.value else "terminal"
-    table = tables.table(found, _COLUMNS.value, style)
+    is_lines = all(path.suffix == ".jsonl" for path in paths)
+    table, count = (_of_lines if is_lines else _of_records)(paths, style)
     if not _INTO.value:
         print(table)
         return 0
     page = Path(_INTO.value)
     page.write_text(insert(page.read_text(encoding="utf-8"), _MARK.value, table), encoding="utf-8")
-    print(f"{len(found)} records -> {page}")
+    print(f"{count} rows -> {page}")
     return 0
+
+
+def _of_records(paths, style) -> tuple[str, int]:
+    found = sorted(map(records.read, paths), key=_order)
+    if _PLOT.value:
+        plots.scores_over_epsilon(found, Path(_PLOT.value))
+    return tables.table(found, _COLUMNS.value or tables.QUICK, style), len(found)
+
+
+def _of_lines(paths, style) -> tuple[str, int]:
+    lines = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
+    if _PLOT.value:
+        plots.memory_over(lines, _OVER.value, Path(_PLOT.value))
+    default = tables.BENCH if "median_seconds" in lines[0] else tables.MEMORY
+    columns = _COLUMNS.value or default
+    return tables.table(lines, columns, style, tables.LINE_COLUMNS), len(lines)
 
 
 def insert(page: str, mark: str, table: str) -> str:

@@ -1,8 +1,9 @@
-"""Pictures made from records; needs matplotlib (extra "plot")."""
+"""Pictures made from records or lines of measurements; needs matplotlib (extra "plot")."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from memarc.report.records import Record
 
@@ -20,14 +21,9 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     tasks = sorted({record.task for record in records})
     if len(tasks) != 1:
         raise ValueError(f"The records are of the tasks {tasks}; give those of one task.")
-    try:
-        from matplotlib.figure import Figure  # Optional, and slow to import.
-    except ImportError as error:
-        raise ValueError("Pictures need matplotlib; run: pip install 'memarc[plot]'") from error
+    figure, axes = _axes()
     # Infinity has no place on a number line, so budgets are categories in order.
     budgets = sorted({_budget(record) for record in records})
-    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
-    axes = figure.subplots()
     for method in dict.fromkeys(record.method for record in records):
         runs = sorted((_budget(r), r.headline) for r in records if r.method == method)
         places = [budgets.index(budget) for budget, _ in runs]
@@ -38,6 +34,45 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(ncols=2, fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None:
+    """Draws memory beyond weights over one size, one line a method and engine.
+
+    Args:
+      lines: Of the memory report; steps that do not fit are left out.
+      field: "layers", "batch_size" or "seq_len".
+      path: Picture to write; its suffix names the format.
+
+    Raises:
+      ValueError: If the lines do not differ in the field, or matplotlib is missing.
+    """
+    sizes = sorted({line[field] for line in lines})
+    if len(sizes) < 2:
+        raise ValueError(f"The lines have {field} {sizes}; give a sweep of two sizes or more.")
+    figure, axes = _axes()
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        if not line["out_of_memory"]:
+            point = line[field], line["beyond_arguments_bytes"] / 2**20
+            curves.setdefault(f"{line['method']} ({line['engine']})", []).append(point)
+    for label, points in curves.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
+    axes.set_yscale("log")
+    axes.set_xlabel(field.replace("_", " "))
+    axes.set_ylabel(f"MiB beyond weights, {lines[0]['target']}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _axes():
+    try:
+        from matplotlib.figure import Figure  # Optional, and slow to import.
+    except ImportError as error:
+        raise ValueError("Pictures need matplotlib; run: pip install 'memarc[plot]'") from error
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _budget(record: Record) -> float:

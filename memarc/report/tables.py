@@ -1,7 +1,8 @@
-"""Tables made from records, for a terminal or for a Markdown page."""
+"""Tables made from records, or from lines of measurements, for a terminal or a Markdown page."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import tabulate
 
@@ -37,16 +38,44 @@ QUICK = (
     "seconds",
 )
 
+LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "method": lambda line: line["method"],
+    "engine": lambda line: line["engine"],
+    "target": lambda line: line["target"],
+    "layers": lambda line: str(line["layers"]),
+    "batch": lambda line: str(line["batch_size"]),
+    "tokens": lambda line: str(line["seq_len"]),
+    "rows at once": lambda line: str(line["microbatch_size"]),
+    "beyond weights": lambda line: _peak(line, "beyond_arguments_bytes"),
+    "whole peak": lambda line: _peak(line, "peak_bytes"),
+    "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
+    "milliseconds": lambda line: f"{1e3 * line['median_seconds']:.0f}",
+    "over plain": lambda line: f"{line['over_plain']:.2f}",
+    "rows a second": lambda line: f"{line['examples_per_second']:.1f}",
+}
+
+MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "work")
+BENCH = ("method", "engine", "rows at once", "milliseconds", "over plain", "rows a second")
+
 STYLES = {"terminal": "simple", "markdown": "pipe"}
 
 
-def table(records: Sequence[Record], columns: Sequence[str], style: str) -> str:
-    """Renders records as rows.
+_Item = TypeVar("_Item")
+
+
+def table(
+    items: Sequence[_Item],
+    columns: Sequence[str],
+    style: str,
+    known: Mapping[str, Callable[[_Item], str]] = COLUMNS,
+) -> str:
+    """Renders records, or lines of measurements, as rows.
 
     Args:
-      records: In the order of the rows.
-      columns: Names in `COLUMNS`.
+      items: In the order of the rows.
+      columns: Names in ``known``.
       style: A name in `STYLES`.
+      known: `COLUMNS` for records, `LINE_COLUMNS` for lines.
 
     Returns:
       The table as text.
@@ -54,12 +83,12 @@ def table(records: Sequence[Record], columns: Sequence[str], style: str) -> str:
     Raises:
       ValueError: If a column or the style is unknown.
     """
-    unknown = [name for name in columns if name not in COLUMNS]
+    unknown = [name for name in columns if name not in known]
     if unknown:
-        raise ValueError(f"Unknown columns {unknown}; choose from {list(COLUMNS)}.")
+        raise ValueError(f"Unknown columns {unknown}; choose from {list(known)}.")
     if style not in STYLES:
         raise ValueError(f"Unknown style {style!r}; choose one of {list(STYLES)}.")
-    rows = [[COLUMNS[name](record) for name in columns] for record in records]
+    rows = [[known[name](item) for name in columns] for item in items]
     return tabulate.tabulate(rows, columns, tablefmt=STYLES[style], disable_numparse=True)
 
 
@@ -69,3 +98,9 @@ def _number(value: float) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
+
+
+def _peak(line: dict[str, Any], field: str) -> str:
+    if not line["out_of_memory"]:
+        return _bytes(line[field])
+    return f"does not fit ({line['needed_bytes'] / 2**30:.1f} GiB)"
