@@ -70,6 +70,8 @@ def classification(task: str) -> config_dict.ConfigDict:
         weights="google-bert/bert-base-uncased",  # A folder or a hub name.
         dtype="float32",  # Of matrix products and activations; or "bfloat16".
         storage_dtype="float32",  # Of frozen weights; or "bfloat16".
+        remat="none",  # Or "layer": keep each layer's input only; memory and speed.
+        attention_block=0,  # Queries at a time, 0 for all; memory and speed.
     )
     config.head = dict(pooling="first")  # Or "mean".
     config.options = dict(

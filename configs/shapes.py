@@ -19,6 +19,7 @@ def shapes(**backbone) -> config_dict.ConfigDict:
         norm_epsilon=1e-5,
         activation="gelu",
         pad_id=1,
+        attention_block=0,
         **backbone,
     )
     config.storage_dtype = backbone["dtype"]  # Of frozen weights.

@@ -57,7 +57,12 @@ _data = functools.lru_cache(maxsize=1)(load.load)
 
 @functools.lru_cache(maxsize=1)
 def _backbone(source: ModelSource):
-    return pretrained.load(source.weights, dtype=source.dtype, storage_dtype=source.storage_dtype)
+    config, params = pretrained.load(
+        source.weights, dtype=source.dtype, storage_dtype=source.storage_dtype
+    )
+    return dataclasses.replace(
+        config, remat=source.remat, attention_block=source.attention_block
+    ), params
 
 
 def _check_fit(settings, splits, backbone) -> None:

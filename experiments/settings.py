@@ -20,11 +20,15 @@ class ModelSource:
       weights: A local folder or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
       storage_dtype: Dtype in which frozen weights are held.
+      remat: "none", or "layer" to keep only each layer's input for the backward pass.
+      attention_block: Queries that attend at once; 0 means all.
     """
 
     weights: str
     dtype: str
     storage_dtype: str
+    remat: str
+    attention_block: int
 
 
 @dataclasses.dataclass(frozen=True)

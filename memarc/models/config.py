@@ -17,6 +17,8 @@ class BackboneConfig:
     ``dtype`` is the compute dtype (matrix products and stored activations); norms, softmax and
     losses are always computed in float32. ``remat`` says what differentiation keeps: all
     activations ("none"), or each layer's input, from which the rest is computed again ("layer").
+    ``attention_block`` is how many queries attend at once; 0 means all. In blocks, scores are
+    never whole in memory and never kept.
     """
 
     kind: str
@@ -32,6 +34,7 @@ class BackboneConfig:
     pad_id: int
     dtype: str
     remat: str = "none"
+    attention_block: int = 0
 
     def __post_init__(self):
         """Checks every field that a user can get wrong."""
@@ -46,6 +49,8 @@ class BackboneConfig:
         for field in ("vocab_size", "width", "layers", "heads", "feed_forward", "type_vocab"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be at least 1.")
+        if self.attention_block < 0:
+            raise ValueError(f"attention_block is {self.attention_block}; give 0 (whole) or more.")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}.")
         if self.longest_sequence < 1:

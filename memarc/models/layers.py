@@ -3,6 +3,7 @@
 Axes: B batch, T tokens, D width, H heads, K width of a head, F feed-forward width.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -61,7 +62,9 @@ class LayerNorm(nn.Module):
         return add_trailing(multiply_trailing(normed, scale), bias).astype(x.dtype)
 
 
-def dot_product_attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
+def dot_product_attention(
+    query: Array, key: Array, value: Array, mask: Array, block: int = 0
+) -> Array:
     """Scaled dot-product attention; scores and softmax are float32, or float64 if the query is.
 
     (JAX's own function takes the softmax in float32 always, so it is no oracle in float64.)
@@ -71,10 +74,23 @@ def dot_product_attention(query: Array, key: Array, value: Array, mask: Array) -
       key: [B, T, H, K].
       value: [B, T, H, K].
       mask: bool[B, T], True at keys to read. A row without one reads all keys alike.
+      block: Queries at a time, 0 for all; in blocks, scores are computed again going back.
 
     Returns:
       [B, T, H, K].
     """
+    tokens = query.shape[1]
+    if not 0 < block < tokens:
+        return _attend(key, value, mask, query)
+    padded = jnp.pad(query, ((0, 0), (0, -tokens % block), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(padded.reshape(query.shape[0], -1, block, *query.shape[2:]), 1, 0)
+    attend = jax.checkpoint(partial(_attend, key, value, mask), prevent_cse=False)
+    out = jnp.moveaxis(jax.lax.map(attend, blocks), 0, 1)
+    return out.reshape(padded.shape)[:, :tokens]
+
+
+def _attend(key, value, mask, query):
+    """Whole attention of some queries."""
     wide = jnp.float64 if query.dtype == jnp.float64 else jnp.float32
     scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=wide)
     scores = scores * query.shape[-1] ** -0.5
@@ -97,7 +113,7 @@ class Attention(nn.Module):
             Dense(cfg.width, cfg.width, name=name)(hidden).reshape(heads)
             for name in ("query", "key", "value")
         )
-        mixed = dot_product_attention(query, key, value, mask)
+        mixed = dot_product_attention(query, key, value, mask, cfg.attention_block)
         out = Dense(cfg.width, cfg.width, name="output")(mixed.reshape(hidden.shape))
         return LayerNorm(cfg.norm_epsilon, name="norm")(hidden + out)
 
