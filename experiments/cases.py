@@ -16,6 +16,7 @@ from memarc.models import backbone
 from memarc.models.build import METHODS, build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
+from memarc.models.tuning import COINS
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
@@ -134,6 +135,8 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
         "token_type_ids": jnp.zeros(shape, jnp.int32),
         "labels": jnp.arange(case.batch_size, dtype=jnp.int32) % case.head.classes,
     }
+    if model.needs_coins:
+        batch[COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
     state = step.init_state(trainable, *_transforms(case))
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
 

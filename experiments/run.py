@@ -16,6 +16,7 @@ from experiments import assemble, cli
 from experiments import settings as settings_lib
 from memarc.data.dataset import padded_chunks
 from memarc.evaluation import classify, scores
+from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
 from memarc.privacy.noise import key_from_words
 from memarc.report import memory, records, tables
@@ -171,15 +172,17 @@ def _problem(run, frozen) -> loop.Problem:
     ids = [jax.ShapeDtypeStruct((rows, length), "int32") for length in buckets]
     labels = jax.ShapeDtypeStruct((rows,), "int32")
     names = ("input_ids", "attention_mask", "token_type_ids")
+    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if run.model.needs_coins else {}
     return loop.Problem(
         loss_fn=run.model.loss,
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
         shapes={
-            length: {**dict.fromkeys(names, x), "labels": labels}
+            length: {**dict.fromkeys(names, x), "labels": labels, **coins}
             for length, x in zip(buckets, ids, strict=True)
         },
+        coins=COINS if run.model.needs_coins else None,
     )
 
 

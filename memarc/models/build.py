@@ -35,6 +35,7 @@ class Model:
       loss: ``(trainable, frozen, precomputed batch) -> float32[B]``, nats per example.
       check_start: ``(trainable, frozen)``: raises ValueError if the network cannot work on random
         tokens, which are public.
+      needs_coins: As of `Tuning`.
     """
 
     init: Callable[[Array, Params], tuple[Params, Params]]
@@ -42,6 +43,7 @@ class Model:
     logits: Callable[[Params, Params, Batch], Array]
     loss: LossFn
     check_start: Callable[[Params, Params], None]
+    needs_coins: bool
 
 
 def build(
@@ -87,7 +89,7 @@ def build(
         batch = jax.jit(tuning.precompute)(frozen, _random_batch(config))
         tuning.check(trainable["tuning"], frozen, batch)
 
-    return Model(init, tuning.precompute, logits, loss, check_start)
+    return Model(init, tuning.precompute, logits, loss, check_start, tuning.needs_coins)
 
 
 def _random_batch(config: BackboneConfig) -> Batch:

@@ -7,6 +7,10 @@ A layer maps (x1, x2) to
 so that  x2 = (y2 - G(y1)) / b,   x1 = (y1 - F(x2)) / a. A centred coupling has a (x1 - x2) in
 place of a x1: its coefficients sum to one, so a residual stream does not grow with depth.
 
+A signed one (BDIA, Zhang et al. 2024, arXiv:2407.09093) has no G and draws c = +-1/2 for every
+example and layer: y1 = c x1 + F(x2) + c (F(x2) - 2 x2). Its mean is F(x2), and without signs it is
+exactly that: the ordinary network.
+
 Axes: B batch, T tokens, D width.
 """
 
@@ -56,23 +60,30 @@ def feed_forward_block(config, adapter, layer, x, mask):
 
 @dataclasses.dataclass(frozen=True)
 class Coupling:
-    """F, G, which streams are scaled by lambda, whether they swap, and which is the newest.
+    """F, G (or none), which streams are scaled by lambda, whether they swap, which is the newest.
 
     ``newest`` is the position, after a swap, of the stream that holds the layer's new state.
     """
 
     first: Branch
-    second: Branch
+    second: Branch | None
     scale_first: bool
     scale_second: bool
     swap: bool
     newest: int
     centred: bool = False
+    signed: bool = False
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Names of the branches that have adapters."""
+        return ("first",) if self.second is None else ("first", "second")
 
 
 COUPLINGS = {
     "meft1": Coupling(whole_layer, adapter_alone, True, False, True, newest=1),
     "centred": Coupling(whole_layer, adapter_alone, True, False, True, newest=1, centred=True),
     "meft2": Coupling(adapter_alone, whole_layer, False, True, True, newest=0),
+    "bdia": Coupling(whole_layer, None, True, False, True, newest=1, signed=True),
     "meft3": Coupling(attention_block, feed_forward_block, True, True, False, newest=1),
 }

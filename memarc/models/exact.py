@@ -35,6 +35,7 @@ class Residuals(NamedTuple):
       adapters: As given.
       layers: As given.
       mask: As given.
+      signs: As given.
       last: The last streams.
       bits: Packed lost bits, one pair a layer; an unscaled stream has none.
       outside: int32[B], values of each row that left the range.
@@ -43,6 +44,7 @@ class Residuals(NamedTuple):
     adapters: Params
     layers: Params
     mask: Array
+    signs: Array | None
     last: Fixed
     bits: tuple
     outside: Array
@@ -71,47 +73,50 @@ def exponent(scale: float) -> int:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
+def run(net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array):
     """Runs stacked coupled layers exactly.
 
     Args:
       net: The static part (`memarc.models.reversible.Network`).
-      adapters: ``first`` and ``second`` adapters, stacked on L; differentiated.
+      adapters: By branch, stacked on L; differentiated.
       layers: Frozen backbone layers, stacked on L.
       mask: bool[B, T], True where a token is real.
+      signs: float[L, B, 1, 1] of a signed coupling, -1 or 1; else None.
       hidden: float[B, T, D], both streams' start; differentiated.
 
     Returns:
       Both last streams as floats, NaN in rows that left the range.
     """
-    return _run_forward(net, adapters, layers, mask, hidden)[0]
+    return _run_forward(net, adapters, layers, mask, signs, hidden)[0]
 
 
-def _run_forward(net, adapters, layers, mask, hidden):
+def _run_forward(net, adapters, layers, mask, signs, hidden):
     start, outside = fixed_point.to_fixed(hidden)
 
     def step(carry, stacked):
         streams, outside = carry
-        adapter, layer = stacked
-        streams, bits, more = forward(net, adapter, layer, mask, streams)
+        adapter, layer, sign = stacked
+        streams, bits, more = forward(net, adapter, layer, mask, sign, streams)
         return (streams, outside + more), bits
 
     carry = ((start, start), outside)
-    (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers))
+    (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers, signs))
     out = jax.tree.map(lambda x: _silenced(fixed_point.to_float(x, _wide(hidden)), outside), last)
-    return out, (Residuals(adapters, layers, mask, last, bits, outside), hidden[:0])
+    return out, (Residuals(adapters, layers, mask, signs, last, bits, outside), hidden[:0])
 
 
 def _run_backward(net, kept, cotangents):
     residuals, like = kept
     gradient, (d1, d2), _ = sweep_back(net, residuals, cotangents)
-    return gradient, None, None, (d1 + d2).astype(like.dtype)
+    return gradient, None, None, None, (d1 + d2).astype(like.dtype)
 
 
 run.defvjp(_run_forward, _run_backward)
 
 
-def check_range(net, adapters: Params, layers: Params, mask: Array, hidden: Array) -> None:
+def check_range(
+    net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array
+) -> None:
     """Raises ValueError if streams leave the fixed-point range on a public input.
 
     Args:
@@ -119,12 +124,14 @@ def check_range(net, adapters: Params, layers: Params, mask: Array, hidden: Arra
       adapters: Stacked on L.
       layers: Stacked on L.
       mask: bool[B, T].
+      signs: [L, B, 1, 1] of a signed coupling, else None.
       hidden: [B, T, D], public.
 
     Raises:
       ValueError: Naming the first layer, how far its streams reach, and what to change.
     """
-    outside, largest = jax.device_get(jax.jit(partial(survey, net))(adapters, layers, mask, hidden))
+    found = jax.jit(partial(survey, net))(adapters, layers, mask, signs, hidden)
+    outside, largest = jax.device_get(found)
     if not outside.any():
         return
     layer = int(outside.argmax())
@@ -139,7 +146,7 @@ def check_range(net, adapters: Params, layers: Params, mask: Array, hidden: Arra
     )
 
 
-def survey(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
+def survey(net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array):
     """By layer, the start first: whether a value leaves the range, and the largest in floats.
 
     Args: as for `check_range`.
@@ -154,14 +161,14 @@ def survey(net, adapters: Params, layers: Params, mask: Array, hidden: Array):
 
     def step(carry, stacked):
         fixed, floats = carry
-        adapter, layer = stacked
-        fixed, _, more = forward(net, adapter, layer, mask, fixed)
-        floats = net.forward(adapter, layer, mask, floats)
+        adapter, layer, sign = stacked
+        fixed, _, more = forward(net, adapter, layer, mask, sign, fixed)
+        floats = net.forward(adapter, layer, mask, sign, floats)
         return (fixed, floats), ((more > 0).any(), largest(floats))
 
     wide = hidden.astype(_wide(hidden))
     carry = ((start, start), (wide, wide))
-    _, (is_outside, reached) = jax.lax.scan(step, carry, (adapters, layers))
+    _, (is_outside, reached) = jax.lax.scan(step, carry, (adapters, layers, signs))
     first = (outside > 0).any()[None], largest((wide,))[None]
     return jnp.concatenate([first[0], is_outside]), jnp.concatenate([first[1], reached])
 
@@ -180,70 +187,76 @@ def sweep_back(net, residuals: Residuals, cotangents):
     """
 
     def step(carry, stacked):
-        (streams, cotangents), (adapters, layer, bits) = carry, stacked
+        (streams, cotangents), (adapters, layer, sign, bits) = carry, stacked
         streams, cotangents, gradient = backward(
-            net, adapters, layer, bits, residuals.mask, streams, cotangents
+            net, adapters, layer, bits, residuals.mask, sign, streams, cotangents
         )
         return (streams, cotangents), (gradient, streams)
 
     (_, cotangents), (gradient, rebuilt) = jax.lax.scan(
         step,
         (residuals.last, cotangents),
-        (residuals.adapters, residuals.layers, residuals.bits),
+        (residuals.adapters, residuals.layers, residuals.signs, residuals.bits),
         reverse=True,
     )
     return gradient, cotangents, rebuilt
 
 
-def forward(net, adapters, layer, mask, streams: Fixed):
+def forward(net, adapters, layer, mask, sign, streams: Fixed):
     """One layer: (streams, lost bits, int32[B] values of each row that left the range)."""
     (first, second), (x1, x2) = shifts(net), streams
-    f, out_f = _branch(net, "first", adapters, layer, x2, mask)
+    f, out_f = _branch(net, "first", adapters, layer, x2, mask, sign)
     centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
     moved, bits1 = _halved(x1 - centre, first)
-    y1, out_1 = fixed_point.add(moved, f)
-    g, out_g = _branch(net, "second", adapters, layer, y1, mask)
-    moved, bits2 = _halved(x2, second)
-    y2, out_2 = fixed_point.add(moved, g)
+    y1, out_1 = fixed_point.add(_signed(moved, sign), f)
+    y2, bits2 = _halved(x2, second)
+    outside = out_f + out_1
+    if net.coupling.second:
+        g, out_g = _branch(net, "second", adapters, layer, y1, mask, sign)
+        y2, out_2 = fixed_point.add(y2, g)
+        outside = outside + out_g + out_2
     streams = (y2, y1) if net.coupling.swap else (y1, y2)
-    return streams, (bits1, bits2), out_f + out_1 + out_g + out_2
+    return streams, (bits1, bits2), outside
 
 
-def backward(net, adapters, layer, bits, mask, streams: Fixed, cotangents):
+def backward(net, adapters, layer, bits, mask, sign, streams: Fixed, cotangents):
     """Undoes `forward` and pulls cotangents back: (input streams, their cotangents, gradient)."""
-    (first, second), (a, b) = shifts(net), net.factors
+    (first, second), (a, b) = shifts(net), net.factors(sign)
     (y1, y2), (d1, d2) = streams, cotangents
     if net.coupling.swap:
         (y1, y2), (d1, d2) = (y2, y1), (d2, d1)
-    g, _ = _branch(net, "second", adapters, layer, y1, mask)
-    x2 = _unhalved(y2 - g, bits[1], second)
-    through_g, theta_g = _pull_back(net, "second", adapters, layer, y1, mask, d2)
-    d1 = d1 + through_g
-    # Nothing of F begins before G is done with, or both would be in memory.
-    x2, y1, d1, d2, theta_g = jax.lax.optimization_barrier((x2, y1, d1, d2, theta_g))
-    f, _ = _branch(net, "first", adapters, layer, x2, mask)
-    x1 = _unhalved(y1 - f, bits[0], first)
+    gradient, moved = {}, y2
+    if net.coupling.second:
+        g, _ = _branch(net, "second", adapters, layer, y1, mask, sign)
+        moved = y2 - g
+        through, theta = _pull_back(net, "second", adapters, layer, y1, mask, sign, d2)
+        d1 = d1 + through
+        # Nothing of F begins before G is done with, or both would be in memory.
+        moved, y1, d1, d2, theta = jax.lax.optimization_barrier((moved, y1, d1, d2, theta))
+        gradient["second"] = theta
+    x2 = _unhalved(moved, bits[1], second)
+    f, _ = _branch(net, "first", adapters, layer, x2, mask, sign)
+    x1 = _unhalved(_signed(y1 - f, sign), bits[0], first)
     straight = b * d2
     if net.coupling.centred:
         x1, straight = x1 + x2, straight - a * d1
     x1, x2, d1 = jax.lax.optimization_barrier((x1, x2, d1))
-    through_f, theta_f = _pull_back(net, "first", adapters, layer, x2, mask, d1)
-    gradient = {"first": theta_f, "second": theta_g}
-    return (x1, x2), (a * d1, straight + through_f), gradient
+    through, gradient["first"] = _pull_back(net, "first", adapters, layer, x2, mask, sign, d1)
+    return (x1, x2), (a * d1, straight + through), gradient
 
 
-def _pull_back(net, which, adapters, layer, x, mask, cotangent):
+def _pull_back(net, which, adapters, layer, x, mask, sign, cotangent):
     """Pulls the cotangent of F's or G's output back: (to x, to the adapter)."""
 
     def branch(theta, x):
-        return net.branch(which, {which: theta}, layer, x, mask)
+        return net.branch(which, {which: theta}, layer, x, mask, sign)
 
     x = fixed_point.to_float(x, cotangent.dtype)
     theta, through = jax.vjp(branch, adapters[which], x)[1](cotangent)
     return through, theta
 
 
-def _branch(net, which, adapters, layer, x, mask):
+def _branch(net, which, adapters, layer, x, mask, sign):
     """F or G of fixed-point streams, compiled alike wherever it stands.
 
     It is the body of a loop whose length, always one, the compiler cannot know: barriers alone are
@@ -255,11 +268,16 @@ def _branch(net, which, adapters, layer, x, mask):
 
     def body(carry):
         number, x, _ = carry
-        y = net.branch(which, adapters, layer, fixed_point.to_float(x, wide), mask)
+        y = net.branch(which, adapters, layer, fixed_point.to_float(x, wide), mask, sign)
         return number + 1, *fixed_point.to_fixed(y)
 
     carry = (0, x, jnp.zeros(x.shape[:1], jnp.int32))
     return jax.lax.while_loop(lambda carry: carry[0] < times, body, carry)[1:]
+
+
+def _signed(x, sign):
+    """Times -1 or 1, which multiplying again undoes."""
+    return x if sign is None else x * sign.astype(jnp.int32)
 
 
 def _halved(x, times):

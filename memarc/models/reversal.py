@@ -40,7 +40,7 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
     """
     adapters = {
         name: init_stack(net.config, 16, net.config.layers, jax.random.key(seed))
-        for seed, name in enumerate(("first", "second"))
+        for seed, name in enumerate(net.coupling.branches)
     }
     leaves, tree = jax.tree.flatten(adapters)
     keys = jax.random.split(jax.random.key(2), len(leaves))
@@ -50,7 +50,11 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
     )
     hidden = random_hidden(net.config, params, shape)
     mask = jnp.ones(hidden.shape[:2], bool)
-    given = (adapters, params["layers"], mask, hidden)
+    signs = None
+    if net.coupling.signed:
+        coins = jax.random.bits(jax.random.key(5), (shape[0], 2))
+        signs = reversible.draw_signs(coins, net.config.layers)
+    given = (adapters, params["layers"], mask, signs, hidden)
     probe = exact_probe if arithmetic == "exact" else _float_probe
     found, gradient = jax.jit(partial(probe, net))(*given)
     outside, largest = jax.jit(partial(exact.survey, net))(*given)
@@ -70,19 +74,18 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
 
 def distances(config: BackboneConfig, params: Params, shape: tuple[int, int]) -> list[dict]:
     """Distance of the last state from the pre-trained function, adapters adding nothing."""
-    adapters = {
-        name: init_stack(config, 1, config.layers, jax.random.key(0))
-        for name in ("first", "second")
-    }
+    adapter = init_stack(config, 1, config.layers, jax.random.key(0))
     hidden = random_hidden(config, params, shape)
     mask = jnp.ones(hidden.shape[:2], bool)
     plain = backbone.run_layers(config, params["layers"], hidden, mask).astype(jnp.float32)
     lines = []
     for name, coupling in COUPLINGS.items():
-        for scale in _DISTANCE_LAMBDAS:
+        adapters = dict.fromkeys(coupling.branches, adapter)
+        signs = jnp.zeros((config.layers, shape[0], 1, 1)) if coupling.signed else None
+        for scale in (0.5,) if coupling.signed else _DISTANCE_LAMBDAS:
             net = Network(config, coupling, scale, 1)
             run = jax.jit(partial(exact.run, net))
-            streams = run(adapters, params["layers"], mask, hidden)
+            streams = run(adapters, params["layers"], mask, signs, hidden)
             last = reversible.finish(coupling, "newest", streams).astype(jnp.float32)
             norms = jnp.linalg.norm(last, axis=-1) * jnp.linalg.norm(plain, axis=-1)
             lines.append(
@@ -110,38 +113,38 @@ def _cotangents(streams):
     return jax.tree.map(jnp.cos, streams)
 
 
-def exact_probe(net: Network, adapters, layers, mask, hidden):
+def exact_probe(net: Network, adapters, layers, mask, signs, hidden):
     """Forward, backward and gradient of the exact network: (what was found, gradient)."""
     start, outside = fixed_point.to_fixed(hidden)
 
     def step(streams, stacked):
-        adapter, layer = stacked
-        out, bits, more = exact.forward(net, adapter, layer, mask, streams)
+        adapter, layer, sign = stacked
+        out, bits, more = exact.forward(net, adapter, layer, mask, sign, streams)
         return out, (streams, bits, more)
 
-    last, (inputs, bits, more) = jax.lax.scan(step, (start, start), (adapters, layers))
-    kept = exact.Residuals(adapters, layers, mask, last, bits, outside + more.sum(0))
+    last, (inputs, bits, more) = jax.lax.scan(step, (start, start), (adapters, layers, signs))
+    kept = exact.Residuals(adapters, layers, mask, signs, last, bits, outside + more.sum(0))
     floats = jax.tree.map(lambda x: fixed_point.to_float(x, hidden.dtype), last)
     gradient, _, rebuilt = exact.sweep_back(net, kept, _cotangents(floats))
     unit = 2.0**-fixed_point.FRACTION_BITS
     return _compare(inputs, rebuilt, unit) | {"saturated_values": kept.outside.sum()}, gradient
 
 
-def _float_probe(net, adapters, layers, mask, hidden):
+def _float_probe(net, adapters, layers, mask, signs, hidden):
     def step(streams, stacked):
-        adapter, layer = stacked
-        return net.forward(adapter, layer, mask, streams), streams
+        adapter, layer, sign = stacked
+        return net.forward(adapter, layer, mask, sign, streams), streams
 
     def back(carry, stacked):
-        (streams, cotangents), (adapter, layer) = carry, stacked
+        (streams, cotangents), (adapter, layer, sign) = carry, stacked
         streams, cotangents, gradient = reversible.layer_backward(
-            net, adapter, layer, mask, streams, cotangents
+            net, adapter, layer, mask, sign, streams, cotangents
         )
         return (streams, cotangents), (streams, gradient)
 
-    last, inputs = jax.lax.scan(step, (hidden, hidden), (adapters, layers))
+    last, inputs = jax.lax.scan(step, (hidden, hidden), (adapters, layers, signs))
     _, (rebuilt, gradient) = jax.lax.scan(
-        back, (last, _cotangents(last)), (adapters, layers), reverse=True
+        back, (last, _cotangents(last)), (adapters, layers, signs), reverse=True
     )
     return _compare(inputs, rebuilt, 1.0) | {"saturated_values": jnp.zeros((), jnp.int32)}, gradient
 
@@ -155,9 +158,9 @@ def _compare(inputs, rebuilt, unit):
     }
 
 
-def _plain_gradient(net, is_rounded, adapters, layers, mask, hidden):
+def _plain_gradient(net, is_rounded, adapters, layers, mask, signs, hidden):
     """Plain autodiff of the same network; rounding to fixed point counts as the identity."""
-    (a, b), coupling = net.factors, net.coupling
+    coupling = net.coupling
     unit = 2.0**-fixed_point.FRACTION_BITS
 
     def rounded(x, how):
@@ -165,17 +168,20 @@ def _plain_gradient(net, is_rounded, adapters, layers, mask, hidden):
         return x + jax.lax.stop_gradient(nearest - x) if is_rounded else x
 
     def step(streams, stacked):
-        (x1, x2), (adapter, layer) = streams, stacked
+        (x1, x2), (adapter, layer, sign) = streams, stacked
+        a, b = net.factors(None if sign is None else jnp.ones_like(sign))
+        one = 1.0 if sign is None else sign
         centre = x2 if coupling.centred else jnp.zeros_like(x2)
-        y1 = rounded(a * (x1 - centre), jnp.floor)
-        y1 = y1 + rounded(net.branch("first", adapter, layer, x2, mask), jnp.round)
+        y1 = one * rounded(a * (x1 - centre), jnp.floor)
+        y1 = y1 + rounded(net.branch("first", adapter, layer, x2, mask, sign), jnp.round)
         y2 = rounded(b * x2, jnp.floor)
-        y2 = y2 + rounded(net.branch("second", adapter, layer, y1, mask), jnp.round)
+        if coupling.second:
+            y2 = y2 + rounded(net.branch("second", adapter, layer, y1, mask, sign), jnp.round)
         return ((y2, y1) if coupling.swap else (y1, y2)), None
 
     def loss(adapters):
         start = rounded(hidden, jnp.round)
-        streams, _ = jax.lax.scan(step, (start, start), (adapters, layers))
+        streams, _ = jax.lax.scan(step, (start, start), (adapters, layers, signs))
         return sum(jnp.sum(jnp.sin(x)) for x in streams)
 
     return jax.grad(loss)(adapters)

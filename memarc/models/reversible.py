@@ -19,7 +19,7 @@ from memarc.models import backbone, exact
 from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.couplings import COUPLINGS, Coupling
-from memarc.models.tuning import Tuning
+from memarc.models.tuning import COINS, Tuning
 from memarc.typing import Array, Params
 
 Streams = tuple[Array, Array]
@@ -62,6 +62,10 @@ class ReversibleOptions:
             raise ValueError(f"arithmetic is {self.arithmetic!r}; choose 'float' or 'exact'.")
         if not 0.0 < self.scale <= 1.0:
             raise ValueError(f"scale (lambda) is {self.scale}; it must be in (0, 1].")
+        if COUPLINGS[self.coupling].signed and self.scale != 0.5:
+            raise ValueError(
+                f"scale (lambda) is {self.scale}; coupling {self.coupling!r} needs 0.5."
+            )
         if self.arithmetic == "exact":
             exact.exponent(self.scale)
 
@@ -72,10 +76,10 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
     network = Network(config, COUPLINGS[options.coupling], options.scale, options.anchor_every)
 
     def init(key, params):
-        keys = jax.random.split(key)
+        keys: dict[str, Any] = dict(zip(("first", "second"), jax.random.split(key), strict=True))
         return {
-            name: init_stack(config, options.bottleneck, depth, k)
-            for name, k in zip(("first", "second"), keys, strict=True)
+            name: init_stack(config, options.bottleneck, depth, keys[name])
+            for name in network.coupling.branches
         }, params
 
     def precompute(frozen, batch):
@@ -85,21 +89,38 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
 
     def states(trainable, frozen, batch):
         upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
-        mask = backbone.token_mask(batch)
+        given = (network, trainable, upper, backbone.token_mask(batch), signs(batch))
         streams: Any
-        if options.arithmetic == "exact":
-            streams = exact.run(network, trainable, upper, mask, batch["hidden"])
+        if network.coupling.signed and COINS not in batch:  # The ordinary network: no way back.
+            streams = run_plainly(*given, start(batch["hidden"]))
+        elif options.arithmetic == "exact":
+            streams = exact.run(*given, batch["hidden"])
         else:
-            streams = run(network, trainable, upper, mask, start(batch["hidden"]))
+            streams = run(*given, start(batch["hidden"]))
         return finish(network.coupling, options.end, streams).astype(config.compute_dtype)
+
+    def signs(batch):
+        if not network.coupling.signed:
+            return None
+        wide = start(batch["hidden"])[0].dtype
+        if COINS in batch:
+            return draw_signs(batch[COINS], depth).astype(wide)
+        return jnp.zeros((depth, batch["hidden"].shape[0], 1, 1), wide)
 
     def check(trainable, frozen, batch):
         if options.arithmetic == "exact":
             upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
             mask = backbone.token_mask(batch)
-            exact.check_range(network, trainable, upper, mask, batch["hidden"])
+            exact.check_range(network, trainable, upper, mask, signs(batch), batch["hidden"])
 
-    return Tuning(init, states, precompute, check)
+    return Tuning(init, states, precompute, check, network.coupling.signed)
+
+
+def draw_signs(coins: Array, depth: int) -> Array:
+    """Fair signs, float32[L, B, 1, 1], from two random words a row, uint32[B, 2]."""
+    keys = jax.random.wrap_key_data(coins, impl="threefry2x32")
+    signs = jax.vmap(lambda key: jax.random.rademacher(key, (depth,), jnp.float32))(keys)
+    return signs.T[:, :, None, None]
 
 
 def start(hidden: Array) -> Streams:
@@ -117,112 +138,127 @@ def finish(coupling: Coupling, end: str, streams: Streams) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """The static part of a reversible network."""
+    """The static part of a reversible network. Signs are [B, 1, 1], or None if not signed."""
 
     config: BackboneConfig
     coupling: Coupling
     scale: float
     anchor_every: int
 
-    @property
-    def factors(self) -> tuple[float, float]:
-        """(a, b) of the coupling."""
+    def factors(self, sign: Array | None) -> tuple[Any, float]:
+        """(a, b) of the coupling; a is [B, 1, 1] if it is signed."""
         coupling = self.coupling
+        a = self.scale if coupling.scale_first else 1.0
         return (
-            self.scale if coupling.scale_first else 1.0,
+            a if sign is None else a * sign,
             self.scale if coupling.scale_second else 1.0,
         )
 
-    def branch(self, which: str, adapters: Params, layer: Params, x: Array, mask: Array) -> Array:
+    def branch(
+        self, which: str, adapters: Params, layer: Params, x: Array, mask: Array, sign: Array | None
+    ) -> Array:
         """F ("first") or G ("second") of one layer, computed in the backbone's dtype."""
         function = getattr(self.coupling, which)
         y = function(self.config, adapters[which], layer, x.astype(self.config.compute_dtype), mask)
-        return y.astype(x.dtype)
+        y = y.astype(x.dtype)
+        return y + self.factors(sign)[0] * (y - 2.0 * x) if self.coupling.signed else y
 
-    def forward(self, adapters: Params, layer: Params, mask: Array, streams: Streams) -> Streams:
+    def forward(self, adapters, layer, mask, sign, streams: Streams) -> Streams:
         """One coupled layer, in floats."""
-        (a, b), (x1, x2) = self.factors, streams
+        (a, b), (x1, x2) = self.factors(sign), streams
         centre = x2 if self.coupling.centred else jnp.zeros_like(x2)
-        y1 = a * (x1 - centre) + self.branch("first", adapters, layer, x2, mask)
-        y2 = b * x2 + self.branch("second", adapters, layer, y1, mask)
+        y1 = a * (x1 - centre) + self.branch("first", adapters, layer, x2, mask, sign)
+        y2 = b * x2
+        if self.coupling.second:
+            y2 = y2 + self.branch("second", adapters, layer, y1, mask, sign)
         return (y2, y1) if self.coupling.swap else (y1, y2)
 
 
-def layer_backward(net: Network, adapters, layer, mask, streams: Streams, cotangents: Streams):
+def layer_backward(
+    net: Network, adapters, layer, mask, sign, streams: Streams, cotangents: Streams
+):
     """Inverts one coupled layer and pulls cotangents back through it, F and G run once each.
 
     Returns:
       The layer's input streams, their cotangents, and the adapters' gradient.
     """
-    (a, b), swap = net.factors, net.coupling.swap
+    (a, b), swap = net.factors(sign), net.coupling.swap
     y1, y2 = streams[::-1] if swap else streams
     d1, d2 = cotangents[::-1] if swap else cotangents
 
-    def first(theta, x):
-        return net.branch("first", {"first": theta}, layer, x, mask)
+    def pulled(which, x):
+        def branch(theta, x):
+            return net.branch(which, {which: theta}, layer, x, mask, sign)
 
-    def second(theta, x):
-        return net.branch("second", {"second": theta}, layer, x, mask)
+        return jax.vjp(branch, adapters[which], x)
 
-    g, pull_g = jax.vjp(second, adapters["second"], y1)
-    x2 = (y2 - g) / b
-    theta_g, through_g = pull_g(d2)
-    d1 = d1 + through_g
-    f, pull_f = jax.vjp(first, adapters["first"], x2)
+    gradient, x2 = {}, y2 / b
+    if net.coupling.second:
+        g, pull_g = pulled("second", y1)
+        x2 = (y2 - g) / b
+        gradient["second"], through_g = pull_g(d2)
+        d1 = d1 + through_g
+    f, pull_f = pulled("first", x2)
     x1 = (y1 - f) / a
     straight = b * d2
     if net.coupling.centred:
         x1, straight = x1 + x2, straight - a * d1
-    theta_f, through_f = pull_f(d1)
-    return (x1, x2), (a * d1, straight + through_f), {"first": theta_f, "second": theta_g}
+    gradient["first"], through_f = pull_f(d1)
+    return (x1, x2), (a * d1, straight + through_f), gradient
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(net: Network, adapters: Params, layers: Params, mask: Array, streams: Streams) -> Streams:
+def run(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    streams: Streams,
+) -> Streams:
     """Runs stacked coupled layers; keeps only anchors for the backward pass.
 
     Args:
       net: The static part.
-      adapters: ``first`` and ``second`` adapters, stacked on a leading axis L; differentiated.
+      adapters: By branch, stacked on a leading axis L; differentiated.
       layers: The frozen backbone layers, stacked on L; they get no gradient.
       mask: bool[B, T], True where a token is real.
+      signs: [L, B, 1, 1] of a signed coupling, else None.
       streams: The input streams; differentiated.
 
     Returns:
       The output streams.
     """
-    return _run_forward(net, adapters, layers, mask, streams)[0]
+    return _run_forward(net, adapters, layers, mask, signs, streams)[0]
 
 
-def run_plainly(net: Network, adapters, layers, mask, streams: Streams) -> Streams:
+def run_plainly(net: Network, adapters, layers, mask, signs, streams: Streams) -> Streams:
     """The same function left to plain autodiff: the reference that tests compare with."""
 
     def step(carry, stacked):
-        adapter, layer = stacked
-        return net.forward(adapter, layer, mask, carry), None
+        adapter, layer, sign = stacked
+        return net.forward(adapter, layer, mask, sign, carry), None
 
-    return jax.lax.scan(step, streams, (adapters, layers))[0]
+    return jax.lax.scan(step, streams, (adapters, layers, signs))[0]
 
 
-def _run_forward(net, adapters, layers, mask, streams):
-    segments = _segments(net, (adapters, layers))
-
+def _run_forward(net, adapters, layers, mask, signs, streams):
     def segment(carry, stacked):
-        some_adapters, some_layers = stacked
-        carry = run_plainly(net, some_adapters, some_layers, mask, carry)
+        some_adapters, some_layers, some_signs = stacked
+        carry = run_plainly(net, some_adapters, some_layers, mask, some_signs, carry)
         return carry, carry
 
-    last, anchors = jax.lax.scan(segment, streams, segments)
-    return last, (adapters, layers, mask, anchors)
+    last, anchors = jax.lax.scan(segment, streams, _segments(net, (adapters, layers, signs)))
+    return last, (adapters, layers, mask, signs, anchors)
 
 
 def _run_backward(net, residuals, cotangents):
-    adapters, layers, mask, anchors = residuals
+    adapters, layers, mask, signs, anchors = residuals
 
     def step(carry, stacked):
-        (streams, cotangents), (adapter, layer) = carry, stacked
+        (streams, cotangents), (adapter, layer, sign) = carry, stacked
         streams, cotangents, gradient = layer_backward(
-            net, adapter, layer, mask, streams, cotangents
+            net, adapter, layer, mask, sign, streams, cotangents
         )
         return (streams, cotangents), gradient
 
@@ -232,10 +268,10 @@ def _run_backward(net, residuals, cotangents):
         return cotangents, gradient
 
     cotangents, gradient = jax.lax.scan(
-        segment, cotangents, (_segments(net, (adapters, layers)), anchors), reverse=True
+        segment, cotangents, (_segments(net, (adapters, layers, signs)), anchors), reverse=True
     )
     gradient = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), gradient)
-    return gradient, None, None, cotangents
+    return gradient, None, None, None, cotangents
 
 
 run.defvjp(_run_forward, _run_backward)

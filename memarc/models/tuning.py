@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from memarc.typing import Array, Batch, Params, Precompute
 
+COINS = "coins"
+"""Name, within a batch, of two fresh random words for each row, uint32[B, 2]."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
@@ -20,9 +23,11 @@ class Tuning:
       check: ``(trainable, frozen, batch)``: raises ValueError if the network cannot work on a
         public batch, which has been through ``precompute``. It must never see a private one:
         raising would reveal it.
+      needs_coins: Whether training batches must hold `COINS`; others never do.
     """
 
     init: Callable[[Array, Params], tuple[Params, Params]]
     states: Callable[[Params, Params, Batch], Array]
     precompute: Precompute
     check: Callable[[Params, Params, Batch], None] = lambda trainable, frozen, batch: None
+    needs_coins: bool = False

@@ -48,11 +48,13 @@ class Streams:
       sampling: 128-bit entropy for ``poisson_indices``.
       noise: Two 32-bit words for ``noise.key_from_words``.
       initialisation: Two 32-bit words for the key that draws new parameters.
+      coins: 128-bit entropy for ``coins``.
     """
 
     sampling: int = dataclasses.field(repr=False)
     noise: tuple[int, int] = dataclasses.field(repr=False)
     initialisation: tuple[int, int] = dataclasses.field(repr=False)
+    coins: int = dataclasses.field(repr=False)
 
 
 def poisson_indices(
@@ -79,9 +81,7 @@ def poisson_indices(
     """
     if step < 0 or entropy < 0:
         raise ValueError("step and entropy must not be negative.")
-    generator = np.random.Generator(
-        np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(step,)))
-    )
+    generator = _generator(entropy, step)
     drawn = np.flatnonzero(generator.random(num_examples) < sampling_rate)
     if max_batch_size is not None and drawn.size > max_batch_size:
         drawn = np.sort(generator.choice(drawn, max_batch_size, replace=False))
@@ -122,12 +122,26 @@ def streams(entropy: int) -> Streams:
       The streams; equal for equal entropy.
     """
     # Spawned children are independent of each other and of the parent; their order is fixed.
-    sampling, noise, initialisation = np.random.SeedSequence(entropy).spawn(3)
+    sampling, noise, initialisation, coins = np.random.SeedSequence(entropy).spawn(4)
     return Streams(
-        sampling=int.from_bytes(sampling.generate_state(4, np.uint32).tobytes(), "little"),
+        sampling=_entropy_of(sampling),
         noise=_two_words(noise),
         initialisation=_two_words(initialisation),
+        coins=_entropy_of(coins),
     )
+
+
+def coin_generator(entropy: int, step: int) -> np.random.Generator:
+    """The generator of one step's random words for its rows: for ``streams(root).coins``."""
+    return _generator(entropy, step)
+
+
+def _generator(entropy: int, step: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(step,))))
+
+
+def _entropy_of(sequence: np.random.SeedSequence) -> int:
+    return int.from_bytes(sequence.generate_state(4, np.uint32).tobytes(), "little")
 
 
 def _two_words(sequence: np.random.SeedSequence) -> tuple[int, int]:

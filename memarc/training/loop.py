@@ -14,7 +14,7 @@ import optax
 
 from memarc.ops.flops import matrix_flops
 from memarc.ops.plan import NeedsTaps
-from memarc.privacy import auto
+from memarc.privacy import auto, sampling
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
@@ -37,6 +37,8 @@ class Problem:
       frozen: Parameters that are read only; an argument of every step, never baked in.
       chunks: Cuts a draw into batches.
       shapes: Length T -> abstract batch of that length, one per bucket.
+      coins: None, or the name under which a batch gets two random words for each row,
+        uint32[B, 2], fresh at every step; ``shapes`` hold it too.
     """
 
     loss_fn: LossFn
@@ -44,6 +46,7 @@ class Problem:
     frozen: Params
     chunks: Chunks
     shapes: Mapping[int, Any]
+    coins: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,11 @@ def train(
     checkpoints.ensure_begun(state)
     for number in range(first, mechanism.steps):
         grad_sum = step.zero_sum(state.trainable)
+        generator = sampling.coin_generator(streams.coins, number)
         for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):
+            if problem.coins:
+                words = generator.integers(2**32, size=(len(is_padding), 2), dtype=np.uint32)
+                batch = {**batch, problem.coins: words}
             grad_sum = programs.accumulate[length](
                 grad_sum, state.trainable, problem.frozen, batch, is_padding
             )

@@ -45,6 +45,13 @@ def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
     assert parts(tmp_path) == ["log.jsonl", "record.json", "trainable.safetensors"]
 
 
+def test_signed_reversal_trains_on_coins_and_is_scored_as_the_ordinary_network(config, tmp_path):
+    config.method = "reversible"
+    config.options.reversible.update(coupling="bdia", scale=0.5)
+    (record,) = run.run_all(config, tmp_path)
+    assert record.steps == 3 and 0.0 <= record.scores["dev_accuracy"] <= 1.0
+
+
 def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
     (by_vmap,) = run.run_all(config, tmp_path / "vmap")
     config.privacy.engine = "auto"

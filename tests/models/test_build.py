@@ -93,13 +93,13 @@ def reversible_start(jit, cfg, params, batch, coupling, scale):
     def ends(adapters, params):
         hidden, mask = backbone.embed(cfg, params, batch), backbone.token_mask(batch)
         start = reversible.start(hidden)
-        streams = reversible.run_plainly(net, adapters, params["layers"], mask, start)
+        streams = reversible.run_plainly(net, adapters, params["layers"], mask, None, start)
         return {end: reversible.finish(net.coupling, end, streams) for end in ("newest", "mean")}
 
     return jit(ends)(adapters, params)
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS)
+@pytest.mark.parametrize("coupling", [n for n, c in COUPLINGS.items() if not c.signed])
 def test_the_newest_stream_tends_to_the_pretrained_states_in_proportion_to_lambda(
     encoder, fast_jit, coupling
 ):

@@ -16,25 +16,28 @@ DEPTH = 12
 
 
 def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
-    """(network, adapters, layers, mask, hidden) of a deep stack with adapters that matter."""
+    """(network, adapters, layers, mask, signs, hidden) of a deep stack, adapters that matter."""
     cfg = sizes(dtype=dtype, layers=DEPTH)
     keys = jax.random.split(jax.random.key(0), 3)
     adapters = {
         name: init_stack(cfg, 5, DEPTH, key)
-        for name, key in zip(("first", "second"), keys[:2], strict=True)
+        for name, key in zip(COUPLINGS[coupling].branches, keys, strict=False)
     }
     adapters = randomise(adapters, seed=4, scale=0.1)
     adapters = jax.tree.map(lambda x: x.astype(jnp.float32), adapters)
     layers = jax.tree.map(lambda x: x.astype(jnp.float32), weights(cfg)["layers"])
     mask = jnp.arange(7)[None] < jnp.array([7, 5, 1])[:, None]
     hidden = jax.random.normal(keys[2], (3, 7, 24), jnp.float32)
-    return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, hidden
+    signs = None
+    if COUPLINGS[coupling].signed:
+        signs = reversible.draw_signs(jax.random.bits(jax.random.key(7), (3, 2)), DEPTH)
+    return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, signs, hidden
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("coupling", "scale"),
-    [("meft1", 0.125), ("centred", 0.0625), ("meft2", 0.25), ("meft3", 0.5)],
+    [("meft1", 0.125), ("centred", 0.0625), ("meft2", 0.25), ("meft3", 0.5), ("bdia", 0.5)],
 )
 def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     sizes, weights, randomise, coupling, scale, dtype
@@ -63,27 +66,27 @@ def test_the_measure_tells_exact_from_float(sizes, weights):
 
 def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise):
     """The control: what exact arithmetic is for."""
-    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.125)
-    streams = reversible.run_plainly(net, adapters, layers, mask, (hidden, hidden))
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.125)
+    streams = reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
     for i in reversed(range(DEPTH)):
         one = jax.tree.map(lambda x, i=i: x[i], (adapters, layers))
-        streams, _, _ = reversible.layer_backward(net, *one, mask, streams, streams)
+        streams, _, _ = reversible.layer_backward(net, *one, mask, None, streams, streams)
     assert np.abs(streams[0] - hidden).max() > 0.1
 
 
-@pytest.mark.parametrize("coupling", ["meft1", "centred", "meft2", "meft3"])
+@pytest.mark.parametrize("coupling", ["meft1", "centred", "meft2", "meft3", "bdia"])
 def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomise, coupling):
-    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, coupling, 0.25)
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, coupling, 0.25)
 
     def loss(run, adapters, hidden):
         one, two = run(adapters, hidden)
         return jnp.sum(jnp.sin(one) + jnp.cos(two))
 
     def exactly(adapters, hidden):
-        return exact.run(net, adapters, layers, mask, hidden)
+        return exact.run(net, adapters, layers, mask, signs, hidden)
 
     def plainly(adapters, hidden):
-        return reversible.run_plainly(net, adapters, layers, mask, (hidden, hidden))
+        return reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
 
     (got, into), (wanted, wanted_into) = (
         jax.jit(jax.grad(lambda a, h, f=f: loss(f, a, h), argnums=(0, 1)))(adapters, hidden)
@@ -102,25 +105,51 @@ def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomis
 def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_before(
     sizes, weights, randomise
 ):
-    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
     run = jax.jit(exact.run, static_argnums=0)
-    before = run(net, adapters, layers, mask, hidden)
-    after = run(net, adapters, layers, mask, hidden.at[1, 0, 0].set(2.0**15))
+    before = run(net, adapters, layers, mask, signs, hidden)
+    after = run(net, adapters, layers, mask, signs, hidden.at[1, 0, 0].set(2.0**15))
     for old, new in zip(before, after, strict=True):
         assert np.all(np.isnan(new[1]))
         np.testing.assert_array_equal(new[::2], old[::2])
 
 
 def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weights, randomise):
-    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
-    exact.check_range(net, adapters, layers, mask, hidden)
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
+    exact.check_range(net, adapters, layers, mask, signs, hidden)
     with pytest.raises(ValueError, match=r"The embeddings leaves .* reaches 2\.01e\+04, the range"):
-        exact.check_range(net, adapters, layers, mask, jnp.full_like(hidden, 20100.0))
+        exact.check_range(net, adapters, layers, mask, signs, jnp.full_like(hidden, 20100.0))
     bias = layers["feed_forward"]["norm"]["bias"].at[2].add(3e4)
     feed = layers["feed_forward"]
     moved = {**layers, "feed_forward": {**feed, "norm": {**feed["norm"], "bias": bias}}}
     with pytest.raises(ValueError, match=r"Layer 3 of the 12 reversible .* 3e\+04.*'centred'"):
-        exact.check_range(net, adapters, moved, mask, hidden)
+        exact.check_range(net, adapters, moved, mask, signs, hidden)
+
+
+def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
+    sizes, weights, randomise
+):
+    net, adapters, layers, mask, _, hidden = problem(sizes, weights, randomise, "bdia", 0.5)
+    adapters = jax.tree.map(jnp.zeros_like, adapters)
+    wanted = backbone.run_layers(net.config, layers, hidden, mask)
+    run = jax.jit(
+        lambda signs: reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))[
+            1
+        ]
+    )
+    ordinary, last = run(jnp.zeros((DEPTH, 3, 1, 1))), jnp.zeros((DEPTH, 3, 1, 1)).at[-1].set(1.0)
+    np.testing.assert_allclose(ordinary, wanted, rtol=1e-5, atol=1e-5)
+    minus, plus = run(-last), run(last)
+    np.testing.assert_allclose((minus + plus) / 2, ordinary, rtol=1e-5, atol=1e-5)
+    assert np.abs(minus - ordinary).max() > 0.1
+
+
+def test_signs_are_fair_and_differ_by_row_and_layer():
+    signs = reversible.draw_signs(jax.random.bits(jax.random.key(0), (200, 2)), 31)
+    assert signs.shape == (31, 200, 1, 1) and set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(float(signs.mean())) < 4 / np.sqrt(signs.size)
+    correlation = np.corrcoef(signs[..., 0, 0]) - np.eye(31)
+    assert np.abs(correlation).max() < 5 / np.sqrt(200)
 
 
 def test_lambda_must_be_a_power_of_two():
@@ -131,9 +160,9 @@ def test_lambda_must_be_a_power_of_two():
 
 
 def test_nothing_but_bits_and_last_streams_grows_with_depth(sizes, weights, randomise):
-    net, adapters, layers, mask, hidden = problem(sizes, weights, randomise, "meft1", 0.0625)
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.0625)
     _, (kept, _) = jax.eval_shape(
-        lambda a: exact._run_forward(net, a, layers, mask, hidden), adapters
+        lambda a: exact._run_forward(net, a, layers, mask, signs, hidden), adapters
     )
     bits = jax.tree.leaves(kept.bits)
     assert [x.shape for x in bits] == [(DEPTH, 3, 7, 12)]  # Two values of four bits a byte.

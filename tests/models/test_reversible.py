@@ -15,9 +15,17 @@ ROWS, TOKENS = 3, 7
 every_coupling = pytest.mark.parametrize("coupling", COUPLINGS)
 
 
+def signs_for(coupling, depth, rows):
+    """Signs [L, B, 1, 1] of a signed coupling, of all kinds; None for another."""
+    if not COUPLINGS[coupling].signed:
+        return None
+    signs = np.where(np.random.default_rng(5).random((depth, rows, 1, 1)) < 0.5, -1.0, 1.0)
+    return jnp.asarray(signs, dtype=float)
+
+
 @pytest.fixture
 def case(sizes, randomise):
-    """Makes (network, adapters, layers, mask, streams) with random weights."""
+    """Makes (network, adapters, layers, mask, signs, streams) with random weights."""
 
     def make(coupling, scale, depth, every, dtype="float64", weight=0.3):
         cfg = sizes(dtype=dtype, layers=depth)
@@ -25,7 +33,7 @@ def case(sizes, randomise):
         shapes = jax.eval_shape(stack, jax.random.key(0))
         adapters = {
             name: randomise(shapes, seed=seed, scale=weight)
-            for seed, name in enumerate(("first", "second"))
+            for seed, name in enumerate(COUPLINGS[coupling].branches)
         }
         shapes = jax.eval_shape(lambda: backbone.init_layers(cfg, jax.random.key(0)))
         layers = randomise(shapes, seed=2, scale=weight)
@@ -35,7 +43,8 @@ def case(sizes, randomise):
             jnp.asarray(rng.standard_normal((ROWS, TOKENS, cfg.width)), dtype=float)
             for _ in range(2)
         )
-        return Network(cfg, COUPLINGS[coupling], scale, every), adapters, layers, mask, streams
+        net = Network(cfg, COUPLINGS[coupling], scale, every)
+        return net, adapters, layers, mask, signs_for(coupling, depth, ROWS), streams
 
     return make
 
@@ -43,8 +52,10 @@ def case(sizes, randomise):
 def gradients(function, jit):
     """The output and the gradients of adapters and streams under fixed, uneven cotangents."""
 
-    def both(net, adapters, layers, mask, streams):
-        out, pullback = jax.vjp(lambda a, s: function(net, a, layers, mask, s), adapters, streams)
+    def both(net, adapters, layers, mask, signs, streams):
+        out, pullback = jax.vjp(
+            lambda a, s: function(net, a, layers, mask, signs, s), adapters, streams
+        )
         return out, pullback((jnp.sin(7 * out[0]), jnp.cos(5 * out[1])))
 
     return jit(both, static_argnums=0)
@@ -91,12 +102,12 @@ def test_the_backward_pass_by_hand_is_the_one_of_autodiff(
 )
 @every_coupling
 def test_a_layer_backward_rebuilds_its_inputs(float64, case, fast_jit, coupling, scale):
-    net, adapters, layers, mask, streams = case(coupling, scale, 1, 1)
-    adapters, layers = jax.tree.map(lambda x: x[0], (adapters, layers))
+    net, *stacked, mask, signs, streams = case(coupling, scale, 1, 1)
+    adapters, layers, sign = jax.tree.map(lambda x: x[0], (*stacked, signs))
 
     def there_and_back(adapters, layers, streams):
-        out = net.forward(adapters, layers, mask, streams)
-        return out, layer_backward(net, adapters, layers, mask, out, streams)[0]
+        out = net.forward(adapters, layers, mask, sign, streams)
+        return out, layer_backward(net, adapters, layers, mask, sign, out, streams)[0]
 
     out, rebuilt = fast_jit(there_and_back)(adapters, layers, streams)
     assert relative_error(out, streams) > 0.1
@@ -105,8 +116,8 @@ def test_a_layer_backward_rebuilds_its_inputs(float64, case, fast_jit, coupling,
 
 @pytest.mark.checklist(26)
 def test_the_frozen_layers_get_no_gradient(float64, case, fast_jit):
-    net, adapters, layers, mask, streams = case("meft1", 0.5, 2, 1)
-    loss = lambda a, l: jnp.sum(run(net, a, l, mask, streams)[1])
+    net, adapters, layers, mask, signs, streams = case("meft1", 0.5, 2, 1)
+    loss = lambda a, l: jnp.sum(run(net, a, l, mask, signs, streams)[1])
     of_adapters, of_layers = fast_jit(jax.grad(loss, argnums=(0, 1)))(adapters, layers)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(of_adapters))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(of_layers))
@@ -137,17 +148,17 @@ def test_anchors_keep_a_float32_gradient_right_where_none_lose_it(case, fast_jit
 # What is kept for the backward pass.
 
 
-def kept_bytes(function, net, adapters, layers, mask, streams):
+def kept_bytes(function, net, adapters, layers, mask, signs, streams):
     """Bytes kept beyond the weights; nothing is computed."""
 
-    def pullback(adapters, layers, mask, streams):
-        return jax.vjp(lambda a, s: function(net, a, layers, mask, s), adapters, streams)[1]
+    def pullback(adapters, layers, mask, signs, streams):
+        return jax.vjp(lambda a, s: function(net, a, layers, mask, signs, s), adapters, streams)[1]
 
     def total(tree):
         return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
-    kept = jax.eval_shape(pullback, adapters, layers, mask, streams)
-    return total(kept) - total((adapters, layers))
+    kept = jax.eval_shape(pullback, adapters, layers, mask, signs, streams)
+    return total(kept) - total((adapters, layers, signs))
 
 
 STREAMS = 2 * ROWS * TOKENS * 24 * 4  # Bytes of both streams.
@@ -178,11 +189,11 @@ def test_plain_autodiff_keeps_far_more_and_grows_with_depth(case, coupling):
 
 @every_coupling
 def test_the_newest_stream_is_the_one_that_the_last_layer_changed_most(case, fast_jit, coupling):
-    net, adapters, layers, mask, streams = case(coupling, 0.1, 1, 1, dtype="float32")
+    net, adapters, layers, mask, signs, streams = case(coupling, 0.1, 1, 1, dtype="float32")
     adapters = jax.tree.map(jnp.zeros_like, adapters)
     same = (streams[0], streams[0])
-    one = jax.tree.map(lambda x: x[0], (adapters, layers))
-    out = fast_jit(net.forward)(*one, mask, same)
+    one, two, sign = jax.tree.map(lambda x: x[0], (adapters, layers, signs))
+    out = fast_jit(net.forward)(one, two, mask, sign, same)
     newest = reversible.finish(net.coupling, "newest", out)
     wanted = backbone.run_layers(net.config, layers, streams[0], mask)
     other = out[1 - net.coupling.newest]

@@ -13,6 +13,7 @@ from flax import traverse_util
 
 from memarc.models import build, lora
 from memarc.models.head import HeadConfig
+from memarc.models.tuning import COINS
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
@@ -242,6 +243,27 @@ def test_taps_give_the_clipped_sum_of_instantiated_gradients(
     for path, x in flat(wanted).items():
         atol = 1e-9 * max(np.abs(y).max() for y in flat(wanted).values())
         np.testing.assert_allclose(flat(got)[path], x, rtol=1e-9, atol=atol, err_msg=path)
+
+
+@pytest.mark.checklist(16, 19)
+@pytest.mark.parametrize("arithmetic", ["exact", "float"])
+def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
+    float64, fast_jit, sizes, weights, randomise, rows, arithmetic
+):
+    options = {"coupling": "bdia", "scale": 0.5, "arithmetic": arithmetic}
+    model = build.build("reversible", options, sizes(dtype="float64"), HEAD)
+    start, frozen = model.init(jax.random.key(3), weights(sizes()))
+    assert model.needs_coins and set(start["tuning"]) == {"first"}
+    batch = {**rows(), COINS: jax.random.bits(jax.random.key(1), (5, 2), jnp.uint32)}
+
+    def run(engine, batch):
+        total = functools.partial(summed(model, engine, 3, model.precompute), randomise(start))
+        return fast_jit(total)(frozen, batch, np.arange(5) == 3)
+
+    wanted, ordinary = run("loop", batch), run("vmap", rows())
+    assert np.abs(wanted[1]["losses"] - ordinary[1]["losses"])[:3].min() > 1e-6
+    for engine in ("vmap", "ghost", "book_keeping"):
+        assert_close(run(engine, batch), wanted)
 
 
 @pytest.mark.checklist(8)
