@@ -4,6 +4,7 @@ import resource
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 
@@ -64,9 +65,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
       CPU); the compiled program's bytes; flops; compile_seconds; device.
     """
     step = _step(case, engine, microbatch_size)
-    state, frozen, batch, is_padding = jax.jit(cases.draw, static_argnums=0)(
-        case, jax.random.key(1)
-    )
+    state, frozen, batch, is_padding = jax.jit(partial(cases.draw, case))(jax.random.key(1))
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, frozen, batch, is_padding).compile()
     line = {

@@ -32,8 +32,8 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
 
     Returns:
       mismatched_values, stream values that do not come back; max_stream_error, the largest
-      difference; saturated_values, values that left the range; saturated_layers, where (0: the
-      start); largest_value, the largest magnitude of the streams;
+      difference; saturated_values, values that left the range; of exact arithmetic also
+      saturated_layers, where (0: the start), and largest_value of the streams;
       gradient_errors, by layer, relative, against plain autodiff of the same coupled network;
       gradient_errors_float32 and autodiff_errors_float32, the same of this network and of plain
       autodiff against autodiff in float32.
@@ -57,15 +57,17 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
     given = (adapters, params["layers"], mask, signs, hidden)
     probe = exact_probe if arithmetic == "exact" else _float_probe
     found, gradient = jax.jit(partial(probe, net))(*given)
-    outside, largest = jax.jit(partial(exact.survey, net))(*given)
+    found = {name: value.tolist() for name, value in found.items()}
+    if arithmetic == "exact":
+        outside, largest = jax.jit(partial(exact.survey, net))(*given)
+        found["saturated_layers"] = [i for i, is_out in enumerate(outside.tolist()) if is_out]
+        found["largest_value"] = float(f"{largest.max():.4g}")
     wide = dataclasses.replace(net, config=dataclasses.replace(net.config, dtype="float32"))
     same, best = (
         jax.jit(partial(_plain_gradient, n, arithmetic == "exact"))(*given) for n in (net, wide)
     )
     return {
-        **{name: value.tolist() for name, value in found.items()},
-        "saturated_layers": [i for i, is_outside in enumerate(outside.tolist()) if is_outside],
-        "largest_value": float(f"{largest.max():.4g}"),
+        **found,
         "gradient_errors": _errors(gradient, same),
         "gradient_errors_float32": _errors(gradient, best),
         "autodiff_errors_float32": _errors(same, best),

@@ -1,0 +1,17 @@
+"""Sizes for tests of the measuring commands."""
+
+from configs.shapes import shapes
+
+
+def get_config():
+    config = shapes(
+        kind="roberta",
+        vocab_size=53,
+        width=16,
+        layers=2,
+        heads=2,
+        feed_forward=24,
+        dtype="float32",
+    )
+    config.options.side.reduction = 2
+    return config

@@ -1,0 +1,124 @@
+"""The commands that measure memory and time: lines of the real step, and mistakes told at once."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from experiments import cases, measure
+from memarc.models.build import METHODS
+from tests.experiments import small_shapes
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = "--config=tests/experiments/small_shapes.py"
+SIZES = ("--batch_size=3", "--seq_len=5")
+
+
+def command(name, *arguments, path=()):
+    line = [sys.executable, "-m", f"experiments.{name}", CONFIG, *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def case(label, **more):
+    given = {"batch_size": 3, "seq_len": 5, "layers": None} | more
+    return cases.parse(small_shapes.get_config(), label, **given)
+
+
+def here():
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_abstract_step_is_the_one_that_runs(method):
+    """Every method's arguments have the shapes that are compiled for, and its step moves them."""
+    given = case(method)
+    state, frozen, batch, is_padding = cases.draw(given, jax.random.key(0))
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, frozen, batch, is_padding))
+    wanted = jax.tree.map(lambda x: (x.shape, x.dtype), cases.abstract(given))
+    assert shapes == wanted
+    after, metrics = jax.jit(cases.private_step(given, "vmap", 3))(state, frozen, batch, is_padding)
+    assert int(after.step) == 1 and metrics["update_norm"] > 0
+
+
+def test_the_engine_of_a_line_is_the_one_with_the_smallest_peak():
+    names = ("vmap", "ghost", "book_keeping")
+    single = [measure.compile_step(case("full"), name, 3, here()) for name in names]
+    best = measure.compile_cheapest(case("full"), names, 3, here())
+    affordable = [x for x in single if x["flops"] <= 1.5 * min(y["flops"] for y in single)]
+    assert best["peak_bytes"] == min(x["peak_bytes"] for x in affordable)
+    assert best["beyond_arguments_bytes"] == best["peak_bytes"] - best["arguments_bytes"] > 0
+
+
+def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
+    output = tmp_path / "lines.jsonl"
+    done = command(
+        "memory",
+        *SIZES,
+        "--target=cpu",
+        "--methods=lora,lora+remat",
+        "--engines=vmap",
+        "--sweep=layers:1,3",
+        f"--output={output}",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [json.loads(text) for text in output.read_text().splitlines()] == lines
+    assert [(x["layers"], x["method"]) for x in lines] == [
+        (1, "lora"),
+        (1, "lora+remat"),
+        (3, "lora"),
+        (3, "lora+remat"),
+    ]
+    assert all(x["engine"] == "vmap" and not x["out_of_memory"] for x in lines)
+    assert lines[3]["flops"] > lines[2]["flops"]  # Remat computes again.
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_benchmark_compares_with_the_step_without_privacy(tmp_path):
+    output = tmp_path / "lines.jsonl"
+    done = command(
+        "bench", *SIZES, "--methods=lora", "--engines=vmap", "--steps=2", f"--output={output}"
+    )
+    assert done.returncode == 0, done.stderr
+    plain, private = [json.loads(text) for text in output.read_text().splitlines()]
+    assert (plain["engine"], private["engine"]) == ("none", "vmap")
+    assert plain["over_plain"] == 1.0 and private["over_plain"] > 0
+    assert private["examples_per_second"] * private["seq_len"] == pytest.approx(
+        private["tokens_per_second"], rel=1e-3
+    )
+    assert len(private["seconds"]) == 2 and private["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("memory", ["--target=tpu:v9"], "Unknown target 'tpu:v9'; choose one of"),
+        ("memory", ["--target=cpu", "--sweep=depth:1"], "Unknown sweep 'depth:1'; give FIELD"),
+        ("memory", ["--target=cpu", "--sweep=layers:1,x"], "Unknown sweep 'layers:1,x'"),
+        ("memory", ["--target=cpu", "--engines=magic"], "Unknown engines ['magic']; choose from"),
+        ("memory", ["--target=cpu", "--methods=lora+magic"], "Unknown method 'lora+magic'"),
+        ("memory", ["--target=cpu", "--seq_len=900"], "seq_len 900; give at least 1, and at most"),
+        ("memory", ["--target=cpu", "--microbatch_size=99"], "microbatch_size is 99; give 1 to 32"),
+        ("bench", ["--engines=magic"], "Unknown engines ['magic']; choose from ['none', 'auto',"),
+        ("bench", ["--microbatch_sizes=4,0"], "microbatch_size is 0; give 1 to 32"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_message_and_writes_nothing(tmp_path, name, arguments, message):
+    done = command(name, *arguments, f"--output={tmp_path / 'lines.jsonl'}")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not done.stdout and not list(tmp_path.iterdir())
+
+
+def test_without_libtpu_the_extra_is_named(tmp_path):
+    (tmp_path / "libtpu").mkdir()
+    (tmp_path / "libtpu" / "__init__.py").write_text("raise ImportError('hidden by a test')")
+    done = command("memory", "--target=tpu:v5e", path=[str(tmp_path)])
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'memarc[tpu]'" in done.stderr and "Traceback" not in done.stderr
