@@ -51,6 +51,7 @@ def needed_bytes(error: Exception) -> int | None:
 
 def _described(generation):
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # Do not ask a cloud for the machine's data.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No device is locked by compiling.
     try:
         topology = topologies.get_topology_desc(
             platform="tpu", topology_name=TPU_TOPOLOGIES[generation]
