@@ -31,16 +31,17 @@ def main() -> int:
     """Prints the lines."""
     engines = _engines(cli.ENGINES.value)
     plans = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
+    plans = [(case, cli.microbatch_size(case.batch_size)) for case in plans]
     if not _TARGET.value.startswith("gpu"):
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     device = targets.sharding(_TARGET.value)
     with lines.writer(cli.OUTPUT.value) as write:
-        for case in plans:
-            write(_describe(case) | _measure(case, engines, device))
+        for case, size in plans:
+            write(_describe(case, size) | _measure(case, engines, size, device))
     return 0
 
 
-def _describe(case: cases.Case) -> dict:
+def _describe(case: cases.Case, microbatch_size: int) -> dict:
     return {
         "method": case.label,
         "target": _TARGET.value,
@@ -49,14 +50,15 @@ def _describe(case: cases.Case) -> dict:
         "dtype": case.backbone.dtype,
         "batch_size": case.batch_size,
         "seq_len": case.seq_len,
-        "microbatch_size": cli.microbatch_size(case.batch_size),
+        "microbatch_size": microbatch_size,
         "options": dict(case.options),
     }
 
 
-def _measure(case: cases.Case, engines: Sequence[str], device: jax.sharding.Sharding) -> dict:
+def _measure(
+    case: cases.Case, engines: Sequence[str], size: int, device: jax.sharding.Sharding
+) -> dict:
     """The cheapest engine's line."""
-    size = cli.microbatch_size(case.batch_size)
     line = measure.compile_cheapest(case, engines, size, device)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
         timed = fresh.call(measure.time_step, case, line["engine"], size, 1)
