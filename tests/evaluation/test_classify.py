@@ -36,7 +36,7 @@ def stub():
     def precompute(frozen, batch):
         return {**batch, "total": (batch["input_ids"] * batch["attention_mask"]).sum(1) + frozen}
 
-    return Model(None, precompute, logits, None)
+    return Model(None, precompute, logits, None, check_start=None, needs_coins=False)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 10])
