@@ -33,6 +33,7 @@ def embedded(config: config_dict.ConfigDict) -> None:
     config.data.max_length = 32
     config.data.buckets = (16, 32)
     config.model.weights = QUICKSTART_BACKBONE
+    config.options.side.layers = ()  # All: a config's choice may name layers it does not have.
 
 
 def smoke(config: config_dict.ConfigDict) -> None:
@@ -43,6 +44,43 @@ def smoke(config: config_dict.ConfigDict) -> None:
     config.privacy.delta = 1e-3
     config.privacy.expected_batch_size = 100
     config.training.epochs = 1.0
+
+
+def method_options() -> dict:
+    """The options of every tuning method."""
+    return dict(
+        full={},
+        head={},
+        bitfit={},
+        lora=dict(rank=8, alpha=16.0, targets=("query", "value"), train="both"),
+        adapter=dict(bottleneck=16),
+        side=dict(reduction=8, layers=(), start="pruned", merge="add", downsample="trained"),
+        reversible=dict(
+            coupling="centred",
+            scale=0.0625,
+            bottleneck=16,
+            layers=0,
+            anchor_every=1,
+            end="newest",
+            arithmetic="exact",
+        ),
+    )
+
+
+def optimizer() -> dict:
+    """The optimizer and its schedule."""
+    return dict(
+        name="adamw",
+        learning_rate=1e-3,
+        schedule="linear",
+        warmup_fraction=0.1,
+        weight_decay=0.0,
+        beta1=0.9,
+        beta2=0.999,
+        epsilon=1e-8,
+        head_factor=1.0,  # The head's learning rate over that of the other parameters.
+        head_first=0.0,  # Share of the steps in which the head moves alone.
+    )
 
 
 def classification(task: str) -> config_dict.ConfigDict:
@@ -74,23 +112,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         attention_block=0,  # Queries at a time, 0 for all; memory and speed.
     )
     config.head = dict(pooling="first")  # Or "mean".
-    config.options = dict(
-        full={},
-        head={},
-        bitfit={},
-        lora=dict(rank=8, alpha=16.0, targets=("query", "value"), train="both"),
-        adapter=dict(bottleneck=16),
-        side=dict(reduction=8, layers=(), start="pruned", merge="add", downsample="trained"),
-        reversible=dict(
-            coupling="centred",
-            scale=0.0625,
-            bottleneck=16,
-            layers=0,
-            anchor_every=1,
-            end="newest",
-            arithmetic="exact",
-        ),
-    )
+    config.options = method_options()
     config.privacy = dict(
         epsilon=8.0,
         delta=1e-5,
@@ -104,18 +126,7 @@ def classification(task: str) -> config_dict.ConfigDict:
         physical_batch_size=32,  # Memory and speed only.
         noise_multiplier=config_dict.placeholder(float),  # None: calibrated to epsilon.
     )
-    config.optimizer = dict(
-        name="adamw",
-        learning_rate=1e-3,
-        schedule="linear",
-        warmup_fraction=0.1,
-        weight_decay=0.0,
-        beta1=0.9,
-        beta2=0.999,
-        epsilon=1e-8,
-        head_factor=1.0,  # The head's learning rate over that of the other parameters.
-        head_first=0.0,  # Share of the steps in which the head moves alone.
-    )
+    config.optimizer = optimizer()
     config.training = dict(
         epochs=1.0,
         eval_batch_size=128,

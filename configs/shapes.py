@@ -11,7 +11,6 @@ from configs import common
 
 def shapes(**backbone) -> config_dict.ConfigDict:
     """The base of a config; a config file gives the sizes of its backbone."""
-    base = common.classification("sst2")
     config = config_dict.ConfigDict()
     config.backbone = dict(
         max_positions=514,
@@ -25,8 +24,8 @@ def shapes(**backbone) -> config_dict.ConfigDict:
     config.storage_dtype = backbone["dtype"]  # Of frozen weights.
     config.classes = 2
     config.pooling = "first"
-    config.options = base.options
+    config.options = common.method_options()
     config.options.side.downsample = "frozen"
     config.privacy = dict(clip_norm=1.0, clipping="abadi", noise_multiplier=1.0)
-    config.optimizer = base.optimizer
+    config.optimizer = common.optimizer()
     return config

@@ -41,7 +41,8 @@ def get_config(preset="full"):
     config.options.lora.train = "b"  # Half the coordinates that take noise.
     config.options.side.downsample = "frozen"
     config.options.side.layers = (1, 3, 5)
-    # With an anchor at every layer this is the exact network to rounding, in 2/3 of its time.
+    # With an anchor at every layer this is the exact network to rounding, and quicker: the
+    # quickstart's reversible run takes 7 s so, 10 s in exact arithmetic.
     config.options.reversible.arithmetic = "float"
     config.runs = {
         f"{method}-{name}": {

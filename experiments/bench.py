@@ -58,14 +58,9 @@ def _chosen(case: cases.Case, microbatch_size: int) -> str:
 def _line(case, engine, size, found, plain) -> dict:
     median = found["median_seconds"]
     line = {
-        "method": case.label,
+        **case.described,
         "engine": engine,
         "microbatch_size": size,
-        "batch_size": case.batch_size,
-        "seq_len": case.seq_len,
-        "layers": case.backbone.layers,
-        "width": case.backbone.width,
-        "dtype": case.backbone.dtype,
         **found,
         "over_plain": round(median / plain, 4),
         "examples_per_second": round(case.batch_size / median, 2),

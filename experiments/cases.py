@@ -60,6 +60,19 @@ class Case:
         """The method as the command line writes it."""
         return self.method + (REMAT_SUFFIX if self.backbone.remat == "layer" else "")
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a line of measurements says of the case."""
+        return {
+            "method": self.label,
+            "layers": self.backbone.layers,
+            "width": self.backbone.width,
+            "dtype": self.backbone.dtype,
+            "batch_size": self.batch_size,
+            "seq_len": self.seq_len,
+            "options": dict(self.options),
+        }
+
 
 def parse(
     config: config_dict.ConfigDict, label: str, *, batch_size: int, seq_len: int, layers: int | None

@@ -10,9 +10,15 @@ from typing import Any
 from memarc.report import records
 
 
+def as_text(line: dict[str, Any]) -> str:
+    """One JSON line, with versions and commit added."""
+    common = {"versions": records.versions(), "commit": records.commit(Path(__file__).parent)}
+    return json.dumps(records.encode({**line, **common}))
+
+
 @contextlib.contextmanager
 def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives a function that prints a line, with versions and commit added.
+    """Gives a function that prints a line (`as_text`).
 
     Args:
       output: File that takes the place of an older one at the end; None writes none. Until then
@@ -21,7 +27,6 @@ def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     Raises:
       ValueError: If the file cannot be written.
     """
-    common = {"versions": records.versions(), "commit": records.commit(Path(__file__).parent)}
     with contextlib.ExitStack() as stack:
         file, partial = None, Path(f"{output}.partial")
         if output:
@@ -31,7 +36,7 @@ def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
                 raise ValueError(f"--output={output} cannot be written: {error}") from error
 
         def write(line: dict[str, Any]) -> None:
-            text = json.dumps(records.encode({**line, **common}))
+            text = as_text(line)
             print(text, flush=True)
             if file:
                 print(text, file=file, flush=True)

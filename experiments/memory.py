@@ -37,22 +37,9 @@ def main() -> int:
     device = targets.sharding(_TARGET.value)
     with lines.writer(cli.OUTPUT.value) as write:
         for case, size in plans:
-            write(_describe(case, size) | _measure(case, engines, size, device))
+            line = {"target": _TARGET.value, "microbatch_size": size}
+            write(case.described | line | _measure(case, engines, size, device))
     return 0
-
-
-def _describe(case: cases.Case, microbatch_size: int) -> dict:
-    return {
-        "method": case.label,
-        "target": _TARGET.value,
-        "layers": case.backbone.layers,
-        "width": case.backbone.width,
-        "dtype": case.backbone.dtype,
-        "batch_size": case.batch_size,
-        "seq_len": case.seq_len,
-        "microbatch_size": microbatch_size,
-        "options": dict(case.options),
-    }
 
 
 def _measure(

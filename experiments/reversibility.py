@@ -7,13 +7,10 @@ the layers are real ones, and the line also says how far each coupling starts fr
 function. The fields are explained in memarc/models/reversal.py.
 """
 
-import json
-from pathlib import Path
-
 import jax
 from absl import flags
 
-from experiments import cli
+from experiments import cli, lines
 from memarc.models import backbone, pretrained, reversal, reversible
 from memarc.models.config import DTYPES, BackboneConfig
 from memarc.models.couplings import COUPLINGS
@@ -57,9 +54,7 @@ def main() -> int:
     }
     if _WEIGHTS.value:
         line["distances"] = reversal.distances(config, params, shape)
-    line |= {"device": records.device(), "versions": records.versions()}
-    line["commit"] = records.commit(Path(__file__).parent)
-    text = json.dumps(records.encode(line))
+    text = lines.as_text(line | {"device": records.device()})
     print(text)
     if cli.OUTPUT.value:
         with open(cli.OUTPUT.value, "a", encoding="utf-8") as file:

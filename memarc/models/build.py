@@ -86,6 +86,8 @@ def build(
         return head.cross_entropy(logits(trainable, frozen, batch), batch["labels"])
 
     def check_start(trainable, frozen):
+        if tuning.check is None:
+            return
         batch = jax.jit(tuning.precompute)(frozen, _random_batch(config))
         tuning.check(trainable["tuning"], frozen, batch)
 

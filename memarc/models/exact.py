@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops import fixed_point
+from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 Fixed = tuple[Array, Array]
@@ -101,7 +102,9 @@ def _run_forward(net, adapters, layers, mask, signs, hidden):
 
     carry = ((start, start), outside)
     (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers, signs))
-    out = jax.tree.map(lambda x: _silenced(fixed_point.to_float(x, _wide(hidden)), outside), last)
+    out = jax.tree.map(
+        lambda x: _silenced(fixed_point.to_float(x, wide(hidden.dtype)), outside), last
+    )
     return out, (Residuals(adapters, layers, mask, signs, last, bits, outside), hidden[:0])
 
 
@@ -136,9 +139,7 @@ def check_range(
         return
     layer = int(outside.argmax())
     reach = fixed_point.LIMIT * 2.0**-fixed_point.FRACTION_BITS
-    where = (
-        "The embeddings" if layer == 0 else f"Layer {layer} of the {outside.size - 1} reversible"
-    )
+    where = "The start" if layer == 0 else f"Layer {layer} of the {outside.size - 1} reversible"
     raise ValueError(
         f"{where} leaves the fixed-point range on random tokens: a value reaches "
         f"{largest[layer]:.4g}, the range ends at {reach:.4g}. Choose coupling 'centred', a "
@@ -166,10 +167,10 @@ def survey(net, adapters: Params, layers: Params, mask: Array, signs: Array | No
         floats = net.forward(adapter, layer, mask, sign, floats)
         return (fixed, floats), ((more > 0).any(), largest(floats))
 
-    wide = hidden.astype(_wide(hidden))
-    carry = ((start, start), (wide, wide))
+    floats = hidden.astype(wide(hidden.dtype))
+    carry = ((start, start), (floats, floats))
     _, (is_outside, reached) = jax.lax.scan(step, carry, (adapters, layers, signs))
-    first = (outside > 0).any()[None], largest((wide,))[None]
+    first = (outside > 0).any()[None], largest((floats,))[None]
     return jnp.concatenate([first[0], is_outside]), jnp.concatenate([first[1], reached])
 
 
@@ -262,13 +263,13 @@ def _branch(net, which, adapters, layer, x, mask, sign):
     It is the body of a loop whose length, always one, the compiler cannot know: barriers alone are
     dropped before fusion on some devices, and what is fused together decides how it rounds.
     """
-    wide = jnp.float64 if net.config.compute_dtype == jnp.float64 else jnp.float32
+    dtype = wide(net.config.compute_dtype)
     some_weight = jax.tree.leaves(layer)[0].ravel()[0]
     times = jnp.where(some_weight < jnp.inf, 1, 2)  # Two if it is NaN: all is lost then anyway.
 
     def body(carry):
         number, x, _ = carry
-        y = net.branch(which, adapters, layer, fixed_point.to_float(x, wide), mask, sign)
+        y = net.branch(which, adapters, layer, fixed_point.to_float(x, dtype), mask, sign)
         return number + 1, *fixed_point.to_fixed(y)
 
     carry = (0, x, jnp.zeros(x.shape[:1], jnp.int32))
@@ -286,10 +287,6 @@ def _halved(x, times):
 
 def _unhalved(x, bits, times):
     return fixed_point.unhalve(x, bits, times) if times else x
-
-
-def _wide(hidden):
-    return jnp.dtype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)
 
 
 def _silenced(x, outside):

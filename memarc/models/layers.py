@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from memarc.models.config import BackboneConfig
 from memarc.ops.linear import add_trailing, linear, multiply_trailing, take_rows
+from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 _INIT = nn.initializers.normal(0.02)
@@ -56,8 +57,8 @@ class LayerNorm(nn.Module):
         """Maps [..., D] to [..., D]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
-        centred = wide - wide.mean(-1, keepdims=True)
+        values = x.astype(wide(x.dtype))
+        centred = values - values.mean(-1, keepdims=True)
         normed = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + self.epsilon)
         return add_trailing(multiply_trailing(normed, scale), bias).astype(x.dtype)
 
@@ -91,10 +92,10 @@ def dot_product_attention(
 
 def _attend(key, value, mask, query):
     """Whole attention of some queries."""
-    wide = jnp.float64 if query.dtype == jnp.float64 else jnp.float32
-    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=wide)
+    dtype = wide(query.dtype)
+    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=dtype)
     scores = scores * query.shape[-1] ** -0.5
-    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(wide).min)
+    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(dtype).min)
     weights = jax.nn.softmax(scores).astype(value.dtype)
     return jnp.einsum("bhts,bshk->bthk", weights, value)
 

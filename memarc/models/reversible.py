@@ -20,6 +20,7 @@ from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.couplings import COUPLINGS, Coupling
 from memarc.models.tuning import COINS, Tuning
+from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 Streams = tuple[Array, Array]
@@ -87,9 +88,12 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
         hidden, mask = backbone.embed(config, frozen, batch), backbone.token_mask(batch)
         return {**batch, "hidden": backbone.run_layers(config, lower, hidden, mask)}
 
-    def states(trainable, frozen, batch):
+    def arguments(trainable, frozen, batch):
         upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
-        given = (network, trainable, upper, backbone.token_mask(batch), signs(batch))
+        return network, trainable, upper, backbone.token_mask(batch), signs(batch)
+
+    def states(trainable, frozen, batch):
+        given = arguments(trainable, frozen, batch)
         streams: Any
         if network.coupling.signed and COINS not in batch:  # The ordinary network: no way back.
             streams = run_plainly(*given, start(batch["hidden"]))
@@ -102,18 +106,21 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
     def signs(batch):
         if not network.coupling.signed:
             return None
-        wide = start(batch["hidden"])[0].dtype
+        rows, dtype = batch["hidden"].shape[0], wide(batch["hidden"].dtype)
         if COINS in batch:
-            return draw_signs(batch[COINS], depth).astype(wide)
-        return jnp.zeros((depth, batch["hidden"].shape[0], 1, 1), wide)
+            return draw_signs(batch[COINS], depth).astype(dtype)
+        return jnp.zeros((depth, rows, 1, 1), dtype)
 
     def check(trainable, frozen, batch):
-        if options.arithmetic == "exact":
-            upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
-            mask = backbone.token_mask(batch)
-            exact.check_range(network, trainable, upper, mask, signs(batch), batch["hidden"])
+        exact.check_range(*arguments(trainable, frozen, batch), batch["hidden"])
 
-    return Tuning(init, states, precompute, check, network.coupling.signed)
+    return Tuning(
+        init,
+        states,
+        precompute,
+        check=check if options.arithmetic == "exact" else None,
+        needs_coins=network.coupling.signed,
+    )
 
 
 def draw_signs(coins: Array, depth: int) -> Array:
@@ -125,8 +132,8 @@ def draw_signs(coins: Array, depth: int) -> Array:
 
 def start(hidden: Array) -> Streams:
     """Both streams start as the hidden state, in float32 (or wider)."""
-    wide = hidden.astype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)
-    return wide, wide
+    stream = hidden.astype(wide(hidden.dtype))
+    return stream, stream
 
 
 def finish(coupling: Coupling, end: str, streams: Streams) -> Array:

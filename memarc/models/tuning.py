@@ -20,8 +20,8 @@ class Tuning:
         batch has been through ``precompute``.
       precompute: ``(frozen, batch) -> batch``, the part of the forward pass that no gradient
         crosses. It runs batched, outside differentiation.
-      check: ``(trainable, frozen, batch)``: raises ValueError if the network cannot work on a
-        public batch, which has been through ``precompute``. It must never see a private one:
+      check: None, or ``(trainable, frozen, batch)``: raises ValueError if the network cannot work
+        on a public batch, which has been through ``precompute``. It must never see a private one:
         raising would reveal it.
       needs_coins: Whether training batches must hold `COINS`; others never do.
     """
@@ -29,5 +29,5 @@ class Tuning:
     init: Callable[[Array, Params], tuple[Params, Params]]
     states: Callable[[Params, Params, Batch], Array]
     precompute: Precompute
-    check: Callable[[Params, Params, Batch], None] = lambda trainable, frozen, batch: None
+    check: Callable[[Params, Params, Batch], None] | None = None
     needs_coins: bool = False

@@ -13,6 +13,7 @@ Axes: B batch, D the last axis.
 import jax
 import jax.numpy as jnp
 
+from memarc.ops.precision import wide
 from memarc.typing import Array
 
 FRACTION_BITS = 16
@@ -30,7 +31,7 @@ def to_fixed(x: Array) -> tuple[Array, Array]:
       int32[B, ...], and int32[B], how many values of each row are out of range or not finite; they
       are cut to the range, NaN to zero.
     """
-    scaled = jnp.round(x.astype(_wide(x.dtype)) * 2.0**FRACTION_BITS)
+    scaled = jnp.round(x.astype(wide(x.dtype)) * 2.0**FRACTION_BITS)
     is_outside = ~(jnp.abs(scaled) <= LIMIT)  # True for NaN.
     # The largest float32 below 2^30 is 2^30 - 64, so the cast cannot wrap.
     largest = float(2**30 - 64)
@@ -40,7 +41,7 @@ def to_fixed(x: Array) -> tuple[Array, Array]:
 
 def to_float(x: Array, dtype: jnp.dtype) -> Array:
     """Fixed point int32 as floats."""
-    return (x.astype(_wide(dtype)) * 2.0**-FRACTION_BITS).astype(dtype)
+    return (x.astype(wide(dtype)) * 2.0**-FRACTION_BITS).astype(dtype)
 
 
 def add(x: Array, y: Array) -> tuple[Array, Array]:
@@ -70,10 +71,6 @@ def halve(x: Array, times: int) -> tuple[Array, Array]:
 def unhalve(x: Array, bits: Array, times: int) -> Array:
     """The inverse of `halve`, bit for bit."""
     return (x << times) | _unpack(bits, times, x.shape[-1])
-
-
-def _wide(dtype):
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def _count_in_row(is_outside: Array) -> Array:

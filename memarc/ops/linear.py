@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.taps import Op, Tapped, use, wide
+from memarc.ops.precision import wide
+from memarc.ops.taps import Op, Tapped, use
 from memarc.typing import Array
 
 _FULL = jax.lax.Precision.HIGHEST

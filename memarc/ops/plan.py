@@ -76,7 +76,8 @@ def find_places(
     except (TypeError, AttributeError) as error:
         raise NeedsTaps(
             "This loss does not take taps: it uses a trainable parameter otherwise than by the "
-            f"functions of memarc.ops.linear ({error}). Use engine 'vmap', or those functions."
+            f"functions of memarc.ops.linear ({error}). Use engine 'vmap' and flat "
+            "clipping, or those functions."
         ) from error
     places = []
     for i, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True)):
@@ -84,7 +85,7 @@ def find_places(
         if uses > 1:
             raise NeedsTaps(
                 f"The loss uses parameter {path} in {uses} places, so its norm has a cross term "
-                "that taps do not give. Use engine 'vmap' for it."
+                "that taps do not give. Use engine 'vmap' and flat clipping for it."
             )
         use = found.get(i)
         stack = leaf.shape[: leaf.ndim - use.op.rank] if use else ()

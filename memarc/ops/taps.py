@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memarc.ops.precision import wide
 from memarc.typing import Array, PyTree
 
 USE_NAME = "use_of_tapped_parameter"
@@ -222,17 +223,12 @@ def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) ->
         return jnp.where(is_added.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
 
     if "gradients" in kept:
-        wide = _widened(blanked(kept["gradients"]))
+        gradients = _widened(blanked(kept["gradients"]))
         return jnp.tensordot(
-            factors.astype(wide.dtype), wide, axes=1, precision=jax.lax.Precision.HIGHEST
+            factors.astype(gradients.dtype), gradients, axes=1, precision=jax.lax.Precision.HIGHEST
         )
     inputs = _restore(found, jax.tree.map(blanked, kept["inputs"]))
     return found.op.weighted_sum(value, inputs, blanked(kept["g"]), factors)
-
-
-def wide(dtype: Any) -> jnp.dtype:
-    """The dtype in which norms are accumulated: float32, or float64 for float64."""
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def _widened(x: Array) -> Array:

@@ -9,6 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 RULES = ("abadi", "automatic")
@@ -39,7 +40,7 @@ class Clipping:
     scope: str = "flat"
 
     def __post_init__(self):
-        """Checks both fields."""
+        """Checks every field."""
         if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ValueError(f"clip_norm is {self.clip_norm}; give a finite number above 0.")
         if self.rule not in RULES:
@@ -128,12 +129,12 @@ def clip_and_sum(
     factors = jnp.where(is_added, clip_factors(norms, clipping), jnp.zeros_like(norms))
 
     def contract(leaf):
-        wide = leaf.astype(wide_dtype(leaf))
+        values = leaf.astype(wide_dtype(leaf))
         # A zero factor does not silence NaN or inf, so such rows are blanked as well.
-        blanked = jnp.where(_like_rows(is_added, wide), wide, jnp.zeros_like(wide))
+        blanked = jnp.where(_like_rows(is_added, values), values, jnp.zeros_like(values))
         # Full precision: with bfloat16 or TF32 passes a row could exceed its bound by 0.4 %.
         return jnp.tensordot(
-            factors.astype(wide.dtype), blanked, axes=1, precision=jax.lax.Precision.HIGHEST
+            factors.astype(values.dtype), blanked, axes=1, precision=jax.lax.Precision.HIGHEST
         )
 
     return jax.tree.map(contract, gradients), norms, is_added
@@ -169,7 +170,7 @@ def clip_and_sum_by_group(
 
 def wide_dtype(leaf: Array) -> jnp.dtype:
     """The dtype in which a leaf is clipped, summed and noised: float32, or float64 if it is."""
-    return jnp.dtype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
+    return wide(leaf.dtype)
 
 
 def _wide_leaves(gradients: Params) -> list[Array]:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.plan import attach, find_places
+from memarc.ops.precision import wide
 from memarc.ops.taps import How, kept_shapes, squared_norms_kept, weighted_sum_kept
-from memarc.ops.taps import wide as taps_dtype
 from memarc.privacy.clipping import (
     Clipping,
     clip_and_sum,
@@ -149,7 +149,7 @@ def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
     places = find_places(loss_fn, trainable, frozen, batch)
     per_layer, rows = clipping.scope == "per_layer", is_padding.shape[0]
     taps = [
-        jnp.zeros((*place.stack, rows), taps_dtype(place.use.output.dtype)) if place.use else ()
+        jnp.zeros((*place.stack, rows), wide(place.use.output.dtype)) if place.use else ()
         for place in places
     ]
     each = clipping.of_group(_group_count(places)) if per_layer else clipping

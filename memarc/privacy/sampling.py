@@ -48,7 +48,7 @@ class Streams:
       sampling: 128-bit entropy for ``poisson_indices``.
       noise: Two 32-bit words for ``noise.key_from_words``.
       initialisation: Two 32-bit words for the key that draws new parameters.
-      coins: 128-bit entropy for ``coins``.
+      coins: 128-bit entropy for the random words of rows (``step_generator``).
     """
 
     sampling: int = dataclasses.field(repr=False)
@@ -81,7 +81,7 @@ def poisson_indices(
     """
     if step < 0 or entropy < 0:
         raise ValueError("step and entropy must not be negative.")
-    generator = _generator(entropy, step)
+    generator = step_generator(entropy, step)
     drawn = np.flatnonzero(generator.random(num_examples) < sampling_rate)
     if max_batch_size is not None and drawn.size > max_batch_size:
         drawn = np.sort(generator.choice(drawn, max_batch_size, replace=False))
@@ -131,12 +131,8 @@ def streams(entropy: int) -> Streams:
     )
 
 
-def coin_generator(entropy: int, step: int) -> np.random.Generator:
-    """The generator of one step's random words for its rows: for ``streams(root).coins``."""
-    return _generator(entropy, step)
-
-
-def _generator(entropy: int, step: int) -> np.random.Generator:
+def step_generator(entropy: int, step: int) -> np.random.Generator:
+    """The generator of one stream at one step; ``entropy`` is a field of `Streams`."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy, spawn_key=(step,))))
 
 

@@ -153,7 +153,7 @@ def train(
     checkpoints.ensure_begun(state)
     for number in range(first, mechanism.steps):
         grad_sum = step.zero_sum(state.trainable)
-        generator = sampling.coin_generator(streams.coins, number)
+        generator = sampling.step_generator(streams.coins, number)
         for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):
             if problem.coins:
                 words = generator.integers(2**32, size=(len(is_padding), 2), dtype=np.uint32)

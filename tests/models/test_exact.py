@@ -118,7 +118,7 @@ def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_befor
 def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weights, randomise):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
     exact.check_range(net, adapters, layers, mask, signs, hidden)
-    with pytest.raises(ValueError, match=r"The embeddings leaves .* reaches 2\.01e\+04, the range"):
+    with pytest.raises(ValueError, match=r"The start leaves .* reaches 2\.01e\+04, the range"):
         exact.check_range(net, adapters, layers, mask, signs, jnp.full_like(hidden, 20100.0))
     bias = layers["feed_forward"]["norm"]["bias"].at[2].add(3e4)
     feed = layers["feed_forward"]

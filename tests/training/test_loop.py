@@ -173,7 +173,7 @@ def test_the_sum_does_not_depend_on_microbatches(toy, microbatch_size):
 
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():
     entropy = sampling.streams(11).coins
-    drawn = [sampling.coin_generator(entropy, k).integers(2**32, size=9) for k in (0, 1, 0)]
+    drawn = [sampling.step_generator(entropy, k).integers(2**32, size=9) for k in (0, 1, 0)]
     np.testing.assert_array_equal(drawn[0], drawn[2])
     assert not np.any(drawn[0] == drawn[1])
     assert entropy not in (sampling.streams(11).sampling, sampling.streams(12).coins)
