@@ -33,9 +33,9 @@ def compile_step(
     """Compiles one step for one device and reads its bytes.
 
     Returns:
-      arguments_bytes, temp_bytes, output_bytes, peak_bytes, beyond_arguments_bytes (peak without
-      weights, state and batch), flops of matrix products, out_of_memory, compile_seconds. If the
-      step does not fit, peak_bytes is None and needed_bytes what the compiler said.
+      The bytes of `memory.compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
+      batch); flops of matrix products; out_of_memory; compile_seconds. If the step does not fit,
+      peak_bytes is None and needed_bytes what the compiler said.
     """
     step = _step(case, engine, microbatch_size)
     args = jax.tree.map(

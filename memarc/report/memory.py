@@ -51,6 +51,11 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
     """What the compiler reports for one program, in bytes; empty where it reports nothing.
 
     On a CPU temporaries are only indicative: its compiler undoes some rematerialisation.
+
+    Returns:
+      arguments_bytes; output_bytes; temp_bytes, what is set aside for all else (gaps between
+      arrays and, on a TPU, the program included); program_bytes; peak_bytes, the arrays alive at
+      once, arguments included; reserved_bytes, all that is set aside.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
@@ -61,5 +66,7 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
         "arguments_bytes": arguments,
         "output_bytes": outputs,
         "temp_bytes": temporaries,
-        "peak_bytes": arguments + outputs + temporaries - aliased,
+        "program_bytes": analysis.generated_code_size_in_bytes,
+        "peak_bytes": analysis.peak_memory_in_bytes,
+        "reserved_bytes": arguments + outputs + temporaries - aliased,
     }

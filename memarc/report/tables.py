@@ -48,13 +48,14 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "rows at once": lambda line: str(line["microbatch_size"]),
     "beyond weights": lambda line: _peak(line, "beyond_arguments_bytes"),
     "whole peak": lambda line: _peak(line, "peak_bytes"),
+    "whole set aside": lambda line: _peak(line, "reserved_bytes"),
     "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
     "milliseconds": lambda line: f"{1e3 * line['median_seconds']:.0f}",
     "over plain": lambda line: f"{line['over_plain']:.2f}",
     "rows a second": lambda line: f"{line['examples_per_second']:.1f}",
 }
 
-MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "work")
+MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "whole set aside", "work")
 BENCH = ("method", "engine", "rows at once", "milliseconds", "over plain", "rows a second")
 
 STYLES = {"terminal": "simple", "markdown": "pipe"}

@@ -14,6 +14,7 @@ FITS = {
     "microbatch_size": 32,
     "beyond_arguments_bytes": 3 * 2**20,
     "peak_bytes": 5 * 2**20,
+    "reserved_bytes": 7 * 2**20,
     "flops": 2_345 * 10**9,
     "out_of_memory": False,
 }
@@ -30,8 +31,8 @@ def test_a_table_of_memory_shows_what_fits_and_what_does_not():
     table = tables.table([FITS, DOES_NOT], tables.MEMORY, "markdown", tables.LINE_COLUMNS)
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
     assert rows[0] == list(tables.MEMORY)
-    assert rows[2] == ["lora+remat", "ghost", "24", "3.0 MiB", "5.0 MiB", "2.35 TFLOP"]
-    assert rows[3][3] == rows[3][4] == "does not fit (26.0 GiB)"
+    assert rows[2] == ["lora+remat", "ghost", "24", "3.0 MiB", "5.0 MiB", "7.0 MiB", "2.35 TFLOP"]
+    assert rows[3][3] == rows[3][4] == rows[3][5] == "does not fit (26.0 GiB)"
 
 
 def test_a_picture_of_memory_leaves_out_what_does_not_fit_and_needs_two_sizes(tmp_path):

@@ -51,4 +51,4 @@ def test_a_compiled_program_reports_its_bytes():
     compiled = jax.jit(lambda x: x + 1.0).lower(jax.ShapeDtypeStruct((3, 5), "float32")).compile()
     found = memory.compiled_bytes(compiled)
     assert found["arguments_bytes"] == found["output_bytes"] == 60
-    assert found["peak_bytes"] >= 120
+    assert 120 <= found["peak_bytes"] <= found["reserved_bytes"]
