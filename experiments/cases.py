@@ -17,6 +17,7 @@ from memarc.models.build import METHODS, build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
 from memarc.models.tuning import COINS
+from memarc.ops.plan import Place, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
@@ -157,6 +158,14 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
 def abstract(case: Case) -> tuple[PyTree, ...]:
     """The shapes of `draw`, of which nothing is allocated."""
     return jax.eval_shape(partial(draw, case), jax.random.key(0))
+
+
+def plan(case: Case) -> list[Place]:
+    """Where each trainable parameter is used, and how its norm is taken."""
+    model = build(case.method, case.options, case.backbone, case.head)
+    state, frozen, batch, _ = abstract(case)
+    prepared = jax.eval_shape(model.precompute, frozen, batch)
+    return find_places(model.loss, state.trainable, frozen, prepared)
 
 
 def _transforms(case):

@@ -8,7 +8,8 @@ several engines, and "auto" stands for all, the line is that of the one with the
 within 1.5 times the least work; "none" is the step without privacy. A step that does not fit the
 target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size, seq_len) repeats all
 methods. With --target=gpu one step is also run in a process of its own, and the allocator's peak
-reported. Bytes are of one device.
+reported. Bytes are of one device. --plan compiles nothing: it prints of every trainable parameter
+how its norm is taken by the engines ghost and book_keeping.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from memarc.report import targets
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
+_PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing else.")
 
 _SWEPT = ("layers", "batch_size", "seq_len")
 
@@ -31,6 +33,10 @@ def main() -> int:
     """Prints the lines."""
     engines = _engines(cli.ENGINES.value)
     plans = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
+    if _PLAN.value:
+        for case in plans:
+            print(f"{case.label}, {case.backbone.layers} layers:", *cases.plan(case), sep="\n  ")
+        return 0
     plans = [(case, cli.microbatch_size(case.batch_size)) for case in plans]
     if not _TARGET.value.startswith("gpu"):
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.

@@ -67,12 +67,13 @@ def find_places(
     leaves, tree = jax.tree_util.tree_flatten_with_path(trainable)
     paths = ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in leaves]
 
-    def loss(values):
+    def loss(values, frozen, batch):
         tapped = [Tapped(value, (), how, i) for i, value in enumerate(values)]
         return loss_fn(jax.tree.unflatten(tree, tapped), frozen, batch)
 
+    values = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for _, leaf in leaves]
     try:
-        traced = jax.make_jaxpr(loss)([jax.typeof(leaf) for _, leaf in leaves]).jaxpr
+        traced = jax.make_jaxpr(loss)(values, frozen, batch).jaxpr
     except (TypeError, AttributeError) as error:
         raise NeedsTaps(
             "This loss does not take taps: it uses a trainable parameter otherwise than by the "

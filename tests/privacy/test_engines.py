@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.ops.linear import elementwise, linear
+from memarc.ops.linear import elementwise, linear, multiply_trailing
 from memarc.ops.taps import use
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
@@ -149,6 +149,29 @@ def test_per_layer_bounds_every_group_and_together_the_clip_norm(engine):
     np.testing.assert_allclose(norms, [3**-0.5] * 3, rtol=3e-5)
     flat, _ = run(batch, loss=scaled_loss, engine=engine)
     assert np.ptp([np.linalg.norm(leaf) for leaf in jax.tree.leaves(flat)]) > 0.1
+
+
+@pytest.mark.parametrize("engine", sorted(set(ENGINES) - {"loop"}))
+def test_engines_follow_the_scale_of_a_root_mean_square_norm(engine):
+    def loss(trainable, frozen, batch):
+        mean_square = jnp.mean(jnp.square(batch["x"]), axis=-1, keepdims=True)
+        normed = batch["x"] * jax.lax.rsqrt(mean_square + frozen["epsilon"])
+        return jnp.sin(multiply_trailing(normed, trainable["scale"])).sum((1, 2))
+
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(3), 2)
+        args = (
+            {"scale": jax.random.normal(keys[0], (FEATURES,), jnp.float64)},
+            {"epsilon": jnp.full((1, 1, 1), 1e-6, jnp.float64)},
+            {"x": jax.random.normal(keys[1], (ROWS, 3, FEATURES), jnp.float64)},
+            jnp.zeros(ROWS, bool),
+        )
+        got, expected = (
+            compiled(loss, clipping=ABADI, engine=name, microbatch_size=ROWS)(*args)
+            for name in (engine, "loop")
+        )
+        assert_close(got, expected, 1e-9)
+        assert max(expected[1]["norms"]) > 1.0
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))
