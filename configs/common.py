@@ -126,6 +126,11 @@ def classification(task: str) -> config_dict.ConfigDict:
         physical_batch_size=32,  # Memory and speed only.
         noise_multiplier=config_dict.placeholder(float),  # None: calibrated to epsilon.
     )
+    config.ledger = dict(
+        folder=config_dict.placeholder(str),  # None: beside the run. Runs on the same rows share.
+        epsilon=config_dict.placeholder(float),  # Of all runs in the folder; None: as begun, or
+        delta=config_dict.placeholder(float),  # the run's own where it has a ledger for itself.
+    )
     config.optimizer = optimizer()
     config.training = dict(
         epochs=1.0,

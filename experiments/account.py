@@ -1,19 +1,28 @@
-"""Prints what a config's runs will spend, without training.
+"""Prints what a config's runs will spend, without training; or what runs have spent by a ledger.
 
     python -m experiments.account --config=configs/quickstart.py
+    python -m experiments.account --ledger=FOLDER
 
 With --num_examples the data are not even read.
 """
 
 import dataclasses
+from pathlib import Path
 
 import tabulate
 from absl import flags
 
 from experiments import assemble, cli, settings
 from memarc.data import load
+from memarc.privacy import ledger
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
+_LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")
+
+_NOTE = (
+    "\nsigma: noise standard deviation over clip norm. Neighbours differ by adding or removing "
+    "one row;\nbatches are Poisson draws."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +43,9 @@ class Account:
 
 def main() -> int:
     """Prints one line a run."""
-    accounts = [account(run, _NUM_EXAMPLES.value) for run in settings.parse(cli.config())]
-    names = [field.name.replace("_", " ") for field in dataclasses.fields(Account)]
-    rows = [dataclasses.astuple(item) for item in accounts]
-    print(tabulate.tabulate(rows, names, floatfmt=".6g", missingval="not covered"))
-    print(
-        "\nsigma: noise standard deviation over clip norm. Neighbours differ by adding or removing "
-        "one row;\nbatches are Poisson draws."
-    )
+    if _LEDGER.value:
+        return _print_ledger(Path(_LEDGER.value))
+    _print([account(run, _NUM_EXAMPLES.value) for run in settings.parse(cli.config())])
     return 0
 
 
@@ -63,6 +67,47 @@ def account(run: settings.Settings, num_examples: int | None) -> Account:
         clip_norm=mechanism.clipping.clip_norm,
         rows=num_examples,
     )
+
+
+def spent_by(entries: dict[str, ledger.Entry], budget: ledger.Budget) -> list[Account]:
+    """Each run of a ledger by the steps that were charged."""
+    found = []
+    for name, entry in entries.items():
+        spent, plan = ledger.spent({name: entry}, budget), entry.plan
+        found.append(
+            Account(
+                run=name[:8],
+                sigma=plan["noise_multiplier"],
+                epsilon_rdp=spent.epsilon_rdp,
+                epsilon_pld=spent.epsilon_pld,
+                delta=budget.delta,
+                steps=entry.steps,
+                sampling_rate=plan["sampling_rate"],
+                batch=plan["divisor"],
+                clip_norm=plan["clip_norm"],
+                rows=plan["num_examples"],
+            )
+        )
+    return found
+
+
+def _print_ledger(folder: Path) -> int:
+    entries, budget = ledger.read(folder)
+    _print(spent_by(entries, budget))
+    total = ledger.spent(entries, budget)
+    by_rdp = "not covered" if total.epsilon_rdp is None else f"{total.epsilon_rdp:.6g}"
+    print(
+        f"\nTogether: epsilon {by_rdp} by RDP, {total.epsilon_pld:.6g} by PLD, at delta "
+        f"{total.delta:g}; the budget is {budget.epsilon:g}."
+    )
+    return 0
+
+
+def _print(accounts: list[Account]) -> None:
+    names = [field.name.replace("_", " ") for field in dataclasses.fields(Account)]
+    rows = [dataclasses.astuple(item) for item in accounts]
+    print(tabulate.tabulate(rows, names, floatfmt=".6g", missingval="not covered"))
+    print(_NOTE)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ USER_ERROR = 2
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses flags and calls ``main``; a ValueError is printed as a message and exits with 2."""
+    """Parses flags and calls ``main``; an expected error is printed as a message, exit status 2."""
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
 
 
@@ -89,7 +89,7 @@ def _guarded(main, argv):
         logging.set_verbosity(logging.WARNING)
     try:
         sys.exit(main())
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # A user's mistake, or a disk's.
         if TRACEBACK.value:
             raise
         sys.exit(_complain(error))

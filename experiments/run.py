@@ -6,24 +6,19 @@ A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each.
 stopped goes on from its last checkpoint; a finished one is not run again.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 import jax
 from absl import flags
 from ml_collections import config_dict
 
-from experiments import assemble, cli
+from experiments import assemble, cli, training
 from experiments import settings as settings_lib
-from memarc.data.dataset import padded_chunks
 from memarc.evaluation import classify, scores
-from memarc.models.tuning import COINS
-from memarc.privacy import auto, sampling
-from memarc.privacy.noise import key_from_words
 from memarc.report import memory, records, tables
-from memarc.training import export, loop, optimizer, step
-from memarc.training.checkpoint import Checkpoints, Identity
+from memarc.training import export
 from memarc.training.interrupt import stop_requests
-from memarc.training.log import Log
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
 
@@ -31,16 +26,12 @@ STOPPED = 143
 """Exit status after SIGTERM, as shells report it."""
 
 
-class Stopped(Exception):
-    """A run was stopped by a signal and saved."""
-
-
 def main() -> int:
     """Runs the config of the command line and prints one table."""
     workdir = Path(cli.workdir())
     try:
         made = run_all(cli.config(), workdir, _ONLY.value)
-    except Stopped as stopped:
+    except training.Stopped as stopped:
         print(f"{stopped} The same command goes on from there.")
         return STOPPED
     print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
@@ -54,7 +45,7 @@ def run_all(
 
     Raises:
       ValueError: For a mistake in the config, the data or the weights, or a folder of other runs.
-      Stopped: If a signal ended a run early; it is saved.
+      training.Stopped: If a signal ended a run early; it is saved.
     """
     chosen = settings_lib.parse(config, only)
     several = bool(config.to_dict()["runs"])
@@ -73,60 +64,14 @@ def run_all(
 
 def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     """Trains, evaluates and records one run in one folder."""
-    settings, mechanism = run.settings, run.mechanism
-    folder.mkdir(parents=True, exist_ok=True)
-    entropy, is_seeded = sampling.entropy_from(settings.seed)
-    checkpoints = Checkpoints(
-        folder / "checkpoints",
-        identity=Identity(settings.plain, run.splits.train.fingerprint()),
-        entropy=entropy,
-        every=settings.training.checkpoint_every,
-        keep=settings.training.keep_checkpoints,
-    )
-    streams = sampling.streams(checkpoints.entropy())
-    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
-    frozen = jax.device_put(frozen)
-    run.model.check_start(trainable, frozen)
-    privatize = mechanism.gradient_transform(key_from_words(streams.noise))
-    optimize = optimizer.build(settings.optimizer, mechanism.steps)
-    state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
-    problem = _problem(run, frozen)
-    engine, rows = settings.privacy.engine, settings.privacy.microbatch_size
-    if engine == auto.AUTO:
-        engine = loop.choose_engine(problem, state.trainable, mechanism.clipping, rows)
-    gradient = step.GradientSettings(mechanism.clipping, engine, rows)
-    programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
-    log = Log(
-        folder / "log.jsonl",
-        title=settings.name,
-        first=int(state.step),
-        steps=mechanism.steps,
-        every=settings.training.log_every,
-        tensorboard=settings.training.tensorboard,
-    )
-    state = loop.train(
-        problem,
-        programs,
-        state,
-        mechanism,
-        streams,
-        checkpoints=checkpoints,
-        log=log,
-        schedule=optimizer.learning_rate(settings.optimizer, mechanism.steps),
-        should_stop=should_stop,
-    )
-    seconds = log.total_seconds()
-    if int(state.step) < mechanism.steps:
-        log.close()
-        checkpoints.close()
-        raise Stopped(f"Stopped {settings.name} after step {int(state.step)}/{mechanism.steps}.")
-    found = evaluate(run, state.trainable, frozen)
-    log.event("scores", **found)
-    log.close()
-    export.save(folder / export.FILE_NAME, state.trainable)
-    record = _record(run, engine, state, problem, programs, found, seconds, is_seeded)
+    trained = training.train(run, folder, training.make_problem, should_stop)
+    with closing(trained.log) as log:
+        found = evaluate(run, trained.state.trainable, trained.problem.frozen)
+        log.event("scores", **found)
+    export.save(folder / export.FILE_NAME, trained.state.trainable)
+    record = _record(run, trained, found)
     records.write(record, folder)
-    checkpoints.remove()  # They hold the noise key: nothing secret stays with a finished run.
+    trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record
 
 
@@ -165,37 +110,17 @@ def _finished(settings, folder) -> records.Record | None:
     return record
 
 
-def _problem(run, frozen) -> loop.Problem:
-    """The run as the training loop sees it."""
-    train, buckets = run.splits.train, run.splits.buckets
-    rows = run.settings.privacy.physical_batch_size
-    ids = [jax.ShapeDtypeStruct((rows, length), "int32") for length in buckets]
-    labels = jax.ShapeDtypeStruct((rows,), "int32")
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if run.model.needs_coins else {}
-    return loop.Problem(
-        loss_fn=run.model.loss,
-        precompute=run.model.precompute,
-        frozen=frozen,
-        chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes={
-            length: {**dict.fromkeys(names, x), "labels": labels, **coins}
-            for length, x in zip(buckets, ids, strict=True)
-        },
-        coins=COINS if run.model.needs_coins else None,
-    )
-
-
-def _record(run, engine, state, problem, programs, found, seconds, is_seeded) -> records.Record:
+def _record(run, trained, found) -> records.Record:
     """What the run promised and did."""
     settings, mechanism, backbone = run.settings, run.mechanism, run.backbone
+    problem, seconds = trained.problem, trained.seconds
     spent = mechanism.spent(mechanism.steps)
     longest = max(problem.shapes)
-    trainable, frozen = (_count(tree) for tree in (state.trainable, problem.frozen))
+    trainable, frozen = (_count(tree) for tree in (trained.state.trainable, problem.frozen))
     per_example = memory.backward_bytes_per_example(
         problem.loss_fn,
         problem.precompute,
-        state.trainable,
+        trained.state.trainable,
         problem.frozen,
         problem.shapes[longest],
     )
@@ -205,8 +130,8 @@ def _record(run, engine, state, problem, programs, found, seconds, is_seeded) ->
         task=settings.task,
         backbone=f"{backbone.kind}, {backbone.layers} layers, width {backbone.width}, "
         f"{settings.model.dtype}, weights {settings.model.weights}",
-        engine=engine,
-        epsilon=spent.epsilon_pld if spent.epsilon_rdp is None else spent.epsilon_rdp,
+        engine=trained.engine,
+        epsilon=spent.epsilon,
         epsilon_pld=spent.epsilon_pld,
         delta=mechanism.delta,
         clip_norm=mechanism.clipping.clip_norm,
@@ -217,22 +142,26 @@ def _record(run, engine, state, problem, programs, found, seconds, is_seeded) ->
         steps=mechanism.steps,
         neighbouring=mechanism.neighbouring,
         unit=mechanism.unit,
-        reproducible_noise="fixed seed: not private against who knows it" if is_seeded else False,
+        reproducible_noise="fixed seed: not private against who knows it"
+        if trained.is_seeded
+        else False,
         trainable_parameters=trainable,
         total_parameters=trainable + frozen,
         scores=found,
         seconds=round(seconds, 2),
-        compile_seconds=round(programs.compile_seconds, 2),
+        compile_seconds=round(trained.programs.compile_seconds, 2),
         examples_per_second=round(mechanism.steps * mechanism.divisor / max(seconds, 1e-9), 1),
         memory={
             "backward_bytes_per_example": per_example,
             "backward_bytes": per_example * settings.privacy.microbatch_size,
-            **memory.compiled_bytes(programs.accumulate[longest]),
+            **memory.compiled_bytes(trained.programs.accumulate[longest]),
         },
         device=records.device(),
         versions=records.versions(),
         commit=records.commit(Path(__file__).parent),
         config=settings.plain,
+        accountant=spent.accountant,
+        ledger=trained.together,
     )
 
 

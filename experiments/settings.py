@@ -1,12 +1,15 @@
 """From a config file to checked settings, one per run; the library never sees a ConfigDict."""
 
 import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
 from memarc.data.load import DataConfig
+from memarc.privacy.ledger import Budget
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report.records import encode
 from memarc.training.optimizer import OptimizerConfig
@@ -36,6 +39,40 @@ class HeadChoice:
     """How states become the head's input: "first" or "mean"."""
 
     pooling: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerConfig:
+    """Where spending is written down, and what runs that share a ledger may spend together.
+
+    Attributes:
+      folder: None keeps a ledger for the run alone, in its own folder, with the run's budget.
+      epsilon: Budget of all runs in ``folder``; None takes that with which it was begun.
+      delta: Of that budget; None with ``epsilon``.
+    """
+
+    folder: str | None
+    epsilon: float | None
+    delta: float | None
+
+    @property
+    def budget(self) -> Budget | None:
+        """Of a shared ledger; None if it is to be there already."""
+        if self.epsilon is None or self.delta is None:
+            return None
+        return Budget(self.epsilon, self.delta)
+
+    def __post_init__(self):
+        """Checks which fields go together."""
+        if (self.epsilon is None) != (self.delta is None):
+            raise ValueError(
+                f"ledger.epsilon is {self.epsilon} and ledger.delta {self.delta}; give both, or "
+                "none."
+            )
+        if self.folder is None and self.epsilon is not None:
+            raise ValueError(
+                "ledger.epsilon is the budget of runs that share a ledger; give ledger.folder too."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +128,7 @@ class Settings:
     head: HeadChoice
     options: Mapping[str, Any]
     privacy: PrivacyConfig
+    ledger: LedgerConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
     plain: dict[str, Any]
@@ -101,6 +139,7 @@ _SECTIONS = {
     "model": ModelSource,
     "head": HeadChoice,
     "privacy": PrivacyConfig,
+    "ledger": LedgerConfig,
     "optimizer": OptimizerConfig,
     "training": TrainingConfig,
 }
@@ -183,4 +222,21 @@ def _fill(cls, values, section):
             f"config.{section} has unknown fields {unknown} and lacks {missing}; its fields are "
             f"{list(fields)}."
         )
+    for name, wanted in typing.get_type_hints(cls).items():
+        if name in values and not _fits(values[name], wanted):
+            raise ValueError(
+                f"config.{section}.{name} is {values[name]!r}; give "
+                f"{getattr(wanted, '__name__', wanted)}."
+            )
     return cls(**values)
+
+
+def _fits(value, wanted) -> bool:
+    """Whether a value is of a field's type; a whole number is a float too, a bool is neither."""
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in typing.get_args(wanted))
+    if typing.get_origin(wanted) is tuple:
+        return isinstance(value, tuple) and all(_fits(x, typing.get_args(wanted)[0]) for x in value)
+    if wanted is float:
+        wanted = (int, float)
+    return isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))

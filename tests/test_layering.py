@@ -22,6 +22,7 @@ GATES = {  # Library -> the files that may import it.
     "transformers": {"data/tokenize.py"},
     "tensorflow_datasets": {"data/tfds_source.py"},
     "dp_accounting": {"privacy/accounting.py"},
+    "jax_privacy": {"privacy/audit.py"},
     "safetensors": {"models/pretrained.py", "training/export.py"},
     "orbax": {"training/checkpoint.py"},
     "sklearn": {"evaluation/scores.py"},

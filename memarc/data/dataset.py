@@ -82,6 +82,17 @@ class Dataset:
             digest.update(array.tobytes())
         return digest.hexdigest()
 
+    def unordered_fingerprint(self) -> str:
+        """A hash of all rows, equal in any order of them. Private."""
+        encoded, total = self.encoded, 0
+        for row in range(len(self)):
+            begin, end = encoded.offsets[row : row + 2]
+            digest = hashlib.sha256(encoded.input_ids[begin:end].tobytes())
+            digest.update(encoded.token_type_ids[begin:end].tobytes())
+            digest.update(self.labels[row].tobytes())
+            total += int.from_bytes(digest.digest(), "little")
+        return hashlib.sha256(f"{len(self)} {total}".encode()).hexdigest()
+
     def bucket_of(self, indices: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
         """Position of the smallest bucket that holds each row, int64[n]. Private.
 

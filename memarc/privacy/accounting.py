@@ -4,6 +4,7 @@ Neighbouring data sets differ by adding or removing one row.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
@@ -74,16 +75,41 @@ def supports(sampler: PoissonSampler, accountant: str) -> bool:
     return _fresh_accountant(accountant, 1.0).supports(probe)
 
 
-@functools.lru_cache(maxsize=1024)
+@dataclasses.dataclass(frozen=True)
+class Spending:
+    """Equal noised sums: what one run spends.
+
+    Attributes:
+      sampler: What draws the batches.
+      noise_multiplier: Noise standard deviation over clip norm.
+      steps: Number of noised updates.
+    """
+
+    sampler: PoissonSampler
+    noise_multiplier: float
+    steps: int
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """See ``event``."""
+        return event(self.sampler, noise_multiplier=self.noise_multiplier, steps=self.steps)
+
+
 def epsilon(
     sampler: PoissonSampler, *, noise_multiplier: float, steps: int, delta: float, accountant: str
 ) -> float:
-    """Epsilon at ``delta`` after ``steps`` updates; an upper bound under either accountant.
+    """``composed_epsilon`` of one run."""
+    return composed_epsilon(
+        (Spending(sampler, noise_multiplier, steps),), delta=delta, accountant=accountant
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def composed_epsilon(parts: tuple[Spending, ...], *, delta: float, accountant: str) -> float:
+    """Epsilon at ``delta`` of several runs on the same data; an upper bound by either accountant.
 
     Args:
-      sampler: What draws the batches.
-      noise_multiplier: Noise standard deviation over clip norm; 0 gives infinity.
-      steps: Number of noised updates; 0 gives 0.
+      parts: What each run spends; a noise multiplier of 0 gives infinity, 0 steps add nothing.
       delta: In (0, 1).
       accountant: "rdp" (reported) or "pld" (tighter, the cross-check).
 
@@ -91,24 +117,28 @@ def epsilon(
       Epsilon for adding or removing one row.
 
     Raises:
-      ValueError: If an argument is out of range, or the accountant cannot treat the sampler.
+      ValueError: If an argument is out of range, or the accountant cannot treat a sampler.
     """
     _check_accountant(accountant)
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}; give a number in (0, 1).")
-    composed = event(sampler, noise_multiplier=noise_multiplier, steps=steps)
-    if steps == 0:
-        return 0.0
-    if noise_multiplier == 0:
+    spending = [part for part in parts if part.event and part.steps]  # Making an event checks it.
+    if any(part.noise_multiplier == 0 for part in spending):
         return math.inf
-    if not supports(sampler, accountant):
-        raise ValueError(
-            f"The {accountant} accountant does not cover truncated Poisson sampling "
-            f"(max_batch_size={sampler.max_batch_size}); use 'pld', or max_batch_size=None."
-        )
+    for part in spending:
+        if not supports(part.sampler, accountant):
+            raise ValueError(
+                f"The {accountant} accountant does not cover truncated Poisson sampling "
+                f"(max_batch_size={part.sampler.max_batch_size}); use 'pld', or "
+                "max_batch_size=None."
+            )
+    if not spending:
+        return 0.0
     with _quiet_rdp():
-        ledger = _fresh_accountant(accountant, noise_multiplier).compose(composed)
-        return float(ledger.get_epsilon(delta))
+        total = _fresh_accountant(accountant, min(part.noise_multiplier for part in spending))
+        for part in spending:
+            total.compose(part.event)
+        return float(total.get_epsilon(delta))
 
 
 def calibrate_noise(

@@ -83,6 +83,16 @@ class Spent:
     epsilon_rdp: float | None
     epsilon_pld: float
 
+    @property
+    def epsilon(self) -> float:
+        """The epsilon that is reported: by Renyi accounting where it covers the sampler."""
+        return self.epsilon_pld if self.epsilon_rdp is None else self.epsilon_rdp
+
+    @property
+    def accountant(self) -> str:
+        """What ``epsilon`` is by."""
+        return "pld" if self.epsilon_rdp is None else "rdp"
+
 
 @dataclasses.dataclass(frozen=True)
 class Mechanism:

@@ -49,12 +49,14 @@ class Streams:
       noise: Two 32-bit words for ``noise.key_from_words``.
       initialisation: Two 32-bit words for the key that draws new parameters.
       coins: 128-bit entropy for the random words of rows (``step_generator``).
+      canaries: 128-bit entropy that decides which canaries of an audit are in.
     """
 
     sampling: int = dataclasses.field(repr=False)
     noise: tuple[int, int] = dataclasses.field(repr=False)
     initialisation: tuple[int, int] = dataclasses.field(repr=False)
     coins: int = dataclasses.field(repr=False)
+    canaries: int = dataclasses.field(repr=False)
 
 
 def poisson_indices(
@@ -122,12 +124,13 @@ def streams(entropy: int) -> Streams:
       The streams; equal for equal entropy.
     """
     # Spawned children are independent of each other and of the parent; their order is fixed.
-    sampling, noise, initialisation, coins = np.random.SeedSequence(entropy).spawn(4)
+    sampling, noise, initialisation, coins, canaries = np.random.SeedSequence(entropy).spawn(5)
     return Streams(
         sampling=_entropy_of(sampling),
         noise=_two_words(noise),
         initialisation=_two_words(initialisation),
         coins=_entropy_of(coins),
+        canaries=_entropy_of(canaries),
     )
 
 

@@ -1,7 +1,7 @@
 """Pictures made from records or lines of measurements; needs matplotlib (extra "plot")."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,28 @@ def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None
     axes.set_xlabel(field.replace("_", " "))
     axes.set_ylabel(f"MiB beyond weights, {lines[0]['target']}")
     axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
+    """Draws true over false positive rates of membership inference, both axes logarithmic.
+
+    Args:
+      curves: Kind of canary -> (false positive rates, true positive rates).
+      path: Picture to write; its suffix names the format.
+
+    Raises:
+      ValueError: If matplotlib is missing.
+    """
+    figure, axes = _axes()
+    for kind, (false, true) in curves.items():
+        axes.plot(false, true, label=f"{kind} canaries", drawstyle="steps-post")
+    axes.plot([1e-3, 1], [1e-3, 1], color="grey", linestyle=":", label="chance")
+    axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
+    axes.set_xlabel("false positive rate")
+    axes.set_ylabel("true positive rate")
+    axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 

@@ -54,6 +54,10 @@ class Record:
       versions: Of packages and Python.
       commit: Of the code, "-dirty" if files differ; "unknown" outside a repository.
       config: The run's whole config.
+      sampler: How batches are drawn.
+      accountant: Of ``epsilon``.
+      ledger: Of all runs in the run's ledger, this one included: runs, epsilon, delta; None in
+        records made before there was one.
     """
 
     name: str
@@ -84,6 +88,9 @@ class Record:
     versions: dict[str, str]
     commit: str
     config: dict[str, Any]
+    sampler: str = "poisson"
+    accountant: str = "rdp"
+    ledger: dict[str, float] | None = None
 
     @property
     def headline(self) -> float:
@@ -112,14 +119,17 @@ def read(path: Path) -> Record:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a record ({error}).") from error
     fields = {field.name for field in dataclasses.fields(Record)}
+    needed = {x.name for x in dataclasses.fields(Record) if x.default is dataclasses.MISSING}
     given = set(content) if isinstance(content, dict) else set()
-    if given != fields:
+    if not needed <= given <= fields:
         raise ValueError(
-            f"{path} is no record: it lacks {sorted(fields - given)} and has unknown "
+            f"{path} is no record: it lacks {sorted(needed - given)} and has unknown "
             f"{sorted(given - fields)}."
         )
     for name in ("epsilon", "epsilon_pld"):
         content[name] = float(content[name])
+    if content.get("ledger"):
+        content["ledger"]["epsilon"] = float(content["ledger"]["epsilon"])
     return Record(**content)
 
 

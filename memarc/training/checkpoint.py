@@ -5,16 +5,23 @@ its rows, and the root entropy. With those a resumed run is the same run, bit fo
 is secret (noise key, entropy); publish records and parameters, not checkpoints.
 """
 
+import contextlib
 import dataclasses
+import hashlib
+import logging
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from memarc.training.step import TrainState
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +69,12 @@ class Checkpoints:
         """Root entropy of the run: that of its checkpoint, if there is one.
 
         Raises:
-          ValueError: If the latest checkpoint belongs to another run; nothing is changed.
+          ValueError: If the latest checkpoint belongs to another run, or there are checkpoints and
+            none can be read; nothing is changed.
         """
-        number = self._manager.latest_step()
-        if number is None:
+        if not self._manager.all_steps():
             return int(self._about["entropy"])
-        restored: Any = self._manager.restore(
-            number, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        )
-        about = restored["about"]
+        _, about = self._newest("about", ocp.args.JsonRestore(), lambda about, _: "config" in about)
         differing = _differing(about["config"], self._about["config"])
         if about["data"] != self._about["data"]:
             differing.append("the train rows themselves")
@@ -79,23 +83,57 @@ class Checkpoints:
                 f"{self._manager.directory} holds a checkpoint of another run; these differ: "
                 f"{'; '.join(differing)}. Use another workdir, or the config it was started with."
             )
-        self._about = about
+        self._about = {key: about[key] for key in self._about}
         return int(about["entropy"])
 
     def restore(self, state: TrainState) -> TrainState:
-        """The latest saved state, or the given one if nothing was saved yet.
+        """The newest saved state that is whole, or the given one if nothing was saved yet.
+
+        Newer ones that are damaged are told and deleted; their steps will be made again, the same.
 
         Args:
           state: Gives the shapes and dtypes that are wanted.
+
+        Raises:
+          ValueError: If there are checkpoints and none is whole.
         """
-        number = self._manager.latest_step()
-        if number is None:
+        if not self._manager.all_steps():
             return state
         wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_keys(state))
-        restored: Any = self._manager.restore(
-            number, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+        number, restored = self._newest(
+            "state",
+            ocp.args.StandardRestore(wanted),
+            lambda state, number: _digest(state) == self._read("about", number)["digest"],
         )
-        return _with_keys(restored["state"], state)
+        for newer in [x for x in self._manager.all_steps() if x > number]:
+            self._manager.delete(newer)
+        return _with_keys(restored, state)
+
+    def _newest(self, item: str, how: Any, is_whole: Callable[[Any, int], bool]) -> tuple[int, Any]:
+        """Number and content of the newest checkpoint whose item is whole."""
+        numbers = sorted(self._manager.all_steps(), reverse=True)
+        for number in numbers:
+            try:
+                content = self._read(item, number, how)
+                if is_whole(content, number):
+                    return number, content
+                reason = "its content is not what was saved"
+            except Exception as error:  # Damage shows as errors of many kinds.
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else error
+            _LOGGER.warning(
+                "The checkpoint of step %d in %s is damaged (%s); an earlier one is used.",
+                number,
+                self._manager.directory,
+                reason,
+            )
+        raise ValueError(
+            f"No checkpoint of {numbers} in {self._manager.directory} is whole. What was spent is "
+            "in the ledger; restore the folder, or begin a new run in another workdir."
+        )
+
+    def _read(self, item: str, number: int, how: Any = None) -> Any:
+        how = ocp.args.JsonRestore() if how is None else how
+        return self._manager.restore(number, args=ocp.args.Composite(**{item: how}))[item]
 
     def ensure_begun(self, state: TrainState) -> None:
         """Saves the start of a new run and waits for it, before anything of the run is shown.
@@ -111,18 +149,35 @@ class Checkpoints:
         """Saves in the background if update ``number`` is due or ``force`` is set."""
         if not force and number % self._every:
             return
-        self._manager.save(
-            number,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_without_keys(state)),
-                about=ocp.args.JsonSave(self._about),
-            ),
-            force=True,
-        )
+        plain = _without_keys(state)
+        about = {**self._about, "digest": _digest(plain)}
+        with self._explained():
+            self._manager.save(
+                number,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(plain), about=ocp.args.JsonSave(about)
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk.
+
+        Raises:
+          ValueError: If it cannot be written, such as for a full disk.
+        """
+        with self._explained():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Of many kinds: the writing is asynchronous.
+            raise ValueError(
+                f"A checkpoint cannot be written to {self._manager.directory} ({error}). Make room "
+                "and run the same command again: earlier checkpoints are kept."
+            ) from error
 
     def remove(self) -> None:
         """Deletes the folder and all that is in it."""
@@ -136,6 +191,15 @@ class Checkpoints:
 
 def _is_key(leaf) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _digest(state: Any) -> str:
+    """A hash of all arrays of a state without keys."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def _without_keys(state: Any) -> Any:

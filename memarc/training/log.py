@@ -1,6 +1,7 @@
 """Progress for people, and a JSON-lines log of metrics that are safe to publish."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Log:
         if every < 1:
             raise ValueError(f"training.log_every is {every}; give at least 1.")
         self._writer = _event_writer(path.parent) if tensorboard else None
+        _mend(path)
         self._earlier = _seconds_of(path)
         self._file = path.open("a", encoding="utf-8")
         self._every, self._steps = every, steps
@@ -76,6 +78,14 @@ class Log:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def _mend(path: Path) -> None:
+    """Cuts off a last line that was torn when an earlier process was killed."""
+    if path.exists():
+        whole, newline, torn = path.read_bytes().rpartition(b"\n")
+        if torn:
+            os.truncate(path, len(whole) + len(newline))
 
 
 def _seconds_of(path: Path) -> float:

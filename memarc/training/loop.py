@@ -129,6 +129,7 @@ def train(
     checkpoints: Checkpoints,
     log: Log,
     schedule: optax.Schedule,
+    charge: Callable[[int], None],
     should_stop: Callable[[], bool],
 ) -> step.TrainState:
     """Makes the updates that the plan still has, from ``state.step`` on.
@@ -144,6 +145,8 @@ def train(
       checkpoints: Saves at the start, every so many steps, at a stop, and at the end.
       log: Receives metrics that are safe to publish.
       schedule: Learning rate by step, for the log.
+      charge: Called with the number of an update before its noise is drawn; returns when that
+        is written down (`memarc.privacy.ledger`).
       should_stop: Asked after every update; True ends the loop after a checkpoint.
 
     Returns:
@@ -161,8 +164,9 @@ def train(
             grad_sum = programs.accumulate[length](
                 grad_sum, state.trainable, problem.frozen, batch, is_padding
             )
-        state, metrics = programs.update(state, grad_sum)
         done = number + 1
+        charge(done)
+        state, metrics = programs.update(state, grad_sum)
         log.step(done, {"learning_rate": schedule(number), **metrics})
         stop = should_stop() and done < mechanism.steps
         checkpoints.save(state, done, force=stop or done == mechanism.steps)

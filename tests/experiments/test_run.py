@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import assemble, run, settings
+from experiments import assemble, run, settings, training
 from memarc.models.build import METHODS
 from memarc.privacy import auto
 from memarc.report import records
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
     run.run_all(config, tmp_path / "whole")
     (chosen,) = settings.parse(config)
     for seen in range(1, 3):
-        with pytest.raises(run.Stopped, match=rf"after step {seen}/3"):
+        with pytest.raises(training.Stopped, match=rf"after step {seen}/3"):
             run.run_one(assemble.assemble(chosen), tmp_path / "parts", lambda: True)
     run.run_all(config, tmp_path / "parts")
     whole, resumed = (
@@ -121,7 +121,7 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(config, tmp_path):
 
 def test_a_checkpoint_of_another_config_is_refused_before_training(config, tmp_path):
     (chosen,) = settings.parse(config)
-    with pytest.raises(run.Stopped):
+    with pytest.raises(training.Stopped):
         run.run_one(assemble.assemble(chosen), tmp_path, lambda: True)
     config.privacy.epsilon = 4.0
     with pytest.raises(ValueError, match=r"config\.privacy\.epsilon is 4\.0, saved 8\.0"):

@@ -207,7 +207,7 @@ def test_no_start_is_given_data(sizes, case):
 # Every engine gives the same sum.
 
 
-@pytest.mark.checklist(16, 19)
+@pytest.mark.checklist(16, 19, 24)
 @every_case
 @pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
 @pytest.mark.parametrize(("tokens", "scope"), [(7, "flat"), (1, "flat"), (7, "per_layer")])
@@ -245,7 +245,7 @@ def test_taps_give_the_clipped_sum_of_instantiated_gradients(
         np.testing.assert_allclose(flat(got)[path], x, rtol=1e-9, atol=atol, err_msg=path)
 
 
-@pytest.mark.checklist(16, 19)
+@pytest.mark.checklist(16, 19, 24)
 @pytest.mark.parametrize("arithmetic", ["exact", "float"])
 def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
     float64, fast_jit, sizes, weights, randomise, rows, arithmetic

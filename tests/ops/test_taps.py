@@ -52,6 +52,7 @@ def test_a_norm_that_cancels_never_comes_out_too_small():
     assert np.all(np.asarray(got) >= true.sum((1, 2)))
 
 
+@pytest.mark.checklist(25)
 def test_a_parameter_used_twice_is_refused_by_name():
     def tied(trainable, frozen, batch):
         del frozen

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from memarc.privacy import sampling
+from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.mechanism import Mechanism, PrivacyConfig
 from memarc.privacy.noise import key_from_words
 from memarc.training import loop, optimizer, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log
+from tests.models.conftest import randomise, rows, sizes, weights  # noqa: F401
 
 ROWS, WIDTH, PHYSICAL = 37, 3, 5
 
@@ -34,8 +36,8 @@ class Toy:
     def chunks(self, indices):
         for start in range(0, len(indices), PHYSICAL):
             part = indices[start : start + PHYSICAL]
-            rows = np.resize(part, PHYSICAL)  # Padding repeats rows; the mask must silence it.
-            batch = {"features": self.features[rows], "signs": self.labels[rows]}
+            filled = np.resize(part, PHYSICAL)  # Padding repeats rows; the mask must silence it.
+            batch = {"features": self.features[filled], "signs": self.labels[filled]}
             yield WIDTH, batch, np.arange(PHYSICAL) >= len(part)
 
     def transforms(self):
@@ -86,6 +88,8 @@ class Toy:
         )
         self.entropy = checkpoints.entropy()
         problem, state = self.problem(), checkpoints.restore(self.start())
+        ledger = Ledger(folder, data="hash", budget=Budget(float("inf"), 1e-3))
+        ledger.begin(self.mechanism, entropy=self.entropy, config=config, done=int(state.step))
         first = int(state.step)
         asked = []
         log = Log(
@@ -106,16 +110,23 @@ class Toy:
                 checkpoints=checkpoints,
                 log=log,
                 schedule=self.transforms()[2],
+                charge=ledger.charge,
                 should_stop=lambda: asked.append(1) or len(asked) + first == stop_after,
             )
         finally:
             log.close()
             checkpoints.close()
+            ledger.close()
 
 
 @pytest.fixture
 def toy():
     """Seven noised steps over 37 rows, expected batch 8."""
+    return make_toy(7)
+
+
+def make_toy(steps):
+    """The problem of the fixture, with any number of steps."""
     config = PrivacyConfig(
         epsilon=1e6,
         delta=1e-3,
@@ -132,4 +143,4 @@ def toy():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(ROWS, WIDTH)).astype(np.float32)
     signs = np.where(features[:, 0] > 0, 1.0, -1.0).astype(np.float32)
-    return Toy(Mechanism.create(config, num_examples=ROWS, steps=7), features, signs)
+    return Toy(Mechanism.create(config, num_examples=ROWS, steps=steps), features, signs)

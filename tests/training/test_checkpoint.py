@@ -1,5 +1,9 @@
 """Checkpoints hold the whole run, and refuse to be continued by another one."""
 
+import errno
+import os
+
+import jax.numpy as jnp
 import pytest
 
 from memarc.training.checkpoint import Checkpoints, Identity
@@ -39,6 +43,63 @@ def test_another_config_or_other_rows_are_refused_and_named(toy, tmp_path):
         rows.entropy()
     rows.close()
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def damaged(path, how):
+    """Empties, cuts or flips a byte of the largest file that Orbax reads below a path."""
+    files = [x for x in path.rglob("*") if x.is_file() and x.name != "commit_success.txt"]
+    file = max(files, key=lambda x: x.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes({"empty": b"", "cut": bytes(content[:-3]), "flip": bytes(content)}[how])
+
+
+@pytest.mark.checklist(3)
+@pytest.mark.parametrize("how", ["empty", "cut", "flip"])
+@pytest.mark.parametrize("item", ["state", "about"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_used(toy, tmp_path, caplog, item, how):
+    saved = opened(tmp_path, toy.identity(), entropy=77, every=1)
+    for number in (1, 2):
+        state = toy.start().replace(step=jnp.int32(number))
+        saved.save(state, number, force=False)
+    saved.close()
+    damaged(tmp_path / "2" / item, how)
+    again = opened(tmp_path, toy.identity(), entropy=78)
+    assert again.entropy() == 77
+    assert int(again.restore(toy.start()).step) == 1
+    assert "The checkpoint of step 2" in caplog.text and "an earlier one is used" in caplog.text
+    again.save(toy.start(), 2, force=True)  # The step will be made again.
+    again.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.checklist(3)
+def test_with_no_whole_checkpoint_nothing_starts_afresh(toy, tmp_path):
+    """Fresh noise on the same rows would be a second release."""
+    saved = opened(tmp_path, toy.identity())
+    saved.save(toy.start(), 2, force=True)
+    saved.close()
+    damaged(tmp_path / "2" / "state", "flip")
+    again = opened(tmp_path, toy.identity())
+    with pytest.raises(ValueError, match=r"No checkpoint of \[2\] .* is whole"):
+        again.restore(toy.start())
+    again.close()
+    assert (tmp_path / "2").is_dir()
+
+
+def test_a_full_disk_is_told_and_earlier_checkpoints_stay(toy, tmp_path, monkeypatch):
+    saved = opened(tmp_path, toy.identity())
+    saved.save(toy.start(), 2, force=True)
+    saved.wait()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    with pytest.raises(ValueError, match=r"No space left on device.*earlier .* are kept"):
+        saved.save(toy.start(), 4, force=True)
+    saved.close()
+    assert (tmp_path / "2").is_dir()
 
 
 def test_only_the_latest_are_kept_and_removal_leaves_nothing(toy, tmp_path):

@@ -1,0 +1,101 @@
+"""The audit command: canaries are in or out by coins, trained once, and a verdict written."""
+
+import json
+
+import numpy as np
+import optax
+import pytest
+
+from configs import audit as audit_config
+from experiments import audit, training
+from memarc.privacy import sampling
+
+pytest.importorskip("jax_privacy")
+
+
+@pytest.fixture
+def config():
+    config = audit_config.get_config("smoke")
+    config.seed = 3
+    return config
+
+
+def verdict(config, folder):
+    return audit.run(config, folder, lambda: False)
+
+
+def test_a_private_run_is_not_contradicted_and_the_file_says_what_stands_behind_it(
+    config, tmp_path
+):
+    found = verdict(config, tmp_path)
+    assert json.loads((tmp_path / audit.FILE_NAME).read_text()) == found
+    assert not found["is_contradicted"] and found["claimed_epsilon"] == found["proven_epsilon"]
+    assert 0.0 <= found["empirical_epsilon"] <= found["proven_epsilon"] <= 8.0
+    assert found["rows"] == 200 + 60 + 60 and found["confidence"] == 0.95
+    for kind in ("text", "gradient"):
+        counts = found["canaries"][kind]
+        assert counts["included"] + counts["left_out"] == 60 and counts["included"] > 15
+    parts = {path.name for path in tmp_path.iterdir()} - {"audit.png"}
+    assert parts == {"audit.json", "ledger.jsonl", "log.jsonl"}  # No checkpoint, no key.
+    with pytest.raises(ValueError, match="is there already; use another --workdir"):
+        verdict(config, tmp_path)
+
+
+@pytest.mark.checklist(37)
+def test_a_small_claim_is_contradicted_where_there_is_no_noise(config, tmp_path):
+    config.privacy.update(epsilon=float("inf"), expected_batch_size=200)
+    config.audit.update(gradient_canaries=200, claimed_epsilon=1.0)
+    found = verdict(config, tmp_path)
+    assert found["is_contradicted"] and found["empirical_epsilon"] > 1.5
+    assert found["canaries"]["gradient"]["auc"] > 0.8
+
+
+def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_norm(
+    config, tmp_path, monkeypatch
+):
+    """Without noise, clip norm C and divisor B, one step moves a canary's gradient to C / B."""
+    seen = []
+    real = training.train
+
+    def kept(run, folder, make_problem, should_stop):
+        trained = real(run, folder, make_problem, should_stop)
+        seen.append((run, trained))
+        return trained
+
+    monkeypatch.setattr(training, "train", kept)
+    config.privacy.update(epsilon=float("inf"), expected_batch_size=200)
+    config.training.epochs = 0.5
+    verdict(config, tmp_path)
+    ((run, trained),) = seen
+    slots = audit.Slots(200, 60, 60)
+    present = slots.is_present(sampling.streams(3).canaries)
+    drawn = run.mechanism.sample(sampling.streams(3), 0)
+    assert run.mechanism.steps == 1
+    canaries = np.asarray(trained.state.trainable["canaries"])[:, 0]
+    is_moved = np.isin(260 + np.arange(60), drawn) & present[260:]
+    np.testing.assert_array_equal(canaries != 0, is_moved)
+    assert (canaries[is_moved] < 0).all()
+    moments = optax.tree.get(trained.state.opt_state, "mu")
+    mean = np.asarray(moments["canaries"])[:, 0] / 0.1  # Adam's 1 - beta1.
+    np.testing.assert_allclose(mean, is_moved / 200, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gradient_canaries": 3}, "gradient_canaries is 3"),
+        ({"confidence": 1.0}, r"audit\.confidence is 1\.0"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(config, tmp_path, changes, message):
+    config.audit.update(changes)
+    with pytest.raises(ValueError, match=message):
+        verdict(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_config_without_canaries_is_refused(tmp_path):
+    from configs import quickstart
+
+    with pytest.raises(ValueError, match="declares no canaries"):
+        verdict(quickstart.get_config("smoke"), tmp_path / "out")

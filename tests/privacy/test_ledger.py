@@ -1,0 +1,207 @@
+"""Every noised step is written down before it is made, once, and the history cannot be bent."""
+
+import dataclasses
+import errno
+import json
+import os
+
+import pytest
+
+from memarc.privacy import accounting
+from memarc.privacy.ledger import FILE_NAME, Budget, Ledger, read, spent
+from memarc.privacy.mechanism import Mechanism, PrivacyConfig
+
+ROWS, STEPS, DELTA = 37, 5, 1e-3
+BUDGET = Budget(8.0, DELTA)
+CONFIG = {"method": "lora"}
+
+
+def plan(**changes) -> Mechanism:
+    config = PrivacyConfig(
+        epsilon=8.0,
+        delta=DELTA,
+        clip_norm=0.5,
+        clipping="abadi",
+        clipping_scope="flat",
+        expected_batch_size=6,
+        max_batch_size=None,
+        engine="vmap",
+        microbatch_size=2,
+        physical_batch_size=4,
+        noise_multiplier=2.0,
+    )
+    config = dataclasses.replace(config, **changes)
+    return Mechanism.create(config, num_examples=ROWS, steps=STEPS)
+
+
+class Folder:
+    """Opens, uses and closes the ledger of one folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def run(self, steps, mechanism=None, *, entropy=11, done=0, budget=BUDGET, config=CONFIG):
+        ledger = Ledger(self.path, data="rows", budget=budget)
+        try:
+            ledger.begin(mechanism or plan(), entropy=entropy, config=config, done=done)
+            for step in steps:
+                ledger.charge(step)
+            return ledger.spent()
+        finally:
+            ledger.close()
+
+    def lines(self):
+        return (self.path / FILE_NAME).read_bytes().splitlines(keepends=True)
+
+    def write(self, lines):
+        (self.path / FILE_NAME).write_bytes(b"".join(lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "ledger")
+
+
+@pytest.mark.checklist(40)
+def test_runs_on_the_same_rows_are_composed(folder):
+    """By RDP and PLD, and as dp-accounting composes the same events written out."""
+    folder.run(range(1, 6), plan(noise_multiplier=2.0), entropy=1)
+    total = folder.run(range(1, 4), plan(noise_multiplier=3.0), entropy=2)
+    sampler = plan().sampler
+    parts = (accounting.Spending(sampler, 2.0, 5), accounting.Spending(sampler, 3.0, 3))
+    for name, got in (("rdp", total.epsilon_rdp), ("pld", total.epsilon_pld)):
+        assert got == accounting.composed_epsilon(parts, delta=DELTA, accountant=name)
+        alone = [plan(noise_multiplier=n).epsilon(k, name) for n, k in ((2.0, 5), (3.0, 3))]
+        assert max(alone) < got < sum(alone)
+    entries, budget = read(folder.path)
+    assert spent(entries, budget) == total and budget == BUDGET
+    assert [entry.steps for entry in entries.values()] == [5, 3] and total.steps == 8
+
+
+@pytest.mark.checklist(20, 40)
+def test_a_step_made_again_is_charged_once(folder):
+    folder.run([1, 2, 3])
+    assert folder.run([2, 3, 4], done=1).steps == 4
+    kinds = [json.loads(line)["kind"] for line in folder.lines()]
+    assert kinds == ["begin", "run", *["step"] * 4]
+
+
+@pytest.mark.checklist(40)
+@pytest.mark.parametrize("step", [0, 3, 6])
+def test_a_step_that_skips_or_passes_the_plan_is_not_charged(folder, step):
+    folder.run(range(1, 6), entropy=5)
+    with pytest.raises(ValueError, match=f"Step {step} cannot be charged"):
+        folder.run([1, step] if step else [0])
+
+
+@pytest.mark.checklist(40)
+def test_the_budget_stops_a_run_before_its_first_step(folder):
+    """Two runs of epsilon 3 fit a budget of 4 only if composition makes them cheaper than 6."""
+    tight = Budget(plan().epsilon(STEPS, "rdp") * 1.2, DELTA)
+    folder.run(range(1, 6), entropy=1, budget=tight)
+    before = folder.lines()
+    with pytest.raises(ValueError, match="above the budget of"):
+        folder.run([1], entropy=2, budget=tight)
+    assert folder.lines() == before
+    folder.run([], entropy=1, done=5, budget=tight)  # The run that was made may go on.
+    folder.run([1], plan(noise_multiplier=100.0), entropy=3, budget=tight)
+
+
+@pytest.mark.checklist(3)
+def test_the_same_randomness_serves_no_other_plan_or_config(folder):
+    folder.run([1, 2])
+    with pytest.raises(ValueError, match=r"differs in \['clip_norm'\]; noise must not be used"):
+        folder.run([3], plan(clip_norm=0.6))
+    with pytest.raises(ValueError, match=r"differs in \['config'\]"):
+        folder.run([3], config={"method": "side"})
+    assert folder.run([3]).steps == 3
+
+
+@pytest.mark.checklist(3)
+def test_other_rows_and_other_budgets_are_refused(folder):
+    folder.run([1])
+    with pytest.raises(ValueError, match="of other rows"):
+        Ledger(folder.path, data="other", budget=BUDGET)
+    with pytest.raises(ValueError, match=r"epsilon=8\.0.*given is.*epsilon=9\.0"):
+        Ledger(folder.path, data="rows", budget=Budget(9.0, DELTA))
+    Ledger(folder.path, data="rows", budget=None).close()
+
+
+def test_a_budget_begins_a_ledger(folder):
+    with pytest.raises(ValueError, match=r"give ledger\.epsilon"):
+        Ledger(folder.path, data="rows", budget=None)
+    with pytest.raises(ValueError, match="epsilon is -1"):
+        Budget(-1, DELTA)
+
+
+@pytest.mark.checklist(40)
+def test_a_torn_last_line_is_cut_and_its_step_charged_when_it_is_made(folder):
+    folder.run([1, 2])
+    whole = folder.lines()
+    for size in (1, len(whole[-1]) - 1):
+        folder.write([*whole[:-1], whole[-1][:size]])
+        assert read(folder.path)[0].popitem()[1].steps == 1
+        assert folder.run([2]).steps == 2
+        assert folder.lines() == whole
+
+
+@pytest.mark.checklist(40)
+def test_a_shortened_history_is_refused(folder):
+    folder.run([1, 2, 3])
+    folder.write(folder.lines()[:-1])
+    with pytest.raises(ValueError, match="2 steps of this run, its checkpoint 3: the ledger was"):
+        folder.run([4], done=3)
+
+
+@pytest.mark.checklist(40)
+@pytest.mark.parametrize("damage", ["gap", "swap", "edit", "noise"])
+def test_a_changed_history_is_refused_and_the_line_named(folder, damage):
+    folder.run([1, 2, 3])
+    lines = folder.lines()
+    changed = {
+        "gap": [*lines[:3], *lines[4:]],
+        "swap": [*lines[:2], lines[3], lines[2], *lines[4:]],
+        "edit": [lines[0].replace(b"8.0", b"9.0"), *lines[1:]],
+        "noise": [*lines[:2], b"\x00\xff\n", *lines[3:]],
+    }[damage]
+    folder.write(changed)
+    number = {"gap": 4, "swap": 3, "edit": 1, "noise": 3}[damage]
+    for use in (lambda: folder.run([4]), lambda: read(folder.path)):
+        with pytest.raises(ValueError, match=f"line {number}: the history was changed"):
+            use()
+    assert folder.lines() == changed
+
+
+def test_two_processes_do_not_spend_at_once(folder):
+    held = Ledger(folder.path, data="rows", budget=BUDGET)
+    with pytest.raises(ValueError, match="in use by another run"):
+        Ledger(folder.path, data="rows", budget=BUDGET)
+    held.close()
+    Ledger(folder.path, data="rows", budget=BUDGET).close()
+
+
+def test_a_full_disk_stops_before_the_step_and_keeps_what_was_saved(folder, monkeypatch):
+    folder.run([1])
+    before = folder.lines()
+    ledger = Ledger(folder.path, data="rows", budget=BUDGET)
+    ledger.begin(plan(), entropy=11, config=CONFIG, done=1)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ValueError, match="No space left on device"):
+            ledger.charge(2)
+    assert folder.lines() == before
+    ledger.charge(2)
+    ledger.close()
+    assert folder.run([]).steps == 2
+
+
+@pytest.mark.checklist(39)
+def test_no_randomness_and_no_row_can_be_read_off_a_ledger(folder):
+    folder.run([1, 2], entropy=0x1234_5678_9ABC_DEF0)
+    text = b"".join(folder.lines()).decode()
+    assert str(0x1234_5678_9ABC_DEF0) not in text and "123456789abcdef0" not in text.lower()
+    assert "lora" not in text  # The config is a hash.
