@@ -13,7 +13,7 @@ from jax.experimental import topologies
 TPU_TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 """The smallest topology of each generation; one chip of it is used."""
 
-_NEEDED = re.compile(r"Used ([0-9.]+)([KMGT]) of")
+_NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
