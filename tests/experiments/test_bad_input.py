@@ -73,6 +73,34 @@ def test_fields_and_runs_that_do_not_exist_are_named(config):
         settings.parse(config)
 
 
+def test_a_value_of_another_type_is_named(config):
+    with config.ignore_type():
+        config.training.epochs = "three"
+    with pytest.raises(ValueError, match=r"config\.training\.epochs is 'three'; give float"):
+        settings.parse(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epsilon": 8.0}, "give both, or none"),
+        ({"epsilon": 8.0, "delta": 1e-3}, r"give ledger\.folder too"),
+    ],
+)
+def test_half_a_ledger_is_refused(config, changes, message):
+    config.ledger.update(changes)
+    with pytest.raises(ValueError, match=message):
+        settings.parse(config)
+
+
+def test_a_folder_that_cannot_be_made_is_told_without_traceback():
+    command = [sys.executable, "-m", "experiments.run", "--workdir=/dev/null/out"]
+    command += ["--config=configs/quickstart.py:smoke", "--only=lora"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Not a directory: '/dev/null/out" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_section_with_a_wrong_field_is_named(config):
     with config.unlocked():
         config.privacy.sigma = 1.0

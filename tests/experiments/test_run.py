@@ -42,7 +42,7 @@ def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
     assert sum(sizes) == record.trainable_parameters <= record.total_parameters
     assert record.memory["backward_bytes"] == 3 * record.memory["backward_bytes_per_example"] > 0
     # No checkpoint stays: it would hold the noise key.
-    assert parts(tmp_path) == ["log.jsonl", "record.json", "trainable.safetensors"]
+    assert parts(tmp_path) == ["ledger.jsonl", "log.jsonl", "record.json", "trainable.safetensors"]
 
 
 def test_signed_reversal_trains_on_coins_and_is_scored_as_the_ordinary_network(config, tmp_path):
@@ -108,6 +108,44 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
     before = (tmp_path / "tight" / "record.json").stat().st_mtime_ns
     assert run.run_all(config, tmp_path, ["tight"]) == [tight]
     assert (tmp_path / "tight" / "record.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.checklist(40)
+def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(config, tmp_path):
+    config.ledger.update(folder=str(tmp_path / "ledger"), epsilon=8.5, delta=1e-3)
+    (first,) = run.run_all(config, tmp_path / "a")
+    assert first.ledger == {"runs": 1, "epsilon": first.epsilon, "delta": 1e-3}
+    config.seed = 6
+    with pytest.raises(ValueError, match=r"have spent epsilon 8.*above the budget of 8\.5"):
+        run.run_all(config, tmp_path / "b")
+    assert not (tmp_path / "b" / "record.json").exists()
+    config.privacy.epsilon = 0.2  # Noise for a small run leaves room.
+    (second,) = run.run_all(config, tmp_path / "c")
+    assert second.ledger["runs"] == 2 and first.epsilon < second.ledger["epsilon"] <= 8.5
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.account", f"--ledger={tmp_path / 'ledger'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert f"epsilon {second.ledger['epsilon']:.6g} by RDP" in done.stdout, done.stderr
+
+
+@pytest.mark.checklist(3, 40)
+def test_a_run_whose_ledger_or_checkpoints_are_gone_is_not_made_again(config, tmp_path):
+    (chosen,) = settings.parse(config)
+    with pytest.raises(training.Stopped):
+        run.run_one(assemble.assemble(chosen), tmp_path / "a", lambda: True)
+    saved = (tmp_path / "a" / "ledger.jsonl").read_bytes()
+    (tmp_path / "a" / "ledger.jsonl").unlink()
+    with pytest.raises(ValueError, match="0 steps of this run, its checkpoint 1"):
+        run.run_all(config, tmp_path / "a")
+    (tmp_path / "a" / "ledger.jsonl").write_bytes(saved)
+    run.run_all(config, tmp_path / "a")
+    (tmp_path / "a" / "record.json").unlink()
+    config.seed = 6  # Fresh noise on the same rows: a second release.
+    with pytest.raises(ValueError, match="above the budget"):
+        run.run_all(config, tmp_path / "a")
 
 
 def test_a_folder_of_another_config_is_refused_and_left_alone(config, tmp_path):

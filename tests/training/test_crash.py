@@ -72,7 +72,7 @@ def test_kills_at_fifty_moments_change_nothing_and_lose_nothing(tmp_path):
         lives += 1
         folder = tmp_path / f"killed{lives}"
         while kills < KILLS:
-            alive = not killed_after(folder, chance.randint(1, 9), chance.choice([0, 0.001, 0.01]))
+            alive = not killed_after(folder, chance.randint(1, 30), chance.choice([0, 0.001, 0.01]))
             if alive:
                 break
             kills += 1
