@@ -12,6 +12,7 @@ import pytest
 
 from experiments import cases, measure
 from memarc.models.build import METHODS
+from tests import fast_compile
 from tests.experiments import small_shapes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -38,7 +39,7 @@ def here():
 def test_the_abstract_step_is_the_one_that_runs(method):
     """Every method's arguments have the shapes that are compiled for, and its step moves them."""
     given = case(method)
-    fast = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    fast = fast_compile.options()
     draw = jax.jit(partial(cases.draw, given), compiler_options=fast)
     state, frozen, batch, is_padding = draw(jax.random.key(0))
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, frozen, batch, is_padding))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memarc.models import backbone, config
+from tests import fast_compile
 
 LENGTHS = (7, 5, 1, 6, 3)  # Real tokens per row: B = 5, T = 7.
 
@@ -24,8 +25,7 @@ def float64(monkeypatch):
 @pytest.fixture(scope="session")
 def fast_jit():
     """Compiles four times faster: these tests run many small programs, once or twice each."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return functools.partial(jax.jit, compiler_options=options)
+    return functools.partial(jax.jit, compiler_options=fast_compile.options())
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from memarc.privacy import noise
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
 from memarc.training import step
+from tests import fast_compile
 
 SENSITIVITY, STDDEV, DIVISOR = 0.5, 0.7, 4
 CLIPPING = Clipping(SENSITIVITY, "abadi")
@@ -80,7 +81,7 @@ def violations(run: Run, rows, neighbour) -> set[str]:
 def whole_step(loss_fn, trainable, frozen, engine, precompute=lambda frozen, batch: batch) -> Run:
     """The project's own step: accumulate in batches of three rows, then one noised update."""
     settings = step.GradientSettings(CLIPPING, engine, 2)
-    fast = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    fast = fast_compile.options()
     accumulate = jax.jit(step.make_accumulate(loss_fn, precompute, settings), compiler_options=fast)
 
     def run(rows, recorder):
