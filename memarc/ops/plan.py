@@ -131,10 +131,9 @@ def _count_in(eqn: core.JaxprEqn, position: int) -> int:
         return 2
     inner = eqn.params[names[0]]
     inner = getattr(inner, "jaxpr", inner)  # Closed or open.
-    within = _count(inner, inner.invars[position])
-    if eqn.primitive.name == "scan":
-        if position < eqn.params["num_consts"]:  # One parameter for every layer.
-            return within * eqn.params["length"]
-        if position < eqn.params["num_consts"] + eqn.params["num_carry"]:
-            return 2
+    variable = inner.invars[position]
+    within = _count(inner, variable)
+    if eqn.primitive.name == "scan" and eqn.invars[position].aval.ndim == variable.aval.ndim:
+        # Not cut into layers: one parameter for every layer, or carried through all.
+        return within * max(2, eqn.params["length"])
     return within
