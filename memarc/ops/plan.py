@@ -131,9 +131,9 @@ def _count_in(eqn: core.JaxprEqn, position: int) -> int:
         return 2
     inner = eqn.params[names[0]]
     inner = getattr(inner, "jaxpr", inner)  # Closed or open.
-    variable = inner.invars[position]
-    within = _count(inner, variable)
-    if eqn.primitive.name == "scan" and eqn.invars[position].aval.ndim == variable.aval.ndim:
+    within = _count(inner, inner.invars[position])
+    outer_aval: Any = eqn.invars[position].aval
+    if eqn.primitive.name == "scan" and outer_aval.ndim == inner.invars[position].aval.ndim:
         # Not cut into layers: one parameter for every layer, or carried through all.
         return within * max(2, eqn.params["length"])
     return within
