@@ -13,7 +13,6 @@ claim: it says so and exits with 3.
 
 import dataclasses
 import json
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def main() -> int:
             verdict = run(cli.config(), folder, should_stop)
         except training.Stopped as stopped:
             print(f"{stopped} The same command goes on from there.")
-            return 143
+            return training.STOPPED
     print(json.dumps({key: verdict[key] for key in _SHOWN}, indent=2))
     if not verdict["is_contradicted"]:
         return 0
@@ -156,7 +155,7 @@ def run(config: config_dict.ConfigDict, folder: Path, should_stop) -> dict:
         }
     included = dict(zip(scores, np.split(coins, [slots.text]), strict=True))
     verdict = _verdict(chosen, audited, trained, scores, included)
-    _write(folder, verdict)
+    records.write_json(verdict, folder / FILE_NAME)
     _draw(folder, {kind: audit.rates(scores[kind], included[kind]) for kind in scores})
     trained.checkpoints.remove()
     return verdict
@@ -278,12 +277,6 @@ def _verdict(chosen, audited, trained, scores, included) -> dict:
             "config": audited.settings.plain,
         }
     )
-
-
-def _write(folder, verdict) -> None:
-    partial = folder / f"{FILE_NAME}.partial"
-    partial.write_text(json.dumps(verdict, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / FILE_NAME)
 
 
 def _draw(folder, curves) -> None:

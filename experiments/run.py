@@ -22,9 +22,6 @@ from memarc.training.interrupt import stop_requests
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
 
-STOPPED = 143
-"""Exit status after SIGTERM, as shells report it."""
-
 
 def main() -> int:
     """Runs the config of the command line and prints one table."""
@@ -33,7 +30,7 @@ def main() -> int:
         made = run_all(cli.config(), workdir, _ONLY.value)
     except training.Stopped as stopped:
         print(f"{stopped} The same command goes on from there.")
-        return STOPPED
+        return training.STOPPED
     print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
     return 0
 

@@ -18,6 +18,9 @@ from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log
 from memarc.typing import Params
 
+STOPPED = 143
+"""Exit status after SIGTERM, as shells report it."""
+
 
 class Stopped(Exception):
     """A run was stopped by a signal and saved."""

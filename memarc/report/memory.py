@@ -55,7 +55,7 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
     Returns:
       arguments_bytes; output_bytes; temp_bytes, what is set aside for all else (gaps between
       arrays and, on a TPU, the program included); program_bytes; peak_bytes, the arrays alive at
-      once, arguments included; reserved_bytes, all that is set aside.
+      once, arguments included, in on-chip memory too; reserved_bytes, all that is set aside.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:

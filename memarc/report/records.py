@@ -101,11 +101,15 @@ class Record:
 def write(record: Record, folder: Path) -> Path:
     """Writes ``folder/record.json`` whole or not at all; returns its path."""
     path = folder / FILE_NAME
+    write_json(encode(dataclasses.asdict(record)), path)
+    return path
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Writes plain JSON values whole or not at all."""
     partial = path.with_suffix(".partial")
-    content = encode(dataclasses.asdict(record))
     partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, path)
-    return path
 
 
 def read(path: Path) -> Record:

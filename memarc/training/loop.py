@@ -115,7 +115,7 @@ def choose_engine(
             continue
         compiled = jax.jit(accumulate, donate_argnums=0).lower(*arguments).compile()
         analysis = compiled.memory_analysis()
-        costs.append(auto.Cost(engine, analysis.temp_size_in_bytes if analysis else 0, flops))
+        costs.append(auto.Cost(engine, analysis.peak_memory_in_bytes if analysis else 0, flops))
     return auto.cheapest(costs).engine
 
 

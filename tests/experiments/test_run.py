@@ -197,7 +197,7 @@ def test_sigterm_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == run.STOPPED, errors.decode()
+    assert process.returncode == training.STOPPED, errors.decode()
     assert b"The same command goes on" in out and b"Traceback" not in errors
     assert not (tmp_path / "record.json").exists()
     saved = max(int(name) for name in parts(tmp_path / "checkpoints"))
