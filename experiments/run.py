@@ -140,7 +140,7 @@ def _record(run, trained, found) -> records.Record:
         neighbouring=mechanism.neighbouring,
         unit=mechanism.unit,
         reproducible_noise="fixed seed: not private against who knows it"
-        if trained.is_seeded
+        if settings.seed is not None
         else False,
         trainable_parameters=trainable,
         total_parameters=trainable + frozen,

@@ -36,7 +36,6 @@ class Trained:
       programs: Compiled.
       engine: Of the clipped sums, chosen where the config says "auto".
       seconds: Of training.
-      is_seeded: Whether the noise can be made again by who knows the seed.
       together: Runs, epsilon and delta of the ledger, this run included.
       checkpoints: Still there, and secret.
       log: Open.
@@ -47,7 +46,6 @@ class Trained:
     programs: loop.Programs
     engine: str
     seconds: float
-    is_seeded: bool
     together: dict[str, float]
     checkpoints: Checkpoints
     log: Log
@@ -76,14 +74,7 @@ def train(
     """
     settings, mechanism = run.settings, run.mechanism
     folder.mkdir(parents=True, exist_ok=True)
-    entropy, is_seeded = sampling.entropy_from(settings.seed)
-    checkpoints = Checkpoints(
-        folder / "checkpoints",
-        identity=Identity(settings.plain, run.splits.train.fingerprint()),
-        entropy=entropy,
-        every=settings.training.checkpoint_every,
-        keep=settings.training.keep_checkpoints,
-    )
+    checkpoints = _open_checkpoints(run, folder)
     entropy = checkpoints.entropy()
     streams = sampling.streams(entropy)
     trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
@@ -93,19 +84,9 @@ def train(
     optimize = optimizer.build(settings.optimizer, mechanism.steps)
     state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
     problem = make_problem(run, frozen, streams)
-    engine, rows = settings.privacy.engine, settings.privacy.microbatch_size
-    if engine == auto.AUTO:
-        engine = loop.choose_engine(problem, state.trainable, mechanism.clipping, rows)
-    gradient = step.GradientSettings(mechanism.clipping, engine, rows)
+    gradient = _gradient_settings(run, problem, state)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
-    log = Log(
-        folder / "log.jsonl",
-        title=settings.name,
-        first=int(state.step),
-        steps=mechanism.steps,
-        every=settings.training.log_every,
-        tensorboard=settings.training.tensorboard,
-    )
+    log = _open_log(run, folder, state)
     with closing(open_ledger(run, folder)) as ledger, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         if_it_fails.callback(log.close)
@@ -133,7 +114,39 @@ def train(
             "epsilon": ledger.spent().epsilon,
             "delta": ledger.budget.delta,
         }
-    return Trained(state, problem, programs, engine, seconds, is_seeded, together, checkpoints, log)
+    return Trained(state, problem, programs, gradient.engine, seconds, together, checkpoints, log)
+
+
+def _open_checkpoints(run, folder) -> Checkpoints:
+    settings = run.settings
+    return Checkpoints(
+        folder / "checkpoints",
+        identity=Identity(settings.plain, run.splits.train.fingerprint()),
+        entropy=sampling.entropy_from(settings.seed)[0],
+        every=settings.training.checkpoint_every,
+        keep=settings.training.keep_checkpoints,
+    )
+
+
+def _gradient_settings(run, problem, state) -> step.GradientSettings:
+    """How clipped sums are computed, the engine chosen where the config says "auto"."""
+    privacy, clipping = run.settings.privacy, run.mechanism.clipping
+    engine, rows = privacy.engine, privacy.microbatch_size
+    if engine == auto.AUTO:
+        engine = loop.choose_engine(problem, state.trainable, clipping, rows)
+    return step.GradientSettings(clipping, engine, rows)
+
+
+def _open_log(run, folder, state) -> Log:
+    training = run.settings.training
+    return Log(
+        folder / "log.jsonl",
+        title=run.settings.name,
+        first=int(state.step),
+        steps=run.mechanism.steps,
+        every=training.log_every,
+        tensorboard=training.tensorboard,
+    )
 
 
 def open_ledger(run: assemble.Run, folder: Path) -> Ledger:
