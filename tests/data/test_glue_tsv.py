@@ -73,7 +73,11 @@ def test_a_missing_file_in_a_folder_that_exists_is_named(write_sst2):
         read_split(SST2, write_sst2(HEADER), "train_9k.tsv")
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"sentence\tlabel\n\xff\t1\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"no gzip", gzip.compress(b"sentence\tlabel\n\xff\t1\n", mtime=0)],
+    ids=["no gzip", "no UTF-8"],
+)
 def test_a_damaged_file_is_refused(tmp_path, content):
     (tmp_path / "sst2").mkdir()
     (tmp_path / "sst2" / "train.tsv.gz").write_bytes(content)
