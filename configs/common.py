@@ -1,4 +1,4 @@
-"""The fields of every classification config, with the values that most of them share.
+"""The fields of every config that trains, with the values that most of them share.
 
 Change any of them on the command line: ``--config.privacy.epsilon=3``,
 ``--config.options.lora.rank=16``.
@@ -15,6 +15,10 @@ PRESETS = ("full", "smoke")
 QUICKSTART_BACKBONE = os.path.relpath(pathlib.Path(__file__).parent / "quickstart_backbone")
 """A small BERT pre-trained on public rows of the grammar: made by
 ``python -m experiments.pretrain --config=configs/pretrain_reviews.py``."""
+
+QUICKSTART_DECODER = os.path.relpath(pathlib.Path(__file__).parent / "quickstart_decoder")
+"""A small GPT-2 pre-trained on public rows of the restaurants grammar: made by
+``python -m experiments.pretrain --config=configs/pretrain_restaurants.py``."""
 
 
 def check_preset(preset: str) -> None:
@@ -38,9 +42,14 @@ def embedded(config: config_dict.ConfigDict) -> None:
 
 def smoke(config: config_dict.ConfigDict) -> None:
     """Makes a config a toy of the same code path: two steps on a CPU, in seconds."""
-    embedded(config)
-    config.data.reviews_train_rows = 200
-    config.data.reviews_dev_rows = 50
+    if "decoding" in config:
+        restaurants(config)
+        config.data.train_rows = 200
+        config.data.dev_rows = 30
+    else:
+        embedded(config)
+        config.data.reviews_train_rows = 200
+        config.data.reviews_dev_rows = 50
     config.privacy.delta = 1e-3
     config.privacy.expected_batch_size = 100
     config.training.epochs = 1.0
@@ -84,13 +93,8 @@ def optimizer() -> dict:
 
 
 def classification(task: str) -> config_dict.ConfigDict:
-    """The base of a config; a config file sets what its family needs."""
-    config = config_dict.ConfigDict()
-    config.task = task
-    config.method = "lora"
-    # None draws entropy from the operating system, as a run that claims privacy must. A number
-    # makes the run reproducible, and not private against anyone who knows it.
-    config.seed = config_dict.placeholder(int)
+    """The base of a config that classifies; a config file sets what its family needs."""
+    config = _trained(task, "google-bert/bert-base-uncased")
     config.data = dict(
         source="glue",  # Files data/<task>/*.tsv or *.tsv.gz; also "tfds", "tfds_download".
         split="official",  # Or "paper": 50,000 / 1,000 / rest of the train file.
@@ -104,14 +108,83 @@ def classification(task: str) -> config_dict.ConfigDict:
         reviews_seed=0,
     )
     config.data.root = "data"
+    config.head = dict(pooling="first")  # Or "mean".
+    return config
+
+
+def generation(task: str) -> config_dict.ConfigDict:
+    """The base of a config that writes text; a config file sets what its family needs."""
+    config = _trained(task, "openai-community/gpt2")
+    config.data = dict(
+        source="files",  # Under data/<the task's folder>; also "embedded".
+        tokenizer="openai-community/gpt2",  # A folder or a hub name.
+        separator="<|endoftext|>",  # Special token between what is given and what is written.
+        end=config_dict.placeholder(str),  # Special token; None: the tokenizer's own.
+        max_prompt=64,  # Tokens, the separator included; longer prompts are cut.
+        max_length=128,  # Tokens of a row; longer ones are cut.
+        buckets=(64, 96, 128),  # Rows are padded to the next of these lengths.
+        unit="row",  # Of privacy: one reference; or "input": all references of one input.
+        references_per_group=config_dict.placeholder(int),  # With unit "input": the first so many.
+        root=config_dict.placeholder(str),
+        train_file=config_dict.placeholder(str),
+        train_rows=6000,  # Of the embedded task.
+        dev_rows=600,
+        rows_seed=0,
+        eval_rows=config_dict.placeholder(int),  # Inputs of each evaluation set; None: all.
+    )
+    config.data.root = "data"
+    config.head = dict(
+        chunk=32,  # Tokens of a row whose logits are in memory at a time; memory and speed only.
+        smoothing=0.0,  # Of labels.
+    )
+    config.decoding = dict(
+        method="beam",  # Or "greedy", "nucleus".
+        max_tokens=64,  # New tokens, the end included.
+        beams=5,
+        length_penalty=1.0,  # Beams are compared by log probability / length^this.
+        no_repeat_ngram=0,  # 0: any n-gram may occur twice.
+        top_p=1.0,
+        temperature=1.0,
+        seed=0,  # Of samples.
+    )
+    return config
+
+
+def greedy(config: config_dict.ConfigDict) -> None:
+    """Makes a config decode greedily."""
+    config.decoding.update(method="greedy", beams=1, length_penalty=0.0)
+
+
+def restaurants(config: config_dict.ConfigDict) -> None:
+    """Makes a config read the embedded restaurants with their own small decoder."""
+    config.task = "restaurants"
+    config.data.source = "embedded"
+    config.data.tokenizer = "word_level"
+    config.data.separator = "[SEP]"
+    config.data.root = config.data.end = None
+    config.data.max_prompt = 38
+    config.data.max_length = 80
+    config.data.buckets = (48, 80)
+    config.model.weights = QUICKSTART_DECODER
+    config.decoding.max_tokens = 42
+    config.options.side.layers = ()
+
+
+def _trained(task, weights) -> config_dict.ConfigDict:
+    """What all configs that train share."""
+    config = config_dict.ConfigDict()
+    config.task = task
+    config.method = "lora"
+    # None draws entropy from the operating system, as a run that claims privacy must. A number
+    # makes the run reproducible, and not private against anyone who knows it.
+    config.seed = config_dict.placeholder(int)
     config.model = dict(
-        weights="google-bert/bert-base-uncased",  # A folder or a hub name.
+        weights=weights,  # A folder or a hub name.
         dtype="float32",  # Of matrix products and activations; or "bfloat16".
         storage_dtype="float32",  # Of frozen weights; or "bfloat16".
         remat="none",  # Or "layer": keep each layer's input only; memory and speed.
         attention_block=0,  # Queries at a time, 0 for all; memory and speed.
     )
-    config.head = dict(pooling="first")  # Or "mean".
     config.options = method_options()
     config.privacy = dict(
         epsilon=8.0,
@@ -140,5 +213,6 @@ def classification(task: str) -> config_dict.ConfigDict:
         keep_checkpoints=2,
         tensorboard=False,
     )
-    config.runs = {}
+    config.runs = {}  # Name -> what differs.
+    config.more = {}  # Name -> another whole config that the same command runs.
     return config

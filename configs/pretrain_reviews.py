@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 def get_config():
     config = config_dict.ConfigDict()
+    config.kind = "reviews"
     config.seed = 0
     config.rows = 50_000  # Of the grammar's public stream.
     config.max_length = 32  # Tokens; no sentence is longer.
@@ -25,9 +26,10 @@ def get_config():
     )
     config.initial_scale = 3.0  # Times BERT's N(0, 0.02^2), which is made for wider layers.
     config.pooling = "mean"
-    config.batch_size = 128
+    config.batch_tokens = 128 * 32
     config.steps = 600
     config.warmup_steps = 100
     config.learning_rate = 2e-3  # Peak; cosine decay to zero.
+    config.weight_decay = 1e-4
     config.storage_dtype = "bfloat16"  # Of the saved weights.
     return config

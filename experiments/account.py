@@ -13,7 +13,6 @@ import tabulate
 from absl import flags
 
 from experiments import assemble, cli, settings
-from memarc.data import load
 from memarc.privacy import ledger
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
@@ -52,7 +51,7 @@ def main() -> int:
 def account(run: settings.Settings, num_examples: int | None) -> Account:
     """The plan of one run; reads the data only to count rows if their number is not given."""
     if num_examples is None:
-        num_examples = load.load(run.task, run.data).num_examples
+        num_examples = int(assemble.job_of(run).load(run.task, run.data).num_examples)
     mechanism = assemble.plan(run, num_examples)
     spent = mechanism.spent(mechanism.steps)
     return Account(

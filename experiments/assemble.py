@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 
+from experiments import classification, generation
+from experiments.jobs import Job
 from experiments.settings import ModelSource, Settings
-from memarc.data import load
+from memarc.data.generation import GenerationSplits
+from memarc.data.load import Splits
 from memarc.models import pretrained
-from memarc.models.build import Model, build
+from memarc.models.build import Model
 from memarc.models.config import BackboneConfig
-from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
 from memarc.typing import Params
 
@@ -18,10 +21,11 @@ class Run:
     """All parts of a run; nothing has been trained or written."""
 
     settings: Settings
-    splits: load.Splits
+    job: Job
+    splits: Splits | GenerationSplits
     backbone: BackboneConfig
     params: Params
-    model: Model
+    model: Model | LanguageModel
     mechanism: Mechanism
 
 
@@ -31,28 +35,37 @@ def assemble(settings: Settings) -> Run:
     Raises:
       ValueError: If anything is missing or does not fit.
     """
-    splits = _data(settings.task, settings.data)
+    job = job_of(settings)
+    splits = _data(job, settings.task, settings.data)
     backbone, params = _backbone(settings.model)
     _check_fit(settings, splits, backbone)
-    head = HeadConfig(settings.head.pooling, splits.num_labels)
     return Run(
         settings=settings,
+        job=job,
         splits=splits,
         backbone=backbone,
         params=params,
-        model=build(settings.method, settings.options, backbone, head),
+        model=job.build(settings, splits, backbone),
         mechanism=plan(settings, splits.num_examples),
     )
 
 
+def job_of(settings: Settings) -> Job:
+    """The kind of a run's task."""
+    return generation.JOB if settings.decoding else classification.JOB
+
+
 def plan(settings: Settings, num_examples: int) -> Mechanism:
-    """The mechanism of a run over ``num_examples`` rows."""
+    """The mechanism of a run over ``num_examples`` examples."""
+    unit = job_of(settings).unit(settings.task, settings.data)
     privacy = settings.privacy
     steps = round(settings.training.epochs * num_examples / privacy.expected_batch_size)
-    return Mechanism.create(privacy, num_examples=num_examples, steps=max(1, steps))
+    return Mechanism.create(privacy, num_examples=num_examples, steps=max(1, steps), unit=unit)
 
 
-_data = functools.lru_cache(maxsize=1)(load.load)
+@functools.lru_cache(maxsize=1)
+def _data(job, task, config):
+    return job.load(task, config)
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,18 +86,8 @@ def _check_fit(settings, splits, backbone) -> None:
             f"data.max_length is {longest}; the backbone has positions for "
             f"{backbone.longest_sequence} tokens."
         )
-    if info.vocab_size > backbone.vocab_size or info.pad_id != backbone.pad_id:
+    if info.vocab_size > backbone.vocab_size:
         raise ValueError(
-            f"Tokenizer {info.name!r} has {info.vocab_size} ids and pads with {info.pad_id}; the "
-            f"backbone has {backbone.vocab_size} and {backbone.pad_id}. Give the tokenizer that "
-            "the weights were trained with."
-        )
-    types = 1 + max(
-        int(dataset.encoded.token_type_ids.max(initial=0))
-        for dataset in (splits.train, *splits.evals.values())
-    )
-    if types > backbone.type_vocab:
-        raise ValueError(
-            f"Tokenizer {info.name!r} writes {types} token types; the backbone has "
-            f"{backbone.type_vocab}."
+            f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
+            f"{backbone.vocab_size}. Give the tokenizer that the weights were trained with."
         )

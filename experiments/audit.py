@@ -15,6 +15,7 @@ import dataclasses
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,7 @@ def run(config: config_dict.ConfigDict, folder: Path, should_stop) -> dict:
     if (folder / FILE_NAME).exists():
         raise ValueError(f"{folder / FILE_NAME} is there already; use another --workdir.")
     chosen, settings = _parse(config)
-    base = assemble.assemble(settings)
+    base: Any = assemble.assemble(settings)  # Of a classification task, as parsing has checked.
     slots = Slots(len(base.splits.train), chosen.text_canaries, chosen.gradient_canaries)
     dataset = _with_canaries(base, slots)
     audited = dataclasses.replace(
@@ -169,6 +170,8 @@ def _parse(config) -> tuple[AuditConfig, settings_lib.Settings]:
     found = settings_lib.parse(rest)
     if len(found) != 1:
         raise ValueError(f"The config has {len(found)} runs; an audit is of one.")
+    if found[0].decoding:
+        raise ValueError(f"Task {found[0].task!r} generates text; an audit needs a classifier.")
     plain = {**found[0].plain, "audit": records.encode(canaries)}
     return AuditConfig(**canaries), dataclasses.replace(found[0], plain=plain)
 

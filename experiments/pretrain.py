@@ -1,9 +1,9 @@
-"""Pre-trains a small encoder on labelled public rows of the embedded grammar, without privacy.
+"""Pre-trains a small backbone on public rows, without privacy.
 
     python -m experiments.pretrain --config=configs/pretrain_reviews.py --workdir=OUT
 
-Writes OUT/backbone, a Hugging Face folder, and OUT/pretraining.json, which says what was read. No
-private row is read, so no noise is added. The head that the training used is thrown away.
+Writes OUT/backbone, a Hugging Face folder, with the tokenizer where code cannot build it, and
+OUT/pretraining.json, which says what was read. No private row is read, so no noise is added.
 
 Axes: N rows, B batch, T tokens.
 """
@@ -18,33 +18,33 @@ import numpy as np
 import optax
 import tqdm
 
-from experiments import cli
-from memarc.data import reviews, tokenize
-from memarc.data.dataset import Dataset
-from memarc.models import backbone, build, pretrained
-from memarc.models.config import BackboneConfig
-from memarc.models.head import HeadConfig
+from experiments import cli, public_rows
+from experiments.public_rows import PublicRows
+from memarc.data import tokenize
+from memarc.models import backbone, pretrained
 from memarc.report import records
 
-SOURCE = (
-    "Public rows of memarc.data.reviews with their labels, which lack one of the private rows' "
-    "forms. No row of the train or dev stream was read, and the head was thrown away."
-)
+_KINDS = {"reviews": public_rows.labelled_reviews, "text": public_rows.plain_text}
+_BLOCK = 10  # Steps between two looks at the loss.
 
 
 def main() -> int:
     """Reads public rows, trains, and writes weights and a record."""
     config, workdir = cli.config(), Path(cli.workdir())
-    rows, encoder = public_rows(config)
+    if config.kind not in _KINDS:
+        raise ValueError(f"config.kind is {config.kind!r}; choose one of {list(_KINDS)}.")
+    rows = _KINDS[config.kind](config)
     start = time.perf_counter()
-    params, loss = train(config, encoder, rows)
+    params, loss = train(config, rows)
     seconds = time.perf_counter() - start
     dtype = pretrained.STORAGE_DTYPES[config.storage_dtype]
     params = jax.tree.map(lambda x: np.asarray(x).astype(dtype), params)
-    pretrained.save(workdir / "backbone", encoder, params)
+    pretrained.save(workdir / "backbone", rows.backbone, params)
+    if rows.tokenizer is not None:
+        tokenize.save_tokenizer(rows.tokenizer, str(workdir / "backbone"))
     record = {
-        "source": SOURCE,
-        "rows": config.rows,
+        "source": rows.source,
+        "rows": sum(len(bucket["input_ids"]) for bucket in rows.buckets),
         "steps": config.steps,
         "seconds": round(seconds, 1),
         "last_loss": round(loss, 4),
@@ -57,57 +57,49 @@ def main() -> int:
     return 0
 
 
-def public_rows(config) -> tuple[dict[str, np.ndarray], BackboneConfig]:
-    """The tokenized public rows [N, T], and the sizes of the encoder that reads them."""
-    tokenizer = tokenize.word_level_tokenizer(reviews.vocabulary())
-    info = tokenize.describe(tokenizer, tokenize.WORD_LEVEL)
-    rows = reviews.public_rows(config.rows, config.seed)
-    encoded = tokenize.encode(tokenizer, rows.columns, max_length=config.max_length)
-    dataset = Dataset(encoded, rows.labels, info.pad_id, config.max_length)
-    encoder = BackboneConfig(
-        kind="bert",
-        vocab_size=info.vocab_size,
-        max_positions=config.max_length,
-        type_vocab=1,
-        pad_id=info.pad_id,
-        dtype="float32",
-        **config.backbone.to_dict(),
-    )
-    return dataset.take(np.arange(len(dataset)), config.max_length), encoder
+def train(config, rows: PublicRows):
+    """Trains all parameters by AdamW; returns the backbone's, and the mean loss of the last steps.
 
-
-def train(config, encoder: BackboneConfig, rows):
-    """Trains all parameters by AdamW; returns the encoder's, and the mean loss of the last steps.
-
-    Batches are drawn with replacement.
+    Batches have about ``config.batch_tokens`` tokens; each is of one length, drawn as often as its
+    share of all tokens, and its rows are drawn with replacement.
     """
-    model = build.build("full", {}, encoder, HeadConfig(config.pooling, len(set(rows["labels"]))))
     start_key, draw_key = jax.random.split(jax.random.key(config.seed))
     scaled = jax.tree.map(
-        lambda x: config.initial_scale * x if x.ndim > 1 else x, backbone.init(encoder, start_key)
+        lambda x: config.initial_scale * x if x.ndim > 1 else x,
+        backbone.init(rows.backbone, start_key),
     )
-    trainable, frozen = model.init(start_key, scaled)
+    trainable = rows.init(start_key, scaled)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps
     )
-    optimizer = optax.adamw(schedule)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=config.weight_decay)
+    )
 
     @jax.jit
-    def step(trainable, state, key, rows):
-        drawn = jax.random.randint(key, (config.batch_size,), 0, config.rows)
-        batch = {name: array[drawn] for name, array in rows.items()}
-        loss, gradient = jax.value_and_grad(lambda t: model.loss(t, frozen, batch).mean())(
-            trainable
-        )
-        updates, state = optimizer.update(gradient, state, trainable)
+    def step(trainable, state, key, bucket):
+        count, length = bucket["input_ids"].shape
+        drawn = jax.random.randint(key, (max(1, config.batch_tokens // length),), 0, count)
+        batch = {name: array[drawn] for name, array in bucket.items()}
+        loss, gradient = jax.value_and_grad(lambda t: rows.loss(t, batch).mean())(trainable)
+        with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
+            updates, state = optimizer.update(gradient, state, trainable)
         return optax.apply_updates(trainable, updates), state, loss
 
     state, losses = optimizer.init(trainable), []
-    rows = jax.tree.map(jnp.asarray, rows)
-    for number in tqdm.trange(config.steps, desc="pre-training", unit="step", mininterval=10.0):
-        trainable, state, loss = step(trainable, state, jax.random.fold_in(draw_key, number), rows)
-        losses.append(loss)
-    return trainable["tuning"], float(jnp.stack(losses[-20:]).mean())
+    buckets = jax.tree.map(jnp.asarray, rows.buckets)
+    sizes = np.array([bucket["input_ids"].size for bucket in rows.buckets], float)
+    chosen = np.random.default_rng(config.seed).choice(
+        len(buckets), config.steps, p=sizes / sizes.sum()
+    )
+    with tqdm.trange(config.steps, desc="pre-training", unit="step", mininterval=10.0) as bar:
+        for number in bar:
+            key = jax.random.fold_in(draw_key, number)
+            trainable, state, loss = step(trainable, state, key, buckets[chosen[number]])
+            losses.append(loss)
+            if number % _BLOCK == 0:
+                bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
+    return rows.params(trainable), float(jnp.stack(losses[-20:]).mean())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from ml_collections import config_dict
 
 from experiments import assemble, cli, training
 from experiments import settings as settings_lib
-from memarc.evaluation import classify, scores
 from memarc.report import memory, records, tables
 from memarc.training import export
 from memarc.training.interrupt import stop_requests
@@ -45,7 +44,7 @@ def run_all(
       training.Stopped: If a signal ended a run early; it is saved.
     """
     chosen = settings_lib.parse(config, only)
-    several = bool(config.to_dict()["runs"])
+    several = bool(config.to_dict()["runs"] or config.to_dict()["more"])
     folders = [workdir / settings.name if several else workdir for settings in chosen]
     prepared = [
         _finished(settings, folder) or assemble.assemble(settings)
@@ -63,31 +62,13 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     """Trains, evaluates and records one run in one folder."""
     trained = training.train(run, folder, training.make_problem, should_stop)
     with closing(trained.log) as log:
-        found = evaluate(run, trained.state.trainable, trained.problem.frozen)
+        found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)
     export.save(folder / export.FILE_NAME, trained.state.trainable)
     record = _record(run, trained, found)
     records.write(record, folder)
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record
-
-
-def evaluate(run: assemble.Run, trainable, frozen) -> dict[str, float]:
-    """Scores of every evaluation split, "split_metric" -> value."""
-    predict = classify.make_predict(run.model)
-    found = {}
-    for split, dataset in run.splits.evals.items():
-        labels, predicted = classify.predict_all(
-            predict,
-            trainable,
-            frozen,
-            dataset,
-            buckets=run.splits.buckets,
-            rows=run.settings.training.eval_batch_size,
-        )
-        for name, value in scores.score(run.splits.task.metrics, labels, predicted).items():
-            found[f"{split}_{name}"] = value
-    return found
 
 
 def _finished(settings, folder) -> records.Record | None:

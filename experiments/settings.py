@@ -8,7 +8,12 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from memarc.data.generation import GenerationConfig
+from memarc.data.generation_tasks import GENERATION_TASKS
 from memarc.data.load import DataConfig
+from memarc.data.tasks import TASKS
+from memarc.evaluation.decoder import DecodingConfig
+from memarc.models.language import LanguageConfig
 from memarc.privacy.ledger import Budget
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report.records import encode
@@ -115,6 +120,9 @@ class Settings:
       method: Name of the tuning method.
       seed: None draws entropy from the operating system; a number makes the run reproducible and
         hence not private against who knows it.
+      data: Of a classification or a generation task.
+      head: Likewise.
+      decoding: How texts are written; None in classification.
       options: The method's options.
       plain: The whole config of the run as JSON values, for the record.
     """
@@ -123,9 +131,10 @@ class Settings:
     task: str
     method: str
     seed: int | None
-    data: DataConfig
+    data: DataConfig | GenerationConfig
     model: ModelSource
-    head: HeadChoice
+    head: HeadChoice | LanguageConfig
+    decoding: DecodingConfig | None
     options: Mapping[str, Any]
     privacy: PrivacyConfig
     ledger: LedgerConfig
@@ -134,47 +143,74 @@ class Settings:
     plain: dict[str, Any]
 
 
-_SECTIONS = {
-    "data": DataConfig,
+_SHARED = {
     "model": ModelSource,
-    "head": HeadChoice,
     "privacy": PrivacyConfig,
     "ledger": LedgerConfig,
     "optimizer": OptimizerConfig,
     "training": TrainingConfig,
 }
-_FIELDS = {"task", "method", "seed", "options", "runs", *_SECTIONS}
+_CLASSIFICATION = {"data": DataConfig, "head": HeadChoice, **_SHARED}
+_GENERATION = {
+    "data": GenerationConfig,
+    "head": LanguageConfig,
+    "decoding": DecodingConfig,
+    **_SHARED,
+}
+_OTHERS = {"task", "method", "seed", "options", "runs", "more"}
+
+
+def _sections(task: Any) -> dict[str, type]:
+    """The sections of a task's config.
+
+    Raises:
+      ValueError: If there is no such task.
+    """
+    classified, generated = ({x.name for x in tasks} for tasks in (TASKS, GENERATION_TASKS))
+    if task not in classified | generated:
+        raise ValueError(
+            f"Unknown task {task!r}; choose one of {sorted(classified)} or, to generate text, "
+            f"{sorted(generated)}."
+        )
+    return _GENERATION if task in generated else _CLASSIFICATION
 
 
 def parse(config: config_dict.ConfigDict, only: list[str] | None = None) -> list[Settings]:
     """Checks a config and expands its ``runs``, each a name and the fields in which it differs.
 
     Args:
-      config: See configs/common.py. Without ``runs`` it is one run, named like its method.
+      config: See configs/common.py. Without ``runs`` it is one run, named like its method. Runs of
+        the configs in ``more`` follow; one without ``runs`` is named as there.
       only: Names of the runs wanted; None means all.
 
     Returns:
-      One `Settings` per run, in the order of their names.
+      One `Settings` per run, in the config's order.
 
     Raises:
       ValueError: For an unknown, missing or bad field, or an unknown run, naming the choices.
     """
-    unknown, missing = sorted(set(config) - _FIELDS), sorted(_FIELDS - set(config))
+    found = _runs(config, None)
+    more: Any = config.get("more") or {}
+    for name in more:
+        found |= _runs(more[name], name)
+    strangers = sorted(set(only or ()) - set(found))
+    if strangers:
+        raise ValueError(f"The config has no run {strangers}; its runs are {list(found)}.")
+    return [_settings(name, plain) for name, plain in found.items() if only is None or name in only]
+
+
+def _runs(config, alone: str | None) -> dict[str, dict[str, Any]]:
+    """Each run's name and plain values; ``alone`` is the name if there are no others."""
+    fields = _OTHERS | set(_sections(config.get("task")))
+    unknown, missing = sorted(set(config) - fields), sorted(fields - set(config))
     if unknown or missing:
         raise ValueError(
             f"The config has unknown fields {unknown} and lacks {missing}; its fields are "
-            f"{sorted(_FIELDS)}."
+            f"{sorted(fields)}."
         )
     plain = config.to_dict()
-    variants = plain["runs"] or {plain["method"]: {}}
-    strangers = sorted(set(only or ()) - set(variants))
-    if strangers:
-        raise ValueError(f"The config has no run {strangers}; its runs are {list(variants)}.")
-    return [
-        _settings(name, _override(config, name, changes))
-        for name, changes in variants.items()
-        if only is None or name in only
-    ]
+    variants = plain["runs"] or {alone or plain["method"]: {}}
+    return {name: _override(config, name, changes) for name, changes in variants.items()}
 
 
 def _override(config, name, changes) -> dict[str, Any]:
@@ -187,13 +223,15 @@ def _override(config, name, changes) -> dict[str, Any]:
         reason = error.args[0] if error.args else error
         raise ValueError(f"config.runs.{name} does not fit the config: {reason}") from error
     plain = variant.to_dict()
-    del plain["runs"]
+    del plain["runs"], plain["more"]
     return plain
 
 
 def _settings(name, plain) -> Settings:
     """One run's settings."""
-    sections = {key: _fill(cls, plain[key], key) for key, cls in _SECTIONS.items()}
+    sections: dict[str, Any] = {
+        key: _fill(cls, plain[key], key) for key, cls in _sections(plain["task"]).items()
+    }
     options = plain["options"]
     if plain["method"] not in options:
         raise ValueError(f"Unknown method {plain['method']!r}; choose one of {list(options)}.")
@@ -204,7 +242,7 @@ def _settings(name, plain) -> Settings:
         seed=plain["seed"],
         options=options[plain["method"]],
         plain=encode({**plain, "options": options[plain["method"]]}),
-        **sections,
+        **{"decoding": None, **sections},
     )
 
 

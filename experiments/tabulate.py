@@ -51,7 +51,8 @@ def _of_records(paths, style) -> tuple[str, int]:
     found = sorted(map(records.read, paths), key=_order)
     if _PLOT.value:
         plots.scores_over_epsilon(found, Path(_PLOT.value))
-    return tables.table(found, _COLUMNS.value or tables.QUICK, style), len(found)
+    columns = _COLUMNS.value or tables.QUICK
+    return tables.table(found, columns, style, tables.columns_of(found)), len(found)
 
 
 def _of_lines(paths, style) -> tuple[str, int]:

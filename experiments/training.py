@@ -164,18 +164,12 @@ def make_problem(run, frozen, streams) -> loop.Problem:
     del streams
     train, buckets = run.splits.train, run.splits.buckets
     rows = run.settings.privacy.physical_batch_size
-    ids = [jax.ShapeDtypeStruct((rows, length), "int32") for length in buckets]
-    labels = jax.ShapeDtypeStruct((rows,), "int32")
-    names = ("input_ids", "attention_mask", "token_type_ids")
     coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if run.model.needs_coins else {}
     return loop.Problem(
         loss_fn=run.model.loss,
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes={
-            length: {**dict.fromkeys(names, x), "labels": labels, **coins}
-            for length, x in zip(buckets, ids, strict=True)
-        },
+        shapes={length: {**run.job.batch(run, rows, length), **coins} for length in buckets},
         coins=COINS if run.model.needs_coins else None,
     )

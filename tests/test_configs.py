@@ -12,7 +12,8 @@ CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(
     path.stem
     for path in CONFIGS.glob("*.py")
-    if path.stem not in ("__init__", "common", "shapes", "audit", "pretrain_reviews")
+    if path.stem not in ("__init__", "common", "shapes", "audit")
+    and not path.stem.startswith("pretrain_")
 )
 
 

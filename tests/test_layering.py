@@ -26,6 +26,8 @@ GATES = {  # Library -> the files that may import it.
     "safetensors": {"models/pretrained.py", "training/export.py"},
     "orbax": {"training/checkpoint.py"},
     "sklearn": {"evaluation/scores.py"},
+    "sacrebleu": {"evaluation/text_scores.py", "evaluation/words.py"},
+    "nltk": {"evaluation/text_scores.py"},
     "ml_collections": set(),
     "absl": set(),
     "tensorflow": set(),

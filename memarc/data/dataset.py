@@ -7,10 +7,32 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from memarc.data.tokenize import Encoded
+
+
+class Examples(Protocol):
+    """What ``padded_chunks`` must know of a data set."""
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up short rows."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def bucket_of(self, indices: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
+        """As ``Dataset.bucket_of``."""
+        ...
+
+    def take(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """Arrays that lead with the examples; ``input_ids`` is among them."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,7 +123,7 @@ class Dataset:
           buckets: Increasing lengths; see ``check_buckets``.
         """
         check_buckets(buckets, self.max_length)
-        return np.searchsorted(np.asarray(buckets), self.lengths[_as_indices(indices, len(self))])
+        return np.searchsorted(np.asarray(buckets), self.lengths[as_indices(indices, len(self))])
 
     def take(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Gathers rows, padded on the right.
@@ -117,7 +139,7 @@ class Dataset:
         Raises:
           ValueError: If an index is out of range or a row is longer than ``length``.
         """
-        indices = _as_indices(indices, len(self))
+        indices = as_indices(indices, len(self))
         sizes = self.lengths[indices][:, None]  # [n, 1]
         if sizes.max(initial=0) > length:
             raise ValueError(
@@ -128,9 +150,9 @@ class Dataset:
         is_token = steps < sizes  # [n, T]
         places = np.where(is_token, self.encoded.offsets[indices][:, None] + steps, 0)  # [n, T]
         return {
-            "input_ids": _gather(self.encoded.input_ids, places, is_token, self.pad_id),
+            "input_ids": gather(self.encoded.input_ids, places, is_token, self.pad_id),
             "attention_mask": is_token.astype(np.int32),
-            "token_type_ids": _gather(self.encoded.token_type_ids, places, is_token, 0),
+            "token_type_ids": gather(self.encoded.token_type_ids, places, is_token, 0),
             "labels": self.labels[indices],
         }
 
@@ -156,7 +178,7 @@ def check_buckets(buckets: tuple[int, ...], max_length: int) -> None:
 
 
 def padded_chunks(
-    indices: np.ndarray, dataset: Dataset, buckets: tuple[int, ...], rows: int
+    indices: np.ndarray, dataset: Examples, buckets: tuple[int, ...], rows: int
 ) -> Iterator[tuple[int, Mapping[str, np.ndarray], np.ndarray]]:
     """Cuts a draw of any size into batches of one fixed shape per bucket; drops nothing.
 
@@ -165,32 +187,31 @@ def padded_chunks(
     bucket hides the lengths. An empty draw yields nothing.
 
     Args:
-      indices: int[n], the drawn row numbers.
+      indices: int[n], the numbers of the drawn rows (or groups of rows, if those are examples).
       dataset: Where they are.
       buckets: Increasing lengths; the last is the dataset's cap.
       rows: P, the rows of each batch.
 
     Yields:
-      ``(length, batch, is_padding)``: the bucket T; what ``Dataset.take`` gives with n = P; and
-      bool[P], True for rows that only fill up (pad id, mask 0 and label 0 throughout).
+      ``(length, batch, is_padding)``: the bucket T; what ``dataset.take`` gives with n = P; and
+      bool[P], True for rows that only fill up (pad ids, and 0 in all other arrays).
 
     Raises:
       ValueError: If ``rows`` is below one, or buckets or indices do not fit the dataset.
     """
     if rows < 1:
         raise ValueError(f"rows is {rows}; give at least 1.")
-    indices = _as_indices(indices, len(dataset))
+    indices = as_indices(indices, len(dataset))
     bucket_of = dataset.bucket_of(indices, buckets)
     for place, length in enumerate(buckets):
         inside = indices[bucket_of == place]
         for start in range(0, len(inside), rows):
             chunk = inside[start : start + rows]
-            is_padding = np.arange(rows) >= len(chunk)
-            yield length, _pad_rows(dataset.take(chunk, length), rows, dataset.pad_id), is_padding
+            batch = _pad_rows(dataset.take(chunk, length), rows - len(chunk), dataset.pad_id)
+            yield length, batch, np.arange(rows) >= len(chunk)
 
 
-def _pad_rows(batch, rows, pad_id):
-    missing = rows - len(batch["labels"])
+def _pad_rows(batch, missing, pad_id):
     fills = {"input_ids": pad_id}
     return {
         name: np.pad(
@@ -202,13 +223,26 @@ def _pad_rows(batch, rows, pad_id):
     }
 
 
-def _gather(values, places, is_token, fill):
+def gather(values: np.ndarray, places: np.ndarray, is_token: np.ndarray, fill: int) -> np.ndarray:
+    """Looks up ``values`` at ``places`` where ``is_token``, else takes ``fill``; int32."""
     if not values.size:  # No row has a token, so there is nothing to look up.
         return np.full(places.shape, fill, np.int32)
     return np.where(is_token, values[places], np.int32(fill))
 
 
-def _as_indices(indices, size):
+def as_indices(indices: np.ndarray, size: int) -> np.ndarray:
+    """Checks row numbers.
+
+    Args:
+      indices: int[n]; an empty list is legal.
+      size: Rows of the dataset.
+
+    Returns:
+      The same, as a vector of whole numbers.
+
+    Raises:
+      ValueError: If they are not whole numbers from 0 to ``size - 1``.
+    """
     indices = np.asarray(indices)
     if indices.size == 0:
         return np.zeros(0, np.int64)

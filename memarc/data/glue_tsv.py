@@ -4,11 +4,11 @@ Format: UTF-8, no quoting, the first line names the columns. Spaces at a text's 
 (GLUE leaves one after each SST-2 sentence).
 """
 
-import gzip
 import pathlib
 
 import numpy as np
 
+from memarc.data import text_files
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task
 
@@ -27,31 +27,21 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
     Raises:
       ValueError: If the folder, the file or a column is missing, or a line is broken.
     """
-    path = _find(task, pathlib.Path(root).expanduser(), file_name)
-    opener = gzip.open if path.suffix == ".gz" else open
+    folder = pathlib.Path(root).expanduser() / task.name
+    path = text_files.find(folder, file_name, task=task.name, advice=_advice(task, root, folder))
     try:
         # newline="\n": texts may hold a lone carriage return, which is no line end here.
-        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
+        with text_files.open_text(path, newline="\n") as lines:
             return _parse(task, path, lines)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except text_files.DAMAGE as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
 
 
-def _find(task, root, file_name):
-    folder = root / task.name
-    tried = [folder / file_name]
-    if tried[0].suffix != ".gz":
-        tried.append(folder / f"{file_name}.gz")
-    for path in tried:
-        if path.is_file():
-            return path
+def _advice(task, root, folder):
     zip_name = task.archive.rsplit("/", 1)[-1]
     unpacked = zip_name.removesuffix(".zip").removesuffix("v2")
-    names = " or ".join(path.name for path in tried)
-    state = "has no such file" if folder.is_dir() else "does not exist"
-    raise ValueError(
-        f"Looked for {names} of task {task.name} in {folder}, which {state}. Set root and "
-        f"train_file to where the files are, or get them: curl -LO {task.archive} && "
+    return (
+        f"Set root and train_file to where the files are, or get them: curl -LO {task.archive} && "
         f"unzip {zip_name} && mkdir -p {root} && mv {unpacked} {folder}"
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from memarc.data import glue_tsv, reviews, splits, tfds_source, tokenize
+from memarc.data.checks import check_choice, check_text, check_whole
 from memarc.data.dataset import Dataset, check_buckets
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task, get_task
@@ -44,20 +45,16 @@ class DataConfig:
 
     def __post_init__(self):
         """Checks every field."""
-        _check_choice("source", self.source, SOURCES)
-        _check_choice("split", self.split, SPLITS)
-        if not isinstance(self.tokenizer, str) or not self.tokenizer:
-            raise ValueError(
-                f"tokenizer is {self.tokenizer!r}; give a folder, a hub name or "
-                f"{tokenize.WORD_LEVEL!r}."
-            )
+        check_choice("source", self.source, SOURCES)
+        check_choice("split", self.split, SPLITS)
+        check_text("tokenizer", self.tokenizer, f"a folder, a hub name or {tokenize.WORD_LEVEL!r}")
         for name, least in (
             ("max_length", 1),
             ("reviews_train_rows", 1),
             ("reviews_dev_rows", 1),
             ("reviews_seed", 0),
         ):
-            _check_whole(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         check_buckets(self.buckets, self.max_length)
         if self.source == "embedded" and self.root is not None:
             raise ValueError(f"root is {self.root!r}; source 'embedded' reads none: leave it None.")
@@ -172,13 +169,3 @@ def _check_fit(task, config):
             f"Tokenizer {tokenize.WORD_LEVEL!r} knows the embedded grammar's words only; task "
             f"{task.name} needs a published tokenizer (a word list of its rows would be private)."
         )
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"Unknown {name} {value!r}; choose one of {', '.join(choices)}.")
-
-
-def _check_whole(name, value, least):
-    if type(value) is not int or value < least:
-        raise ValueError(f"{name} is {value!r}; give a whole number from {least} up.")

@@ -9,7 +9,7 @@ Axes: N rows, M tokens of all rows.
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ WORD_LEVEL = "word_level"
 
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
 """Of a word-level tokenizer, ids 0 to 4 in this order."""
+
+END_TOKEN = "[END]"
+"""Ends a text that a model writes; of a word-level tokenizer that is asked to have it."""
 
 _CHUNK_ROWS = 8192
 """Rows per call of the tokenizer; bounds the memory of its Python objects."""
@@ -63,17 +66,18 @@ class Encoded:
     truncated_rows: int
 
 
-def load_tokenizer(name: str) -> Tokenizer:
+def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
     """Loads a published tokenizer.
 
     Args:
       name: A local folder, or a name on the hub (which needs a network or its cache).
+      needs_pad: Whether a tokenizer without a pad token is refused.
 
     Returns:
       A fast tokenizer.
 
     Raises:
-      ValueError: If it cannot be found or read, or lacks a fast version or a pad token.
+      ValueError: If it cannot be found or read, or lacks a fast version or a pad token it needs.
     """
     import transformers  # Slow, and not every user of this file needs it.
 
@@ -96,16 +100,17 @@ def load_tokenizer(name: str) -> Tokenizer:
         ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"Tokenizer {name!r} has no fast version; choose one that has.")
-    if tokenizer.pad_token_id is None:
+    if needs_pad and tokenizer.pad_token_id is None:
         raise ValueError(f"Tokenizer {name!r} has no pad token; name one in its folder's config.")
     return tokenizer
 
 
-def word_level_tokenizer(words: Sequence[str]) -> Tokenizer:
+def word_level_tokenizer(words: Sequence[str], *, end_token: str | None = None) -> Tokenizer:
     """Builds a tokenizer that knows whole words split at spaces.
 
     Args:
       words: A public word list without repeats; word i gets id ``len(SPECIAL_TOKENS) + i``.
+      end_token: A special token more, with the last id; None for none. See ``END_TOKEN``.
 
     Returns:
       A fast tokenizer writing ``[CLS] text [SEP]`` or ``[CLS] text [SEP] second [SEP]``.
@@ -116,7 +121,7 @@ def word_level_tokenizer(words: Sequence[str]) -> Tokenizer:
     import tokenizers
     import transformers  # Both slow, and only here needed.
 
-    entries = [*SPECIAL_TOKENS, *words]
+    entries = [*SPECIAL_TOKENS, *words, *([end_token] if end_token else [])]
     vocab = {word: i for i, word in enumerate(entries)}
     if len(vocab) != len(entries):
         repeated = sorted({word for word in entries if entries.count(word) > 1})
@@ -136,7 +141,35 @@ def word_level_tokenizer(words: Sequence[str]) -> Tokenizer:
         sep_token=sep,
         unk_token=unk,
         mask_token=mask,
+        eos_token=end_token,
     )
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int, *, end_token: str) -> Tokenizer:
+    """Learns byte-level pairs from public texts (never from private ones: words would tell).
+
+    Args:
+      texts: Public.
+      vocab_size: Most ids, the 256 bytes and the end token among them.
+      end_token: The one special token, id 0.
+
+    Returns:
+      A fast tokenizer.
+    """
+    import tokenizers
+    import transformers  # Both slow, and only here needed.
+
+    backend: Any = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[end_token],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end_token)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str) -> None:
@@ -144,12 +177,18 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def describe(tokenizer: Tokenizer, name: str) -> TokenizerInfo:
-    """States what models need to know of ``tokenizer``, called ``name`` in the config."""
+def describe(tokenizer: Tokenizer, name: str, *, pad_id: int | None = None) -> TokenizerInfo:
+    """States what models need to know of ``tokenizer``, called ``name`` in the config.
+
+    Args:
+      tokenizer: From this file.
+      name: Its name.
+      pad_id: Id that fills up short rows; None is the tokenizer's own.
+    """
     return TokenizerInfo(
         name=name,
         vocab_size=len(tokenizer),
-        pad_id=tokenizer.pad_token_id,
+        pad_id=tokenizer.pad_token_id if pad_id is None else pad_id,
         mask_id=tokenizer.mask_token_id,
         special_ids=tuple(sorted(set(tokenizer.all_special_ids))),
     )
@@ -197,6 +236,14 @@ def encode(tokenizer: Tokenizer, columns: tuple[Sequence[str], ...], *, max_leng
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         truncated_rows=truncated,
     )
+
+
+def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yields the ids of each text, uncut and without special tokens."""
+    for start in range(0, len(texts), _CHUNK_ROWS):
+        chunk = list(texts[start : start + _CHUNK_ROWS])
+        # Not verbose: it would write the length of a long row to the console.
+        yield from tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _flat(rows):

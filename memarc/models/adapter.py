@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from memarc.models import backbone, partition
+from memarc.models import partition
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Dense, activate, apply
-from memarc.models.tuning import Tuning
+from memarc.models.tuning import Tuning, of_parameters
 from memarc.ops.linear import linear
 from memarc.typing import Array, Params
 
@@ -98,10 +98,10 @@ def adapter(config: BackboneConfig, options: AdapterOptions) -> Tuning:
             for site, k in zip(SITES, keys, strict=True)
         }, params
 
-    def states(trainable, frozen, batch):
+    def parameters(trainable, frozen):
         layers = frozen["layers"]
         for site, stack in trainable.items():
             layers = in_series(layers, site, stack, config)
-        return backbone.encode(config, {**frozen, "layers": layers}, batch)
+        return {**frozen, "layers": layers}
 
-    return Tuning(init, states, precompute=lambda frozen, batch: batch)
+    return of_parameters(config, init, parameters)

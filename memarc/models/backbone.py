@@ -1,9 +1,10 @@
-"""A frozen or trained encoder as pure functions: embed, then scan over stacked layers.
+"""A frozen or trained backbone as pure functions: embed, then scan over stacked layers.
 
-Parameters are ``{"embeddings": {...}, "layers": {...}}``; every leaf under ``layers`` has a
+Parameters are ``{"embeddings": {...}, "layers": {...}}``, of decoders also ``"final"``: the last
+norm and, where it is not the word table, the output table. Every leaf under ``layers`` has a
 leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leaves have it too.
 
-Axes: B batch, T tokens, D width, L layers.
+Axes: B batch, T tokens, S slots of a cache, D width, V vocabulary, L layers.
 """
 
 from collections.abc import Callable
@@ -13,18 +14,25 @@ import jax
 import jax.numpy as jnp
 
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Embeddings, Layer, apply
+from memarc.models.layers import Cache, Embeddings, Layer, apply, count_up, norm, position_ids
 from memarc.typing import Array, Batch, Params, PyTree
 
 
 def init(config: BackboneConfig, key: Array) -> Params:
     """Draws random parameters, float32, as BERT starts its pre-training (N(0, 0.02^2))."""
     ids = jnp.zeros((1, 2), jnp.int32)
-    embed_key, layer_key = jax.random.split(key)
-    return {
-        "embeddings": Embeddings(config).init(embed_key, ids, ids)["params"],
+    embed_key, layer_key, table_key = jax.random.split(key, 3)
+    params = {
+        "embeddings": Embeddings(config).init(embed_key, ids, ids, ids)["params"],
         "layers": init_layers(config, layer_key),
     }
+    if config.parts.is_decoder:
+        states = jnp.zeros((1, config.width))
+        params["final"] = {"norm": norm(config).init(table_key, states)["params"]}
+    if config.has_table:
+        shape = (config.vocab_size, config.width)
+        params["final"]["table"] = 0.02 * jax.random.normal(table_key, shape)
+    return params
 
 
 def init_layers(config: BackboneConfig, key: Array) -> Params:
@@ -40,9 +48,17 @@ def token_mask(batch: Batch) -> Array:
 
 
 def embed(config: BackboneConfig, params: Params, batch: Batch) -> Array:
-    """Embeds ``input_ids`` and ``token_type_ids`` int32[B, T] to [B, T, D]."""
-    ids, types = batch["input_ids"], batch["token_type_ids"]
-    return apply(Embeddings(config), params["embeddings"], ids, types)
+    """Embeds ``input_ids`` and, in encoders, ``token_type_ids``, int32[B, T], to [B, T, D]."""
+    ids = batch["input_ids"]
+    types = ids if config.parts.is_decoder else batch["token_type_ids"]
+    module = Embeddings(config)
+    return apply(module, params["embeddings"], ids, position_ids(config, ids), types)
+
+
+def embed_more(config: BackboneConfig, params: Params, tokens: Array, start: Array) -> Array:
+    """Embeds tokens int32[B, T] that stand in slots from ``start`` int32[B] on: [B, T, D]."""
+    positions = start[:, None] + count_up(tokens.shape)
+    return apply(Embeddings(config), params["embeddings"], tokens, positions, tokens)
 
 
 def run_layers(config: BackboneConfig, layers: Params, hidden: Array, mask: Array) -> Array:
@@ -97,6 +113,45 @@ def scan_layers(
     if config.remat == "layer":
         step = jax.checkpoint(step, prevent_cse=False)  # A scan's body cannot be merged anyway.
     return jax.lax.scan(step, carry, xs)
+
+
+def empty_cache(config: BackboneConfig, layers: int, rows: int, slots: int) -> Cache:
+    """Caches of stacked layers, zeros [L, B, S, G, K] in the compute dtype."""
+    shape = (layers, rows, slots, config.key_heads, config.head_width)
+    return {name: jnp.zeros(shape, config.compute_dtype) for name in ("key", "value")}
+
+
+def extend_layers(
+    config: BackboneConfig,
+    layers: Params,
+    hidden: Array,
+    start: Array,
+    cache: Cache,
+    read: Callable[[Params, Array], Any],
+    readers: Params,
+) -> tuple[Array, Any, Cache]:
+    """Runs stacked layers over new tokens, as `read_states` does over whole rows.
+
+    Args:
+      config: Sizes.
+      layers: Stacked on L.
+      hidden: [B, T, D], the new tokens.
+      start: int32[B], the slot of each row's first one.
+      cache: Of every layer, stacked on L.
+      read: ``(reader, state [B, T, D]) -> anything``.
+      readers: Parameters of ``read``, stacked on L.
+
+    Returns:
+      The last state [B, T, D], what was read, stacked on L, and the cache with the new tokens.
+    """
+
+    def step(state, stacked):
+        layer, kept, reader = stacked
+        state, kept = apply(Layer(config), layer, state, start, kept, method="extend")
+        return state, (read(reader, state), kept)
+
+    last, (found, cache) = jax.lax.scan(step, hidden, (layers, cache, readers))
+    return last, found, cache
 
 
 def encode(config: BackboneConfig, params: Params, batch: Batch) -> Array:

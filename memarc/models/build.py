@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from memarc.models import adapter, head, lora, reversible, side, subset
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
+from memarc.models.tuning import Tuning
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 # Name -> (dataclass of options, function that makes the `Tuning`).
@@ -61,16 +62,11 @@ def build(
       The model.
 
     Raises:
-      ValueError: For an unknown method or option, naming the choices.
+      ValueError: For an unknown method or option, naming the choices, or a decoder.
     """
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}; choose one of {list(METHODS)}.")
-    options_class, make = METHODS[method]
-    fields = [field.name for field in dataclasses.fields(options_class)]
-    unknown = sorted(set(options) - set(fields))
-    if unknown:
-        raise ValueError(f"Method {method!r} has no option {unknown}; its options are {fields}.")
-    tuning = make(config, options_class(**options))
+    if config.parts.is_decoder:
+        raise ValueError(f"A {config.kind} backbone is a decoder; classification needs an encoder.")
+    tuning = make_tuning(method, options, config)
 
     def init(key, params):
         tuning_key, head_key = jax.random.split(key)
@@ -85,20 +81,41 @@ def build(
     def loss(trainable, frozen, batch):
         return head.cross_entropy(logits(trainable, frozen, batch), batch["labels"])
 
-    def check_start(trainable, frozen):
-        if tuning.check is None:
-            return
-        batch = jax.jit(tuning.precompute)(frozen, _random_batch(config))
-        tuning.check(trainable["tuning"], frozen, batch)
+    def check(trainable, frozen):
+        check_start(tuning, config, trainable["tuning"], frozen)
 
-    return Model(init, tuning.precompute, logits, loss, check_start, tuning.needs_coins)
+    return Model(init, tuning.precompute, logits, loss, check, tuning.needs_coins)
 
 
-def _random_batch(config: BackboneConfig) -> Batch:
-    """Two rows of random tokens."""
+def make_tuning(method: str, options: Mapping[str, Any], config: BackboneConfig) -> Tuning:
+    """Makes a method by name.
+
+    Args:
+      method: A name of `METHODS`.
+      options: Fields of the method's options dataclass; those left out keep its defaults.
+      config: Sizes of the backbone.
+
+    Raises:
+      ValueError: For an unknown method or option, naming the choices.
+    """
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}; choose one of {list(METHODS)}.")
+    options_class, make = METHODS[method]
+    fields = [field.name for field in dataclasses.fields(options_class)]
+    unknown = sorted(set(options) - set(fields))
+    if unknown:
+        raise ValueError(f"Method {method!r} has no option {unknown}; its options are {fields}.")
+    return make(config, options_class(**options))
+
+
+def check_start(tuning: Tuning, config: BackboneConfig, trainable: Params, frozen: Params) -> None:
+    """Raises ValueError if the network cannot work on two rows of random tokens."""
+    if tuning.check is None:
+        return
     shape = (2, min(16, config.longest_sequence))
-    return {
+    batch = {
         "input_ids": jax.random.randint(jax.random.key(0), shape, 0, config.vocab_size),
         "token_type_ids": jnp.zeros(shape, jnp.int32),
         "attention_mask": jnp.ones(shape, jnp.int32),
     }
+    tuning.check(trainable, frozen, jax.jit(tuning.precompute)(frozen, batch))

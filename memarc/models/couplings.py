@@ -11,51 +11,82 @@ A signed one (BDIA, Zhang et al. 2024, arXiv:2407.09093) has no G and draws c = 
 example and layer: y1 = c x1 + F(x2) + c (F(x2) - 2 x2). Its mean is F(x2), and without signs it is
 exactly that: the ordinary network.
 
-Axes: B batch, T tokens, D width.
+Axes: B batch, T tokens, S slots of a cache, D width.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 
 from memarc.models.adapter import in_series, run
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Layer, apply
+from memarc.models.layers import Cache, Layer, apply, norm
 from memarc.typing import Array, Params
 
-Branch = Callable[[BackboneConfig, Params, Params, Array, Array], Array]
-"""``(config, adapter, layer, x [B, T, D], mask bool[B, T]) -> [B, T, D]``: an F or a G."""
 
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """An F or a G: the pre-trained attention block or none, then what reads its output.
 
-def whole_layer(config, adapter, layer, x, mask):
-    """The pre-trained layer with an adapter parallel to its feed-forward block.
-
-    Differentiated, its halves come one after the other: attention is computed again.
+    ``adapter`` says where the adapter is: "parallel" to the pre-trained feed-forward block, which
+    follows; in "series" with attention, and nothing follows; or "alone". Alone and parallel it
+    reads what the feed-forward block reads: in decoders, normed states.
     """
 
-    def attend(x):
-        return apply(Layer(config), layer, x, mask, method="attend")
+    attends: bool
+    adapter: str
 
-    return feed_forward_block(config, adapter, layer, jax.checkpoint(attend)(x), mask)
+    def __call__(
+        self, config: BackboneConfig, adapter: Params, layer: Params, x: Array, mask: Array
+    ) -> Array:
+        """Maps x [B, T, D] under mask bool[B, T] to [B, T, D].
+
+        Differentiated, the halves of a layer come one after the other: attention is computed again.
+        """
+        if not self.attends:
+            return self._finish(config, adapter, layer, x)
+        prepared = self._prepare(config, adapter, layer)
+
+        def attend(x):
+            return apply(Layer(config), prepared, x, mask, method="attend")
+
+        if self.adapter == "series":
+            return attend(x)
+        return self._finish(config, adapter, layer, jax.checkpoint(attend)(x))
+
+    def extend(
+        self,
+        config: BackboneConfig,
+        adapter: Params,
+        layer: Params,
+        x: Array,
+        start: Array,
+        cache: Cache,
+    ) -> tuple[Array, Cache]:
+        """The same of new tokens x [B, T, D] from slot ``start`` int32[B] on, over a cache."""
+        if self.attends:
+            prepared = self._prepare(config, adapter, layer)
+            x, cache = apply(Layer(config), prepared, x, start, cache, method="attend_more")
+        return self._finish(config, adapter, layer, x), cache
+
+    def _prepare(self, config, adapter, layer):
+        return in_series(layer, "attention", adapter, config) if self.adapter == "series" else layer
+
+    def _finish(self, config, adapter, layer, x):
+        if self.adapter == "series":
+            return x
+        is_normed = config.parts.is_decoder
+        read = apply(norm(config), layer["feed_forward"]["norm"], x) if is_normed else x
+        added = run(config, adapter, read)
+        if self.adapter == "alone":
+            return added
+        return apply(Layer(config), layer, x, x + added, method="feed")
 
 
-def adapter_alone(config, adapter, layer, x, mask):
-    """An adapter and nothing else: about zero at the start."""
-    del layer, mask
-    return run(config, adapter, x)
-
-
-def attention_block(config, adapter, layer, x, mask):
-    """The pre-trained attention block with an adapter on its output."""
-    layer = in_series(layer, "attention", adapter, config)
-    return apply(Layer(config), layer, x, mask, method="attend")
-
-
-def feed_forward_block(config, adapter, layer, x, mask):
-    """The pre-trained feed-forward block with an adapter parallel to it."""
-    del mask
-    return apply(Layer(config), layer, x, x + run(config, adapter, x), method="feed")
+_WHOLE_LAYER = Branch(attends=True, adapter="parallel")
+_ATTENTION = Branch(attends=True, adapter="series")
+_FEED_FORWARD = Branch(attends=False, adapter="parallel")
+_ADAPTER = Branch(attends=False, adapter="alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +112,9 @@ class Coupling:
 
 
 COUPLINGS = {
-    "meft1": Coupling(whole_layer, adapter_alone, True, False, True, newest=1),
-    "centred": Coupling(whole_layer, adapter_alone, True, False, True, newest=1, centred=True),
-    "meft2": Coupling(adapter_alone, whole_layer, False, True, True, newest=0),
-    "bdia": Coupling(whole_layer, None, True, False, True, newest=1, signed=True),
-    "meft3": Coupling(attention_block, feed_forward_block, True, True, False, newest=1),
+    "meft1": Coupling(_WHOLE_LAYER, _ADAPTER, True, False, True, newest=1),
+    "centred": Coupling(_WHOLE_LAYER, _ADAPTER, True, False, True, newest=1, centred=True),
+    "meft2": Coupling(_ADAPTER, _WHOLE_LAYER, False, True, True, newest=0),
+    "bdia": Coupling(_WHOLE_LAYER, None, True, False, True, newest=1, signed=True),
+    "meft3": Coupling(_ATTENTION, _FEED_FORWARD, True, True, False, newest=1),
 }

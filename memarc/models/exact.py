@@ -15,6 +15,7 @@ A row whose streams leave the range or are not finite comes out as NaN, so it ad
 Axes: B batch, T tokens, D width, L layers.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -102,9 +103,7 @@ def _run_forward(net, adapters, layers, mask, signs, hidden):
 
     carry = ((start, start), outside)
     (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers, signs))
-    out = jax.tree.map(
-        lambda x: _silenced(fixed_point.to_float(x, wide(hidden.dtype)), outside), last
-    )
+    out = to_floats(last, outside, wide(hidden.dtype))
     return out, (Residuals(adapters, layers, mask, signs, last, bits, outside), hidden[:0])
 
 
@@ -115,6 +114,13 @@ def _run_backward(net, kept, cotangents):
 
 
 run.defvjp(_run_forward, _run_backward)
+
+
+def to_floats(streams: Fixed, outside: Array, dtype) -> tuple[Array, Array]:
+    """Streams as floats [B, T, D]; NaN in rows with values out of range, counted in int32[B]."""
+    is_bad = (outside > 0)[:, None, None]
+    first, second = (jnp.where(is_bad, jnp.nan, fixed_point.to_float(x, dtype)) for x in streams)
+    return first, second
 
 
 def check_range(
@@ -205,15 +211,24 @@ def sweep_back(net, residuals: Residuals, cotangents):
 
 def forward(net, adapters, layer, mask, sign, streams: Fixed):
     """One layer: (streams, lost bits, int32[B] values of each row that left the range)."""
+
+    def branch(which, x):
+        return _branch(net, which, adapters, layer, x, mask, sign)
+
+    return couple(net, branch, sign, streams)
+
+
+def couple(net, branch: Callable[[str, Array], tuple[Array, Array]], sign, streams: Fixed):
+    """One layer whose F and G are given, int32 -> (int32, int32[B] values out of range)."""
     (first, second), (x1, x2) = shifts(net), streams
-    f, out_f = _branch(net, "first", adapters, layer, x2, mask, sign)
+    f, out_f = branch("first", x2)
     centre = x2 if net.coupling.centred else jnp.zeros_like(x2)
     moved, bits1 = _halved(x1 - centre, first)
     y1, out_1 = fixed_point.add(_signed(moved, sign), f)
     y2, bits2 = _halved(x2, second)
     outside = out_f + out_1
     if net.coupling.second:
-        g, out_g = _branch(net, "second", adapters, layer, y1, mask, sign)
+        g, out_g = branch("second", y1)
         y2, out_2 = fixed_point.add(y2, g)
         outside = outside + out_g + out_2
     streams = (y2, y1) if net.coupling.swap else (y1, y2)
@@ -287,7 +302,3 @@ def _halved(x, times):
 
 def _unhalved(x, bits, times):
     return fixed_point.unhalve(x, bits, times) if times else x
-
-
-def _silenced(x, outside):
-    return jnp.where((outside > 0)[:, None, None], jnp.nan, x)

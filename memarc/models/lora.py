@@ -9,9 +9,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from memarc.models import backbone, partition
+from memarc.models import partition
 from memarc.models.config import BackboneConfig
-from memarc.models.tuning import Tuning
+from memarc.models.tuning import Tuning, of_parameters
 from memarc.ops.linear import linear
 from memarc.typing import Array, Params
 
@@ -21,6 +21,7 @@ TARGETS = {
     "value": ("attention", "value"),
     "attention_output": ("attention", "output"),
     "intermediate": ("feed_forward", "intermediate"),
+    "gated": ("feed_forward", "gated"),
     "output": ("feed_forward", "output"),
 }
 
@@ -71,7 +72,13 @@ class LowRankKernel:
 
 
 def lora(config: BackboneConfig, options: LoraOptions) -> Tuning:
-    """Freezes the backbone and trains low-rank updates; b starts at zero."""
+    """Freezes the backbone and trains low-rank updates; b starts at zero.
+
+    Raises:
+      ValueError: If the backbone lacks a target.
+    """
+    if "gated" in options.targets and not config.parts.is_gated:
+        raise ValueError(f"LoRA target 'gated' is not there: a {config.kind} backbone has no gate.")
 
     def init(key, params):
         keys = jax.random.split(key, len(options.targets))
@@ -83,13 +90,13 @@ def lora(config: BackboneConfig, options: LoraOptions) -> Tuning:
         frozen = {target: {name: pair.pop(name) for name in kept} for target, pair in pairs.items()}
         return pairs, {"backbone": params, "pairs": frozen}
 
-    def states(trainable, frozen, batch):
+    def parameters(trainable, frozen):
         pairs = {target: {**frozen["pairs"][target], **trainable[target]} for target in trainable}
         params = frozen["backbone"]
         layers = attach(params["layers"], pairs, options.alpha / options.rank)
-        return backbone.encode(config, {**params, "layers": layers}, batch)
+        return {**params, "layers": layers}
 
-    return Tuning(init, states, precompute=lambda frozen, batch: batch)
+    return of_parameters(config, init, parameters)
 
 
 def attach(layers: Params, pairs: Params, scale: float) -> Params:

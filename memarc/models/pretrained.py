@@ -1,4 +1,4 @@
-"""Loads and saves Hugging Face folders of BERT and RoBERTa encoders, one tensor at a time.
+"""Loads and saves Hugging Face folders of backbones, one tensor at a time.
 
 A folder holds ``config.json`` and ``model.safetensors``, or shards and their index. The names of
 tensors stand in `memarc.models.tensor_names`; loading and saving both read that table.
@@ -18,39 +18,14 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from memarc.models.config import KINDS, BackboneConfig
-from memarc.models.tensor_names import IGNORED, Entry, bare_name, name_table
+from memarc.models import hub_config
+from memarc.models.config import BackboneConfig
+from memarc.models.tensor_names import Entry, bare_name, full_name, is_ignored, name_table
 from memarc.typing import Params
 
 STORAGE_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
-_FIELDS = {  # Field of `BackboneConfig` -> key of config.json.
-    "kind": "model_type",
-    "vocab_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "type_vocab": "type_vocab_size",
-    "norm_epsilon": "layer_norm_eps",
-    "activation": "hidden_act",
-    "pad_id": "pad_token_id",
-}
-# What `transformers` takes where an old config.json says nothing; every size must be given.
-_WHEN_ABSENT = {
-    "bert": {"layer_norm_eps": 1e-12, "pad_token_id": 0},
-    "roberta": {"layer_norm_eps": 1e-12, "pad_token_id": 1},
-}
-# Features that would change the function, with the one value that this backbone has.
-_REQUIRED = {
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
-_CLASSES = {"bert": "BertModel", "roberta": "RobertaModel"}
-
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS = hub_config.FILE_NAME, "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _HUB_PATTERNS = (_CONFIG, "model*.safetensors*")
 _BLOCK_BYTES = 2**18  # Rows are read in blocks of this size: the only second copy of a weight.
@@ -59,7 +34,7 @@ _BLOCK_BYTES = 2**18  # Rows are read in blocks of this size: the only second co
 def load(
     weights: str | os.PathLike[str], *, dtype: str, storage_dtype: str
 ) -> tuple[BackboneConfig, Params]:
-    """Loads a pre-trained encoder; at no time are there two copies of its weights in memory.
+    """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.
 
     Args:
       weights: A local folder, or the name of a model on the Hugging Face hub.
@@ -79,16 +54,17 @@ def load(
             f"storage_dtype is {storage_dtype!r}; choose one of {tuple(STORAGE_DTYPES)}."
         )
     folder = find_folder(weights)
-    config = read_config(folder, dtype)
+    config = hub_config.read(folder, dtype)
     table, flat = name_table(config), {}
     with contextlib.ExitStack() as stack:
-        tensors = _open(folder, config.kind, stack)
+        tensors = _open(folder, config, stack)
         _check_tensors(folder, config, table, tensors)
         for entry in table:
             leaf = np.empty(entry.leaf_shape(config), STORAGE_DTYPES[storage_dtype])
             for name, index in entry.tensors(config):
                 # [O, I] written through a view of the leaf: [I, O] is never a copy of its own.
-                _copy(tensors[name], leaf[index].T if entry.transposed else leaf[index])
+                view = leaf[index].T if entry.transposed else leaf[index]
+                _copy(tensors[name], view, entry.part[0])
             flat[entry.path] = leaf
     return config, traverse_util.unflatten_dict(flat)
 
@@ -122,37 +98,6 @@ def find_folder(weights: str | os.PathLike[str]) -> Path:
         ) from error
 
 
-def read_config(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the sizes of a folder's encoder.
-
-    Args:
-      folder: Holds a ``config.json``.
-      dtype: Compute dtype, "float32" or "bfloat16"; it is the run's choice, not the folder's.
-
-    Returns:
-      The config.
-
-    Raises:
-      ValueError: If the file is missing or no JSON, the model is of another type, a size is
-        missing, or the model has a feature that the backbone has not.
-    """
-    path = Path(folder) / _CONFIG
-    given = _read_json(path)
-    kind = given.get("model_type")
-    if kind not in KINDS:
-        raise ValueError(f"{path}: model_type is {kind!r}; the supported ones are {KINDS}.")
-    wrong = {k: given[k] for k, value in _REQUIRED.items() if given.get(k, value) != value}
-    if wrong:
-        wanted = {key: _REQUIRED[key] for key in wrong}
-        raise ValueError(f"{path} has {wrong}, which is not supported; it must be {wanted}.")
-    known = {key: value for key, value in given.items() if value is not None}
-    known = {**_WHEN_ABSENT[kind], **known}
-    missing = [key for key in _FIELDS.values() if key not in known]
-    if missing:
-        raise ValueError(f"{path} lacks {missing}; add them as the model was trained.")
-    return BackboneConfig(**{field: known[key] for field, key in _FIELDS.items()}, dtype=dtype)
-
-
 def save(
     folder: str | os.PathLike[str],
     config: BackboneConfig,
@@ -166,7 +111,7 @@ def save(
 
     Args:
       folder: Made if absent.
-      config: Sizes of the encoder. Its compute dtype is not written.
+      config: Sizes of the backbone. Its compute dtype is not written.
       params: Tree of `memarc.models.backbone.init`; leaves keep their dtype.
       max_shard_bytes: Largest size of one file, in bytes of weights; a larger single tensor gets
         a file of its own. None writes one file. One file's kernels are copied at a time.
@@ -185,23 +130,25 @@ def save(
     files = _file_names(len(shards))
     for file, shard in zip(files, shards, strict=True):
         with _whole_file(folder / file) as path:
-            arrays = {name: _file_array(leaves[entry.path], entry, at) for name, entry, at in shard}
+            arrays = {full_name(name, config): _file_array(leaves, parts) for name, parts in shard}
             # transformers refuses files that do not name the framework they are laid out for.
             safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
     if len(shards) > 1:
         places = {
-            name: file for file, shard in zip(files, shards, strict=True) for name, _, _ in shard
+            full_name(name, config): file
+            for file, shard in zip(files, shards, strict=True)
+            for name, _ in shard
         }
         total = sum(leaves[entry.path].nbytes for entry in table)
         _write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": places})
         files.append(_INDEX)
-    _write_json(folder / _CONFIG, _config_json(config))
+    _write_json(folder / _CONFIG, hub_config.content(config))
     for old in (*folder.glob("model-*-of-*.safetensors"), folder / _WEIGHTS, folder / _INDEX):
         if old.name not in files:
             old.unlink(missing_ok=True)
 
 
-def _open(folder: Path, kind: str, stack: contextlib.ExitStack) -> dict[str, Any]:
+def _open(folder: Path, config: BackboneConfig, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Opens a folder's files; maps bare names of tensors to slices, which read when indexed."""
     tensors = {}
     for path in _weight_files(folder):
@@ -209,13 +156,13 @@ def _open(folder: Path, kind: str, stack: contextlib.ExitStack) -> dict[str, Any
             file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
         except (OSError, safetensors.SafetensorError) as error:
             raise ValueError(f"{path} cannot be read ({error}); fetch it again.") from error
-        for full_name in file.keys():
-            name = bare_name(full_name, kind)
-            if name.startswith(IGNORED):
+        for written in file.keys():
+            name = bare_name(written, config.kind)
+            if is_ignored(name, config):
                 continue
             if name in tensors:
-                raise ValueError(f"{folder} holds {name!r} more than once ({full_name!r}).")
-            tensors[name] = file.get_slice(full_name)
+                raise ValueError(f"{folder} holds {name!r} more than once ({written!r}).")
+            tensors[name] = file.get_slice(written)
     return tensors
 
 
@@ -228,7 +175,7 @@ def _weight_files(folder: Path) -> list[Path]:
             f"{folder} holds neither {_WEIGHTS} nor {_INDEX}. Other formats are not read: convert "
             "them with transformers, `model.save_pretrained(folder)`."
         )
-    index = _read_json(folder / _INDEX)
+    index = hub_config.read_json(folder / _INDEX)
     files = sorted(set(index.get("weight_map", {}).values()))
     absent = [file for file in files if not (folder / file).is_file()]
     if absent or not files:
@@ -252,7 +199,7 @@ def _check_tensors(folder, config, table, tensors) -> None:
     found = "".join(f"\n  {title}: {names}" for title, names in lists.items() if names)
     if found:
         raise ValueError(
-            f"{folder} does not hold the {config.kind} encoder of its {_CONFIG} (names without "
+            f"{folder} does not hold the {config.kind} backbone of its {_CONFIG} (names without "
             f"the prefix '{config.kind}.'):{found}"
         )
 
@@ -267,30 +214,40 @@ def _check_leaves(config, table, leaves) -> None:
         if wanted.get(path) != given.get(path)
     ]
     if wrong:
-        raise ValueError(f"The parameters are not this config's encoder: {'; '.join(wrong)}.")
+        raise ValueError(f"The parameters are not this config's backbone: {'; '.join(wrong)}.")
 
 
-def _copy(source, target: np.ndarray) -> None:
-    """Copies a tensor of an open file into an array of its shape, in blocks of rows."""
+def _copy(source, target: np.ndarray, part: int) -> None:
+    """Copies one part of a file's tensor into an array, in blocks of rows."""
+    columns = slice(part * target.shape[-1], (part + 1) * target.shape[-1])
+    if target.ndim == 1:
+        target[:] = source[columns]
+        return
     row_bytes = 4 * target[:1].size  # No source dtype is wider than float32.
     rows = max(1, _BLOCK_BYTES // row_bytes)
     for start in range(0, len(target), rows):
         stop = min(start + rows, len(target))  # A slice of a file may not run past its end.
-        target[start:stop] = source[start:stop]
+        target[start:stop] = source[start:stop, columns]
 
 
-def _plan_shards(config, table, leaves, max_bytes) -> list[list[tuple[str, Entry, tuple]]]:
-    """Cuts the list of tensors into files: (name, entry, index of the part of its leaf)."""
-    shards, used = [[]], 0
+Parts = list[tuple[Entry, tuple]]
+"""Of one tensor of a file, in order: entry, and index of the layer in its leaf."""
+
+
+def _plan_shards(config, table, leaves, max_bytes) -> list[list[tuple[str, Parts]]]:
+    """Cuts the list of tensors into files."""
+    tensors: dict[str, Parts] = {}
     for entry in table:
-        tensors = entry.tensors(config)
-        size = leaves[entry.path].nbytes // len(tensors)
-        for name, index in tensors:
-            if shards[-1] and max_bytes is not None and used + size > max_bytes:
-                shards.append([])
-                used = 0
-            shards[-1].append((name, entry, index))
-            used += size
+        for name, index in entry.tensors(config):
+            tensors.setdefault(name, []).append((entry, index))
+    shards, used = [[]], 0
+    for name, parts in tensors.items():
+        size = sum(leaves[entry.path][index].nbytes for entry, index in parts)
+        if shards[-1] and max_bytes is not None and used + size > max_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append((name, parts))
+        used += size
     return shards
 
 
@@ -301,27 +258,11 @@ def _file_names(shards: int) -> list[str]:
     return [f"model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)]
 
 
-def _file_array(leaf, entry, index) -> np.ndarray:
+def _file_array(leaves, parts: Parts) -> np.ndarray:
     """One tensor as a file holds it; safetensors writes memory as it lies, so C order matters."""
-    part = np.asarray(leaf[index])
-    return np.ascontiguousarray(part.T if entry.transposed else part)
-
-
-def _config_json(config) -> dict[str, Any]:
-    """The content of config.json; dropout rates and the like stay at transformers' defaults."""
-    sizes = {key: getattr(config, field) for field, key in _FIELDS.items()}
-    return {"architectures": [_CLASSES[config.kind]], **sizes, **_REQUIRED}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a JSON object.")
-    return content
+    arrays = [np.asarray(leaves[entry.path][index]) for entry, index in parts]
+    arrays = [x.T if parts[0][0].transposed else x for x in arrays]
+    return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, -1))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ Axes: B batch, T tokens, D width, L reversible layers, K layers of a segment, R 
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from memarc.models import backbone, exact
+from memarc.models import backbone, coupled_cache, exact
 from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.couplings import COUPLINGS, Coupling
@@ -84,12 +85,12 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
         }, params
 
     def precompute(frozen, batch):
-        lower = jax.tree.map(lambda x: x[: config.layers - depth], frozen["layers"])
+        lower, _ = split_layers(frozen["layers"], config.layers - depth)
         hidden, mask = backbone.embed(config, frozen, batch), backbone.token_mask(batch)
         return {**batch, "hidden": backbone.run_layers(config, lower, hidden, mask)}
 
     def arguments(trainable, frozen, batch):
-        upper = jax.tree.map(lambda x: x[config.layers - depth :], frozen["layers"])
+        _, upper = split_layers(frozen["layers"], config.layers - depth)
         return network, trainable, upper, backbone.token_mask(batch), signs(batch)
 
     def states(trainable, frozen, batch):
@@ -114,13 +115,40 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
     def check(trainable, frozen, batch):
         exact.check_range(*arguments(trainable, frozen, batch), batch["hidden"])
 
+    def extend(trainable, frozen, tokens, start, cache):
+        hidden = backbone.embed_more(config, frozen, tokens, start)
+        lower, upper = split_layers(frozen["layers"], config.layers - depth)
+        hidden, _, below = backbone.extend_layers(
+            config, lower, hidden, start, cache["lower"], lambda _, state: (), ()
+        )
+        streams, above = coupled_cache.extend(
+            network, options.arithmetic, trainable, upper, hidden, start, cache["upper"]
+        )
+        states = finish(network.coupling, options.end, streams).astype(config.compute_dtype)
+        return states, {"lower": below, "upper": above}
+
+    def empty_cache(rows, slots):
+        return {
+            "lower": backbone.empty_cache(config, config.layers - depth, rows, slots),
+            "upper": coupled_cache.empty(network, depth, rows, slots),
+        }
+
     return Tuning(
         init,
         states,
         precompute,
+        parameters=lambda trainable, frozen: frozen,
+        extend=extend,
+        empty_cache=empty_cache,
         check=check if options.arithmetic == "exact" else None,
         needs_coins=network.coupling.signed,
     )
+
+
+def split_layers(layers: Params, below: int) -> tuple[Params, Params]:
+    """The first ``below`` of stacked layers, and the rest."""
+    lower = jax.tree.map(lambda x: x[:below], layers)
+    return lower, jax.tree.map(lambda x: x[below:], layers)
 
 
 def draw_signs(coins: Array, depth: int) -> Array:
@@ -172,12 +200,22 @@ class Network:
 
     def forward(self, adapters, layer, mask, sign, streams: Streams) -> Streams:
         """One coupled layer, in floats."""
+
+        def branch(which, x):
+            return self.branch(which, adapters, layer, x, mask, sign)
+
+        return self.couple(branch, sign, streams)
+
+    def couple(
+        self, branch: Callable[[str, Array], Array], sign: Array | None, streams: Streams
+    ) -> Streams:
+        """The coupling of one layer whose F and G are given, in floats."""
         (a, b), (x1, x2) = self.factors(sign), streams
         centre = x2 if self.coupling.centred else jnp.zeros_like(x2)
-        y1 = a * (x1 - centre) + self.branch("first", adapters, layer, x2, mask, sign)
+        y1 = a * (x1 - centre) + branch("first", x2)
         y2 = b * x2
         if self.coupling.second:
-            y2 = y2 + self.branch("second", adapters, layer, y1, mask, sign)
+            y2 = y2 + branch("second", y1)
         return (y2, y1) if self.coupling.swap else (y1, y2)
 
 

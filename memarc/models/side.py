@@ -18,7 +18,7 @@ import numpy as np
 
 from memarc.models import backbone, side_start
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Dense, Layer, LayerNorm, apply
+from memarc.models.layers import Cache, Dense, Layer, apply, norm
 from memarc.models.tuning import Tuning
 from memarc.ops.linear import elementwise
 from memarc.ops.taps import use
@@ -71,15 +71,20 @@ def side(config: BackboneConfig, options: SideOptions) -> Tuning:
         down = {name: ladder.pop(name) for name in ("first", "down")}
         return ladder, {"backbone": params, "ladder": down}
 
+    def reading(frozen, hidden):
+        """What the first rung is, and how those of layers are read off their states."""
+        if options.downsample == "trained":
+            return hidden, _whole, ()
+        down = frozen["ladder"]  # Projected layer by layer: never all, D wide.
+        dense = Dense(config.width, narrow.width)
+        nearest = np.searchsorted(kept[:-1], np.arange(config.layers))  # Others are not read.
+        readers = jax.tree.map(lambda x: x[nearest], down["down"])
+        return apply(dense, down["first"], hidden), partial(apply, dense), readers
+
     def precompute(frozen, batch):
-        params, down = frozen["backbone"], frozen["ladder"]
-        hidden, read, readers = backbone.embed(config, params, batch), _whole, ()
-        first = hidden
-        if options.downsample == "frozen":  # Projected layer by layer: never all, D wide.
-            dense = Dense(config.width, narrow.width)
-            first, read = apply(dense, down["first"], hidden), partial(apply, dense)
-            nearest = np.searchsorted(kept[:-1], np.arange(config.layers))  # Others are not read.
-            readers = jax.tree.map(lambda x: x[nearest], down["down"])
+        params = frozen["backbone"]
+        hidden = backbone.embed(config, params, batch)
+        first, read, readers = reading(frozen, hidden)
         last, rungs = backbone.read_states(
             config, params["layers"], hidden, backbone.token_mask(batch), read, readers
         )
@@ -87,15 +92,45 @@ def side(config: BackboneConfig, options: SideOptions) -> Tuning:
         more = {"last": last} if options.merge == "add" else {}
         return {**batch, "rungs": jnp.moveaxis(rungs, 1, 0), **more}
 
+    def merged(trainable, last, out):
+        """What the head reads, [B, T, D], of the ladder's end [B, T, S]."""
+        out = apply(Dense(narrow.width, config.width), trainable["up"], out)
+        return last + out if options.merge == "add" else out
+
     def states(trainable, frozen, batch):
         rungs = jnp.moveaxis(batch["rungs"], 0, 1)
         if options.downsample == "trained":
             rungs = _project(trainable, rungs)
         out = climb(narrow, trainable, rungs, backbone.token_mask(batch))
-        out = apply(Dense(narrow.width, config.width), trainable["up"], out)  # [B, T, D]
-        return batch["last"] + out if options.merge == "add" else out
+        return merged(trainable, batch.get("last"), out)
 
-    return Tuning(init, states, precompute)
+    def extend(trainable, frozen, tokens, start, cache):
+        params = frozen["backbone"]
+        hidden = backbone.embed_more(config, params, tokens, start)
+        first, read, readers = reading(frozen, hidden)
+        last, rungs, below = backbone.extend_layers(
+            config, params["layers"], hidden, start, cache["backbone"], read, readers
+        )
+        rungs = jnp.concatenate([first[None], rungs[jnp.asarray(kept)]])
+        if options.downsample == "trained":
+            rungs = _project(trainable, rungs)
+        out, above = climb_more(narrow, trainable, rungs, start, cache["ladder"])
+        return merged(trainable, last, out), {"backbone": below, "ladder": above}
+
+    def empty_cache(rows, slots):
+        return {
+            "backbone": backbone.empty_cache(config, config.layers, rows, slots),
+            "ladder": backbone.empty_cache(narrow, narrow.layers, rows, slots),
+        }
+
+    return Tuning(
+        init,
+        states,
+        precompute,
+        parameters=lambda trainable, frozen: frozen["backbone"],
+        extend=extend,
+        empty_cache=empty_cache,
+    )
 
 
 def _whole(reader, state):
@@ -121,7 +156,20 @@ def climb(narrow: BackboneConfig, ladder, rungs, mask):
     state, _ = backbone.scan_layers(
         narrow, step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:])
     )
-    return apply(LayerNorm(narrow.norm_epsilon), ladder["norm"], state)
+    return apply(norm(narrow), ladder["norm"], state)
+
+
+def climb_more(narrow: BackboneConfig, ladder, rungs, start, cache: Cache):
+    """Climbs with new tokens that stand in slots from ``start`` on: ([B, T, S], cache)."""
+
+    def step(state, stacked):
+        layer, gate, down, kept = stacked
+        mixed = use(GATE, gate, state, down)
+        return apply(Layer(narrow), layer, mixed, start, kept, method="extend")
+
+    xs = (ladder["layers"], ladder["gate"], rungs[1:], cache)
+    state, cache = jax.lax.scan(step, rungs[0], xs)
+    return apply(norm(narrow), ladder["norm"], state), cache
 
 
 def side_config(config: BackboneConfig, reduction: int, layers: int) -> BackboneConfig:

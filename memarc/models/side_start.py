@@ -3,7 +3,8 @@
 Published code ranks weights by Fisher information on the training data, an unaccounted release
 when those are private; magnitude needs no data (checklist 30).
 
-Axes: D backbone width, S side width, H heads, K head width, k = K / side head width, F, L, M.
+Axes: D backbone width, S side width, H heads, G key heads, K head width, k = K / side head
+width, F, L, M.
 """
 
 import jax
@@ -11,7 +12,10 @@ import jax.numpy as jnp
 
 from memarc.models import backbone
 from memarc.models.config import BackboneConfig
+from memarc.models.layers import norm
 from memarc.typing import Array, Params
+
+_OPENING = ("intermediate", "gated")  # Maps of a feed-forward block that read the state.
 
 
 def draw(
@@ -55,7 +59,7 @@ def draw(
         "down": {"kernel": kernels[1:], "bias": biases[1:]},
         "layers": layers,
         "gate": jnp.zeros((len(kept),)),  # mu = 1/2.
-        "norm": {"scale": jnp.ones((narrow.width,)), "bias": jnp.zeros((narrow.width,))},
+        "norm": norm(narrow).init(layer_key, jnp.zeros((1, narrow.width)))["params"],
         "up": {
             "kernel": up_scale * jax.random.normal(up_key, (narrow.width, config.width)),
             "bias": jnp.zeros((config.width,)),
@@ -71,51 +75,76 @@ def _largest(importance, count):
 def _feature_importance(layers):
     """L1 weight of each of the D features, summed over all layers and matrices, float32[D]."""
     total = 0.0
-    for block, name, axis in (
-        ("attention", "query", 1),
-        ("attention", "key", 1),
-        ("attention", "value", 1),
-        ("attention", "output", 2),
-        ("feed_forward", "intermediate", 1),
-        ("feed_forward", "output", 2),
-    ):
-        weights = jnp.abs(layers[block][name]["kernel"].astype(jnp.float32))  # [L, I, O]
-        total = total + weights.sum([a for a in (0, 1, 2) if a != axis])
+    for block in ("attention", "feed_forward"):
+        for name, dense in layers[block].items():
+            if name != "norm":
+                weights = jnp.abs(dense["kernel"].astype(jnp.float32))  # [L, I, O]
+                total = total + weights.sum((0, 1) if name == "output" else (0, 2))
     return total
 
 
 def _cut_layer(layer, features, config, narrow):
     """Cuts one side layer out of one backbone layer, keeping its largest rows and columns."""
     attention, feed = layer["attention"], layer["feed_forward"]
-    kernels = {name: jnp.abs(attention[name]["kernel"]) for name in attention if name != "norm"}
-    scores = _head_indices(kernels["query"].sum(0) + kernels["key"].sum(0), config, narrow)
-    mixed = _head_indices(kernels["value"].sum(0) + kernels["output"].sum(1), config, narrow)
-    opening, closing = (jnp.abs(feed[name]["kernel"]) for name in ("intermediate", "output"))
-    inner = _largest(opening.sum(0) + closing.sum(1), narrow.feed_forward)
+    sizes = {name: jnp.abs(x["kernel"]) for name, x in attention.items() if name != "norm"}
+    asked, told = sizes["query"].sum(0), sizes["output"].sum(1)
+    scores, score_readers = _head_indices(
+        _by_key_head(asked, config) + sizes["key"].sum(0), config, narrow, config.parts.is_rotary
+    )
+    mixed, mixed_readers = _head_indices(
+        _by_key_head(told, config) + sizes["value"].sum(0), config, narrow, False
+    )
+    opening = sum(jnp.abs(x["kernel"]).sum(0) for name, x in feed.items() if name in _OPENING)
+    inner = _largest(opening + jnp.abs(feed["output"]["kernel"]).sum(1), narrow.feed_forward)
     return {
         "attention": {
-            "query": _cut(attention["query"], features, scores),
+            "query": _cut(attention["query"], features, score_readers),
             "key": _cut(attention["key"], features, scores),
             "value": _cut(attention["value"], features, mixed),
-            "output": _cut(attention["output"], mixed, features),
+            "output": _cut(attention["output"], mixed_readers, features),
             "norm": {name: x[features] for name, x in attention["norm"].items()},
         },
         "feed_forward": {
-            "intermediate": _cut(feed["intermediate"], features, inner),
+            **{name: _cut(x, features, inner) for name, x in feed.items() if name in _OPENING},
             "output": _cut(feed["output"], inner, features),
             "norm": {name: x[features] for name, x in feed["norm"].items()},
         },
     }
 
 
-def _head_indices(importance, config, narrow):
-    """The largest columns within every head, as indices into D, int32[S]."""
-    by_head = importance.reshape(config.heads, config.head_width)
-    largest = _largest(by_head, narrow.head_width)  # [H, K / k]
-    offsets = jnp.arange(config.heads, dtype=largest.dtype) * config.head_width
-    return (largest + offsets[:, None]).reshape(-1)
+def _by_key_head(importance, config):
+    """Sums over the query heads that share a key head: [H K] -> [G K]."""
+    shape = (config.key_heads, -1, config.head_width)
+    return importance.reshape(shape).sum(1).reshape(-1)
+
+
+def _head_indices(importance, config, narrow, in_pairs):
+    """The largest columns within every key head: of all key heads, and of the heads that read them.
+
+    Args:
+      importance: [G K].
+      config: The backbone's sizes.
+      narrow: The side layer's.
+      in_pairs: Whether components i and K / 2 + i stay together, which rotary positions turn.
+
+    Returns:
+      int32[G K / k] and int32[H K / k].
+    """
+    parts = 2 if in_pairs else 1
+    by_part = importance.reshape(config.key_heads, parts, config.head_width // parts)
+    largest = _largest(by_part.sum(1), narrow.head_width // parts)  # [G, K / k / parts]
+    starts = range(0, config.head_width, config.head_width // parts)
+    largest = jnp.concatenate([largest + start for start in starts], axis=1)  # [G, K / k]
+    readers = jnp.repeat(largest, config.heads // config.key_heads, axis=0)  # [H, K / k]
+
+    def columns(places):
+        offsets = jnp.arange(len(places), dtype=places.dtype) * config.head_width
+        return (places + offsets[:, None]).reshape(-1)
+
+    return columns(largest), columns(readers)
 
 
 def _cut(dense, rows, columns):
     """Rows and columns of a dense map."""
-    return {"kernel": dense["kernel"][rows][:, columns], "bias": dense["bias"][columns]}
+    cut = {"kernel": dense["kernel"][rows][:, columns]}
+    return {**cut, "bias": dense["bias"][columns]} if "bias" in dense else cut

@@ -1,4 +1,4 @@
-"""Methods that train a subset of the backbone's own parameters: all, the biases, or none.
+"""Methods that train a subset of the backbone's own parameters: all, the biases, or the last ones.
 
 ``bitfit`` is DP-BiTFiT (Bu et al. 2022, arXiv:2210.00036): biases of dense maps and norms.
 """
@@ -7,7 +7,7 @@ import dataclasses
 
 from memarc.models import backbone, partition
 from memarc.models.config import BackboneConfig
-from memarc.models.tuning import Tuning
+from memarc.models.tuning import Tuning, of_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +22,26 @@ def full(config: BackboneConfig, options: SubsetOptions) -> Tuning:
 
 
 def bitfit(config: BackboneConfig, options: SubsetOptions) -> Tuning:
-    """Trains the biases of all dense maps and norms."""
+    """Trains the biases of all dense maps and norms.
+
+    Raises:
+      ValueError: If the backbone has none.
+    """
     del options
+    if not config.parts.has_biases:
+        raise ValueError(f"Method 'bitfit' trains biases; a {config.kind} backbone has none.")
     return _subset(config, lambda path: path[-1] == "bias")
 
 
 def head(config: BackboneConfig, options: SubsetOptions) -> Tuning:
-    """Trains nothing of the backbone; its states are computed outside differentiation."""
+    """Trains no layer; the states are computed outside differentiation.
+
+    Of a decoder, the last norm and its own output table are trained (a tied one is the word table,
+    and stays frozen); an encoder has neither.
+    """
     del options
-    return Tuning(
-        init=lambda key, params: ({}, params),
+    return dataclasses.replace(
+        _subset(config, lambda path: path[0] == "final"),
         states=lambda trainable, frozen, batch: batch["states"],
         precompute=lambda frozen, batch: {
             **batch,
@@ -42,10 +52,6 @@ def head(config: BackboneConfig, options: SubsetOptions) -> Tuning:
 
 def _subset(config, chosen) -> Tuning:
     """Trains the parameters whose path is chosen."""
-    return Tuning(
-        init=lambda key, params: partition.split(params, chosen),
-        states=lambda trainable, frozen, batch: backbone.encode(
-            config, partition.join(trainable, frozen), batch
-        ),
-        precompute=lambda frozen, batch: batch,
+    return of_parameters(
+        config, init=lambda key, params: partition.split(params, chosen), parameters=partition.join
     )

@@ -99,15 +99,16 @@ def _dense(kernel, x):
 
 def _dense_instantiate(kernel, inputs, g):
     del kernel
-    x, g = _flat(inputs[0]), _flat(g)
-    return _einsum("bti,bto->bio", x, g)
+    x, g = flat(inputs[0]), flat(g)
+    return einsum("bti,bto->bio", x, g)
 
 
-def _dense_ghost(inputs, g):
-    x, g = _flat(inputs[0]), _flat(g)
+def _dense_ghost(kernel, inputs, g):
+    del kernel
+    x, g = flat(inputs[0]), flat(g)
     if x.shape[1] == 1:
         return jnp.sum(_square(x), (1, 2)) * jnp.sum(_square(g), (1, 2))
-    return _sum_of_products(_einsum("bti,bsi->bts", x, x), _einsum("bto,bso->bts", g, g))
+    return sum_of_products(einsum("bti,bsi->bts", x, x), einsum("bto,bso->bts", g, g))
 
 
 def _dense_prefers_ghost(kernel, inputs):
@@ -119,9 +120,9 @@ def _dense_prefers_ghost(kernel, inputs):
 
 def _dense_weighted_sum(kernel, inputs, g, factors):
     del kernel
-    x, g = _flat(inputs[0]), _flat(g)
+    x, g = flat(inputs[0]), flat(g)
     scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
-    return _einsum("bti,bto->io", x.astype(scaled.dtype), scaled)
+    return einsum("bti,bto->io", x.astype(scaled.dtype), scaled)
 
 
 def _add(vector, x):
@@ -143,10 +144,11 @@ def _rows_instantiate(table, inputs, g):
     return jax.vmap(one)(inputs[0], g)
 
 
-def _rows_ghost(inputs, g):
-    ids, g = inputs[0].reshape(inputs[0].shape[0], -1), _flat(g)
+def _rows_ghost(table, inputs, g):
+    del table
+    ids, g = inputs[0].reshape(inputs[0].shape[0], -1), flat(g)
     same = (ids[:, :, None] == ids[:, None, :]).astype(wide(g.dtype))
-    return _sum_of_products(same, _einsum("bto,bso->bts", g, g))
+    return sum_of_products(same, einsum("bto,bso->bts", g, g))
 
 
 def _rows_prefers_ghost(table, inputs):
@@ -155,7 +157,7 @@ def _rows_prefers_ghost(table, inputs):
 
 
 def _rows_weighted_sum(table, inputs, g, factors):
-    g = _flat(g)
+    g = flat(g)
     scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
     zeros = jnp.zeros(table.shape, scaled.dtype)
     return zeros.at[inputs[0].reshape(-1)].add(scaled.reshape(-1, scaled.shape[-1]))
@@ -175,7 +177,7 @@ MULTIPLY = _small("multiply", 1, _multiply)
 ROWS = Op("rows", 2, _rows, _rows_instantiate, _rows_ghost, _rows_prefers_ghost, _rows_weighted_sum)
 
 
-def _flat(x: Array) -> Array:
+def flat(x: Array) -> Array:
     """[B, ..., O] -> [B, T, O]."""
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
@@ -184,14 +186,14 @@ def _square(x: Array) -> Array:
     return jnp.square(x.astype(wide(x.dtype)))
 
 
-def _einsum(subscripts: str, x: Array, y: Array) -> Array:
+def einsum(subscripts: str, x: Array, y: Array) -> Array:
     """Accumulates in float32 or wider; operands below float32 are exact, so none is rounded."""
     return jnp.einsum(
         subscripts, x, y, precision=_FULL, preferred_element_type=wide(jnp.result_type(x, y))
     )
 
 
-def _sum_of_products(x: Array, y: Array) -> Array:
+def sum_of_products(x: Array, y: Array) -> Array:
     """Sum of x * y, two Gram matrices [B, T, T], plus what rounding may have taken off.
 
     Terms of both signs may cancel, and a norm that comes out too small would let its example pass

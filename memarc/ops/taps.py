@@ -37,7 +37,7 @@ class Op:
       apply: ``(value, *inputs [B, ...]) -> output [B, ...]``, linear or not in ``value``.
       instantiate: ``(value, inputs, g) -> [B, *own]``: per-example gradients from the output's
         cotangent g [B, ...].
-      ghost: None, or ``(inputs, g) -> [B]``: their squared norms without forming them.
+      ghost: None, or ``(value, inputs, g) -> [B]``: their squared norms without forming them.
       prefers_ghost: ``(value shape, input shapes) -> bool``: whether ``ghost`` is the cheaper.
       weighted_sum: ``(value, inputs, g, factors [B]) -> own``: the sum over B of factors times
         per-example gradients, without forming them. Factors apply in float32 or wider.
@@ -47,7 +47,7 @@ class Op:
     rank: int
     apply: Callable[..., Array]
     instantiate: Callable[[Array, tuple, Array], Array]
-    ghost: Callable[[tuple, Array], Array] | None
+    ghost: Callable[[Array, tuple, Array], Array] | None
     prefers_ghost: Callable[[tuple, tuple], bool]
     weighted_sum: Callable[[Array, tuple, Array, Array], Array]
 
@@ -187,7 +187,7 @@ _tapped.defvjp(_tapped_forward, _tapped_backward)
 def squared_norms(op: Op, value: Array, inputs: tuple, g: Array) -> Array:
     """Per-example squared gradient norms, float32[B] or wider, by the cheaper way."""
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
-        return op.ghost(inputs, g)
+        return op.ghost(value, inputs, g)
     return _sum_of_squares(op.instantiate(value, inputs, g))
 
 
@@ -207,12 +207,12 @@ def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*stack, *x.shape), x.dtype), kept)
 
 
-def squared_norms_kept(found: Use, kept: PyTree) -> Array:
+def squared_norms_kept(found: Use, value: Array, kept: PyTree) -> Array:
     """Per-example squared norms [B] of one layer, from what was kept of it."""
     if "gradients" in kept:
         return _sum_of_squares(kept["gradients"])
     assert found.op.ghost is not None
-    return found.op.ghost(_restore(found, kept["inputs"]), kept["g"])
+    return found.op.ghost(value, _restore(found, kept["inputs"]), kept["g"])
 
 
 def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) -> Array:

@@ -191,10 +191,14 @@ def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
 
     losses, pullback = jax.vjp(losses_of, taps)
     (kept,) = pullback(jnp.ones_like(losses))
-    squares = [
-        _by_layer(place, partial(squared_norms_kept, place.use), found) if place.use else ()
-        for place, found in zip(places, kept, strict=True)
-    ]
+    leaves, tree = jax.tree.flatten(trainable)
+
+    def squared(place, value, found):
+        if place.use is None:
+            return ()
+        return _by_layer(place, lambda layer: squared_norms_kept(place.use, *layer), (value, found))
+
+    squares = list(map(squared, places, leaves, kept))
     is_kept = jnp.isfinite(losses) & ~is_padding
     if clipping.scope == "per_layer":
         each = clipping.of_group(_group_count(places))
@@ -211,13 +215,11 @@ def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
     def summed(place, value, found, factors):
         if place.use is None:
             return jnp.zeros(value.shape, wide_dtype(value))
-        value = jnp.zeros(value.shape[len(place.stack) :], value.dtype)  # Only its shape is used.
         total = _by_layer(
-            place, lambda layer: weighted_sum_kept(place.use, value, *layer), (found, factors)
+            place, lambda layer: weighted_sum_kept(place.use, *layer), (value, found, factors)
         )
         return total.astype(wide_dtype(value))
 
-    leaves, tree = jax.tree.flatten(trainable)
     grad_sum = tree.unflatten(map(summed, places, leaves, kept, factors))
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 

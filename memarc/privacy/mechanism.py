@@ -109,6 +109,7 @@ class Mechanism:
       divisor: Public constant, the expected batch size.
       delta: Of the guarantee.
       steps: Planned number of noised updates.
+      unit: What is one example: what is added or removed between neighbouring data sets.
     """
 
     sampler: PoissonSampler
@@ -117,12 +118,14 @@ class Mechanism:
     divisor: int
     delta: float
     steps: int
+    unit: str
 
     neighbouring = accounting.NEIGHBOURING
-    unit = "one row"
 
     @classmethod
-    def create(cls, config: PrivacyConfig, *, num_examples: int, steps: int) -> "Mechanism":
+    def create(
+        cls, config: PrivacyConfig, *, num_examples: int, steps: int, unit: str
+    ) -> "Mechanism":
         """Builds the mechanism of a run, calibrating its noise if the config gives none.
 
         Calibration is by RDP, or by PLD where draws are truncated, which RDP does not cover.
@@ -131,6 +134,7 @@ class Mechanism:
           config: The promise.
           num_examples: N, public; the length of the training set of the plan.
           steps: Number of noised updates, at least 1.
+          unit: What one example is, for records.
 
         Returns:
           A mechanism whose epsilon after ``steps`` is at most ``config.epsilon``.
@@ -161,6 +165,7 @@ class Mechanism:
             divisor=config.expected_batch_size,
             delta=config.delta,
             steps=steps,
+            unit=unit,
         )
         spent = mechanism.epsilon(steps, accountant)
         if spent > config.epsilon:

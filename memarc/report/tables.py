@@ -8,11 +8,15 @@ import tabulate
 
 from memarc.report.records import Record
 
+NOT_PERCENT = ("nist", "cider", "perplexity")
+"""Ends of the names of scores that are shown as they are; all others are shares of 1."""
+
 COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "task": lambda record: record.task,
     "method": lambda record: record.method,
     "score": lambda record: ", ".join(
-        f"{100 * value:.1f} ({name.replace('_', ' ')})" for name, value in record.scores.items()
+        f"{_score(name, value)} ({name.replace('_', ' ')})"
+        for name, value in _headlines(record.scores).items()
     ),
     "epsilon": lambda record: _number(record.epsilon),
     "epsilon by PLD": lambda record: _number(record.epsilon_pld),
@@ -29,6 +33,7 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
 }
 
 QUICK = (
+    "task",
     "method",
     "score",
     "epsilon",
@@ -91,6 +96,30 @@ def table(
         raise ValueError(f"Unknown style {style!r}; choose one of {list(STYLES)}.")
     rows = [[known[name](item) for name in columns] for item in items]
     return tabulate.tabulate(rows, columns, tablefmt=STYLES[style], disable_numparse=True)
+
+
+def columns_of(items: Sequence[Record]) -> dict[str, Callable[[Record], str]]:
+    """`COLUMNS`, and one for every score that a record has, by its name."""
+    names = dict.fromkeys(name for record in items for name in record.scores)
+
+    def of_score(name):
+        return lambda record: (
+            _score(name, record.scores[name]) if name in record.scores else "not scored"
+        )
+
+    return {**COLUMNS, **{name: of_score(name) for name in names}}
+
+
+def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
+    """The first score of every evaluation set; names are "set_metric"."""
+    first: dict[str, str] = {}
+    for name in scores:
+        first.setdefault(name.partition("_")[0], name)
+    return {name: scores[name] for name in first.values()}
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value:.2f}" if name.endswith(NOT_PERCENT) else f"{100 * value:.1f}"
 
 
 def _number(value: float) -> str:

@@ -55,6 +55,12 @@ def test_a_tokenizer_without_a_pad_token_is_refused(shared):
         tokenize.load_tokenizer(str(shared / "tokenizers" / "gpt2"))
 
 
+def test_a_tokenizer_without_a_pad_token_is_read_if_none_is_needed(shared):
+    name = str(shared / "tokenizers" / "gpt2")
+    info = tokenize.describe(tokenize.load_tokenizer(name, needs_pad=False), name, pad_id=7)
+    assert (info.vocab_size, info.pad_id, info.mask_id) == (50257, 7, None)
+
+
 def test_words_are_numbered_after_the_special_tokens():
     tokenizer = tokenize.word_level_tokenizer(["bad", "good", "not"])
     single = tokenize.encode(tokenizer, (["not bad", "", "odd good"],), max_length=9)
@@ -67,6 +73,26 @@ def test_words_are_numbered_after_the_special_tokens():
         name="word_level", vocab_size=8, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4)
     )
     assert info == expected
+
+
+def test_an_end_token_is_special_and_moves_no_other_id(tmp_path):
+    tokenizer = tokenize.word_level_tokenizer(["bad", "good"], end_token=tokenize.END_TOKEN)
+    assert list(tokenize.plain_ids(tokenizer, ["good bad [END]"])) == [[6, 5, 7]]
+    assert tokenize.describe(tokenizer, "x").special_ids == (0, 1, 2, 3, 4, 7)
+    assert tokenize.describe(tokenizer, "x").vocab_size == 8
+    tokenize.save_tokenizer(tokenizer, str(tmp_path))
+    assert tokenize.load_tokenizer(str(tmp_path)).eos_token == "[END]"
+    with pytest.raises(ValueError, match="repeats good"):
+        tokenize.word_level_tokenizer(["good"], end_token="good")
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 8])
+def test_plain_ids_have_no_special_tokens_and_are_not_cut(words, monkeypatch, chunk_rows):
+    monkeypatch.setattr(tokenize, "_CHUNK_ROWS", chunk_rows)
+    found = list(tokenize.plain_ids(words, ["the " * 900, "", " the food"]))
+    whole = tokenize.encode(words, (["the food"],), max_length=9).input_ids.tolist()
+    assert found == [[whole[1]] * 900, [], whole[1:-1]]
+    assert list(tokenize.plain_ids(words, [])) == []
 
 
 def test_ids_are_compact_and_no_rows_give_no_ids(words):

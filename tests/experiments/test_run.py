@@ -66,7 +66,7 @@ def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_pa
     assembled = assemble.assemble(chosen)
     _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
     released = export.load(tmp_path / export.FILE_NAME)
-    assert run.evaluate(assembled, released, frozen) == record.scores
+    assert assembled.job.evaluate(assembled, released, frozen, tmp_path) == record.scores
 
 
 @pytest.mark.checklist(3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from memarc.models import adapter
-from memarc.models.couplings import feed_forward_block
+from memarc.models.couplings import Branch
 from memarc.models.layers import Layer, apply
 from memarc.ops.linear import linear
 
@@ -70,7 +70,8 @@ def test_a_parallel_adapter_adds_to_the_feed_forward_block_before_residual_and_n
     block, x = in_numpy(layer["feed_forward"]), np.asarray(hidden)
     inner = np.maximum(dense(x, block["intermediate"]), 0.0)
     wanted = norm(x + dense(inner, block["output"]) + written_out(x, params), block["norm"])
-    got = feed_forward_block(cfg, params, layer, hidden, None)
+    branch = Branch(attends=False, adapter="parallel")
+    got = branch(cfg, params, layer, hidden, jnp.ones((2, 7), bool))
     np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
 
 

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from memarc.models import backbone, lora, pretrained
+from memarc.models import backbone, hub_config, lora, pretrained
 from memarc.models.config import BackboneConfig
 
 SIZES = {
@@ -207,7 +207,7 @@ def test_loading_never_holds_two_copies_of_the_weights(tmp_path, storage_dtype):
 
 def test_the_config_holds_each_size_of_the_file(tmp_path):
     write(tmp_path, {})
-    assert pretrained.read_config(tmp_path, "bfloat16") == BackboneConfig(
+    assert hub_config.read(tmp_path, "bfloat16") == BackboneConfig(
         kind="bert",
         vocab_size=13,
         width=6,
@@ -226,19 +226,19 @@ def test_the_config_holds_each_size_of_the_file(tmp_path):
 @pytest.mark.parametrize(("kind", "pad_id"), [("bert", 0), ("roberta", 1)])
 def test_an_old_config_gets_the_values_that_transformers_takes(tmp_path, kind, pad_id):
     write(tmp_path, {}, model_type=kind, pad_token_id=None, layer_norm_eps=None)
-    config = pretrained.read_config(tmp_path, "float32")
+    config = hub_config.read(tmp_path, "float32")
     assert (config.pad_id, config.norm_epsilon) == (pad_id, 1e-12)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "gpt2"}, r"model_type is 'gpt2'; the supported ones are \('bert', 'rob"),
+        ({"model_type": "t5"}, r"model_type is 't5'; the supported ones are \('bert', 'rob"),
         ({"model_type": None}, "model_type is None"),
         ({"position_embedding_type": "relative_key"}, "'relative_key'.*must be.*'absolute'"),
         ({"is_decoder": True}, r"\{'is_decoder': True\}, which is not supported"),
         ({"hidden_size": None, "vocab_size": None}, r"lacks \['vocab_size', 'hidden_size'\]"),
-        ({"hidden_act": "silu"}, "activation is 'silu'; choose one of"),
+        ({"hidden_act": "tanh"}, "activation is 'tanh'; choose one of"),
     ],
 )
 def test_a_config_that_is_not_supported_says_what_is(tmp_path, changes, message):
@@ -252,7 +252,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=r"config\.json (cannot be read|holds a list)"):
-        pretrained.read_config(tmp_path, "float32")
+        hub_config.read(tmp_path, "float32")
 
 
 def test_an_unknown_storage_dtype_lists_the_choices(tmp_path):

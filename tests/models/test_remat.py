@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from memarc.models import build
+from memarc.models.attention import dot_product_attention
 from memarc.models.head import HeadConfig
-from memarc.models.layers import dot_product_attention
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.report.memory import backward_bytes_per_example
@@ -25,7 +25,7 @@ def test_blocks_of_queries_attend_as_all_do(float64, block):
     mask = jnp.arange(7)[None] < jnp.array([[7], [4]])
 
     def run(block, *inputs):
-        return jnp.sum(jnp.sin(dot_product_attention(*inputs, mask, block)))
+        return jnp.sum(jnp.sin(dot_product_attention(*inputs, mask=mask, block=block)))
 
     wanted = jax.value_and_grad(functools.partial(run, 0), argnums=(0, 1, 2))(query, key, value)
     got = jax.value_and_grad(functools.partial(run, block), argnums=(0, 1, 2))(query, key, value)

@@ -92,7 +92,20 @@ def test_side_layers_have_divided_widths_and_as_many_heads(sizes):
 
 # The start.
 
-HAND = BackboneConfig("bert", 5, 4, 2, 2, 4, 3, 1, 1e-5, "gelu", 0, "float32")
+HAND = BackboneConfig(
+    kind="bert",
+    vocab_size=5,
+    width=4,
+    layers=2,
+    heads=2,
+    feed_forward=4,
+    max_positions=3,
+    norm_epsilon=1e-5,
+    activation="gelu",
+    dtype="float32",
+    type_vocab=1,
+    pad_id=0,
+)
 
 
 @pytest.fixture

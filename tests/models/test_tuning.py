@@ -24,7 +24,7 @@ BIAS_OF_KEY = "attention/key/bias"  # Softmax cancels it: its gradient is zero u
 
 FLOAT = {"arithmetic": "float", "anchor_every": 2}
 VARIANTS = {
-    "lora all": ("lora", {"rank": 3, "targets": tuple(lora.TARGETS)}),
+    "lora all": ("lora", {"rank": 3, "targets": tuple(x for x in lora.TARGETS if x != "gated")}),
     "lora b": ("lora", {"rank": 2, "train": "b"}),
     "side replace": (
         "side",

@@ -31,7 +31,7 @@ def plan(**changes) -> Mechanism:
         noise_multiplier=2.0,
     )
     config = dataclasses.replace(config, **changes)
-    return Mechanism.create(config, num_examples=ROWS, steps=STEPS)
+    return Mechanism.create(config, num_examples=ROWS, steps=STEPS, unit="one row")
 
 
 class Folder:

@@ -32,7 +32,7 @@ CONFIG = PrivacyConfig(
 
 def create(num_examples=1500, steps=20, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return Mechanism.create(config, num_examples=num_examples, steps=steps)
+    return Mechanism.create(config, num_examples=num_examples, steps=steps, unit="one row")
 
 
 @pytest.mark.checklist(9, 11, 12, 13)

@@ -38,6 +38,25 @@ def test_a_table_holds_one_row_a_record(example):
     assert "3.000" in second and "side" in second
 
 
+def test_scores_are_in_percent_but_for_those_that_pass_1(example):
+    scores = {"test_bleu_e2e": 0.6593, "test_nist": 8.6094, "test_cider": 2.2338}
+    record = example(scores=scores)
+    text = tables.table([record], tuple(scores), "terminal", tables.columns_of([record]))
+    assert text.splitlines()[-1].split() == ["65.9", "8.61", "2.23"]
+
+
+def test_the_column_of_scores_holds_the_first_of_each_evaluation_set(example):
+    scores = {"dev_bleu_e2e": 0.5, "dev_nist": 3.0, "test_bleu_e2e": 0.6, "test_perplexity": 9.0}
+    text = tables.table([example(scores=scores)], ("score",), "terminal")
+    assert text.splitlines()[-1] == "50.0 (dev bleu e2e), 60.0 (test bleu e2e)"
+
+
+def test_a_score_that_one_record_lacks_is_said(example):
+    made = [example(scores={"dev_bleu": 0.5}), example(scores={"dev_f1": 0.25})]
+    text = tables.table(made, ("dev_f1",), "terminal", tables.columns_of(made))
+    assert text.splitlines()[-2:] == ["not scored", "25.0"]
+
+
 def test_unknown_columns_and_styles_are_named(example):
     with pytest.raises(ValueError, match=r"Unknown columns \['speed'\]"):
         tables.table([example()], ("speed",), "terminal")

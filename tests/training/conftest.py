@@ -143,4 +143,6 @@ def make_toy(steps):
     rng = np.random.default_rng(0)
     features = rng.normal(size=(ROWS, WIDTH)).astype(np.float32)
     signs = np.where(features[:, 0] > 0, 1.0, -1.0).astype(np.float32)
-    return Toy(Mechanism.create(config, num_examples=ROWS, steps=steps), features, signs)
+    return Toy(
+        Mechanism.create(config, num_examples=ROWS, steps=steps, unit="one row"), features, signs
+    )

@@ -1,0 +1,44 @@
+"""A small GPT-2 to start from where no published weights can be had: trained on public texts.
+
+    python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py --workdir=weights/small
+
+Reads WebNLG 2017's train file (triples and texts), the sentences of SST-2's train file and public
+rows of the restaurants grammar, spelled as people write; nothing of E2E or DART. The folder
+OUT/backbone holds weights and tokenizer; transformers loads both.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config():
+    config = config_dict.ConfigDict()
+    config.kind = "text"
+    config.seed = 0
+    config.sources = ("webnlg", "restaurants", "sst2")
+    config.root = "data"
+    config.restaurant_rows = 40_000
+    config.spelling = "natural"
+    config.tokenizer = "trained"  # Byte-level pairs of these texts; or a folder or hub name.
+    config.vocab_size = 4096
+    config.separator = "<|endoftext|>"
+    config.end = "<|endoftext|>"
+    config.max_length = 160  # Tokens; longer rows are cut.
+    config.buckets = (32, 64, 96, 160)
+    config.chunk = 32
+    config.backbone = dict(
+        kind="gpt2",
+        width=192,
+        layers=4,
+        heads=6,
+        feed_forward=768,
+        activation="gelu_new",
+        norm_epsilon=1e-5,
+    )
+    config.initial_scale = 1.0  # Times N(0, 0.02^2).
+    config.batch_tokens = 4096
+    config.steps = 2500
+    config.warmup_steps = 200
+    config.learning_rate = 3e-3  # Peak; cosine decay to zero.
+    config.weight_decay = 1e-2
+    config.storage_dtype = "float32"  # Of the saved weights.
+    return config

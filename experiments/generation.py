@@ -1,0 +1,98 @@
+"""Generation as a job: its data, its model, its batches, its texts and their scores."""
+
+import json
+
+import jax
+
+from experiments.jobs import Job
+from memarc.data import generation
+from memarc.evaluation import decode, perplexity, text_scores
+from memarc.evaluation.decoder import Decoder
+from memarc.models.language import LanguageModel, build_language_model
+
+OUTPUTS = "outputs-{split}.jsonl"
+"""Where the texts of an evaluation set are written, one line an input."""
+
+
+def _build(settings, splits, backbone) -> LanguageModel:
+    """The language model of a run.
+
+    Raises:
+      ValueError: If prompts and their continuations are longer than the backbone can read.
+    """
+    needed = settings.data.max_prompt + settings.decoding.max_tokens
+    if needed > backbone.longest_sequence:
+        raise ValueError(
+            f"data.max_prompt is {settings.data.max_prompt} and decoding.max_tokens "
+            f"{settings.decoding.max_tokens}, {needed} in all; the backbone has positions for "
+            f"{backbone.longest_sequence} tokens."
+        )
+    return build_language_model(settings.method, settings.options, backbone, settings.head)
+
+
+def _batch(run, rows, length):
+    group = run.splits.train.members.shape[1:]  # (), or references of a group.
+    ids = jax.ShapeDtypeStruct((rows, *group, length), "int32")
+    return {name: ids for name in ("input_ids", "attention_mask", "is_target")}
+
+
+def _evaluate(run, trainable, frozen, folder):
+    splits, settings = run.splits, run.settings
+    write = decode.make_decode(decoder_of(run.model), settings.decoding, splits.end_id)
+    surprise = jax.jit(run.model.surprise)
+    rows, found = settings.training.eval_batch_size, {}
+    for split, given in splits.evals.items():
+        decoded = decode.decode_all(
+            write,
+            trainable,
+            frozen,
+            given.prompts,
+            given.prompt_lengths,
+            seed=settings.decoding.seed,
+            rows=rows,
+        )
+        texts = [splits.decode(row) for row in decoded.tokens]
+        _write_outputs(folder / OUTPUTS.format(split=split), given, texts, decoded)
+        found |= {
+            f"{split}_{name}": value
+            for name, value in text_scores.score(
+                splits.task.metrics, texts, given.references
+            ).items()
+        }
+        found[f"{split}_perplexity"] = perplexity.perplexity(
+            surprise, trainable, frozen, given.dataset, buckets=splits.buckets, rows=rows
+        )
+        found[f"{split}_unfinished"] = 1.0 - float(decoded.is_finished.mean())
+    return found
+
+
+def decoder_of(model: LanguageModel):
+    """``(trainable, frozen) -> Decoder``."""
+
+    def make(trainable, frozen):
+        return Decoder(
+            extend=lambda tokens, start, cache: model.extend(
+                trainable, frozen, tokens, start, cache
+            ),
+            logits=lambda states: model.logits(trainable, frozen, states),
+            empty_cache=model.empty_cache,
+        )
+
+    return make
+
+
+def _write_outputs(path, given, texts, decoded) -> None:
+    """One line an input: what was given, written, and wanted, and whether the cap cut it."""
+    rows = zip(given.inputs, texts, given.references, decoded.is_finished.tolist(), strict=True)
+    with path.open("w", encoding="utf-8") as file:
+        for source, text, references, is_finished in rows:
+            line = {
+                "input": source,
+                "output": text,
+                "is_finished": is_finished,
+                "references": list(references),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+JOB = Job(generation.load, generation.privacy_unit, _build, _batch, _evaluate)

@@ -1,0 +1,71 @@
+"""Reads the CSV files of the E2E challenge: meaning representations and reference texts.
+
+Format: UTF-8, cells quoted as the csv module does, the first record names the columns; a text may
+hold a line end. White space at a text's ends is dropped.
+"""
+
+import csv
+import pathlib
+
+from memarc.data import text_files
+from memarc.data.pair_rows import PairRows
+
+_COLUMNS = ("mr", "ref")
+
+
+def read_file(path: pathlib.Path) -> PairRows:
+    """Reads one file, plain or gzip-compressed.
+
+    Args:
+      path: From ``text_files.find``.
+
+    Returns:
+      All rows in the file's order.
+
+    Raises:
+      ValueError: If a column is missing, or a record is broken or lacks a text; named by the file
+        and the line on which the record begins (texts may run over several lines).
+    """
+    with text_files.open_text(path, newline="") as lines:
+        records = _records(path, csv.reader(lines, strict=True))
+        _, header = next(records, (1, []))
+        missing = [column for column in _COLUMNS if column not in header]
+        if missing:
+            raise ValueError(
+                f"{path}, line 1: no column {', '.join(missing)} among {', '.join(header)}; the "
+                f"first line must name the columns {', '.join(_COLUMNS)}."
+            )
+        columns: dict[str, list[str]] = {column: [] for column in _COLUMNS}
+        for line, cells in records:
+            if len(cells) != len(header):
+                raise ValueError(
+                    f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; "
+                    "repair or remove the line."
+                )
+            for column, texts in columns.items():
+                texts.append(cells[header.index(column)].strip())
+                if not texts[-1]:
+                    raise ValueError(
+                        f"{path}, line {line}: {column} is empty; fill in or remove the line."
+                    )
+    return PairRows(inputs=columns["mr"], targets=columns["ref"])
+
+
+def _records(path, reader):
+    """Yields the line on which each record begins, and its cells."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}, line {line}: the record that begins here cannot be read ({error}); close "
+                "and double its quotes."
+            ) from error
+        except text_files.DAMAGE as error:
+            raise ValueError(
+                f"{path} is damaged from line {line} on ({error}); fetch it again."
+            ) from error
+        if cells is None:
+            return
+        yield line, cells

@@ -1,0 +1,80 @@
+"""Runs a reversible network over new tokens with KV caches, in floats or exactly.
+
+Axes: B batch, T tokens, S slots of a cache, D width, L reversible layers.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from memarc.models import backbone, exact
+from memarc.models.layers import Cache
+from memarc.ops import fixed_point
+from memarc.ops.precision import wide
+from memarc.typing import Array, Params
+
+Caches = dict[str, Cache]
+"""By branch that attends, each stacked on L."""
+
+
+def empty(net, layers: int, rows: int, slots: int) -> Caches:
+    """Zeros for every branch of ``net`` (`memarc.models.reversible.Network`) that attends."""
+    return {
+        name: backbone.empty_cache(net.config, layers, rows, slots)
+        for name in net.coupling.branches
+        if getattr(net.coupling, name).attends
+    }
+
+
+def extend(
+    net,
+    arithmetic: str,
+    adapters: Params,
+    layers: Params,
+    hidden: Array,
+    start: Array,
+    caches: Caches,
+) -> tuple[tuple[Array, Array], Caches]:
+    """Runs stacked coupled layers over new tokens; a signed coupling runs as the plain network.
+
+    Args:
+      net: The static part.
+      arithmetic: "exact" or "float".
+      adapters: By branch, stacked on L.
+      layers: Stacked on L.
+      hidden: [B, T, D], the new tokens.
+      start: int32[B], the slot of each row's first one.
+      caches: Of the earlier tokens.
+
+    Returns:
+      Both last streams, float32 or wider, and the caches with the new tokens.
+    """
+    dtype, is_signed = wide(hidden.dtype), net.coupling.signed
+    is_exact = arithmetic == "exact" and not is_signed
+    sign = jnp.zeros((hidden.shape[0], 1, 1), dtype) if is_signed else None
+
+    def step(carry, stacked):
+        (streams, outside), (adapter, layer, kept) = carry, stacked
+        kept = dict(kept)
+
+        def branch(which, x):
+            function, given = getattr(net.coupling, which), x.astype(net.config.compute_dtype)
+            y, more = function.extend(
+                net.config, adapter[which], layer, given, start, kept.get(which)
+            )
+            if function.attends:
+                kept[which] = more
+            return y.astype(x.dtype)
+
+        def rounded(which, x):
+            return fixed_point.to_fixed(branch(which, fixed_point.to_float(x, dtype)))
+
+        if not is_exact:
+            return (net.couple(branch, sign, streams), outside), kept
+        streams, _, more = exact.couple(net, rounded, sign, streams)
+        return (streams, outside + more), kept
+
+    fixed, outside = fixed_point.to_fixed(hidden)
+    stream = fixed if is_exact else hidden.astype(dtype)
+    carry = ((stream, stream), outside)
+    (streams, outside), caches = jax.lax.scan(step, carry, (adapters, layers, caches))
+    return exact.to_floats(streams, outside, dtype) if is_exact else streams, caches

@@ -1,0 +1,157 @@
+"""Cross-entropy of next tokens, in chunks: the logits of all tokens are never in memory at once.
+
+Going back, each chunk's logits are computed again. The output table may be tapped
+(`memarc.ops.taps`); its ghost norm goes over the vocabulary in chunks instead.
+
+Axes: B batch, N tokens (all axes between batch and width), D width, V vocabulary, C tokens or
+vocabulary entries of a chunk.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from memarc.ops.linear import einsum, flat, sum_of_products
+from memarc.ops.precision import wide
+from memarc.ops.taps import Op, Tapped, use
+from memarc.typing import Array
+
+
+def token_loss(
+    table: Array | Tapped,
+    states: Array,
+    targets: Array,
+    weights: Array,
+    *,
+    chunk: int,
+    smoothing: float,
+) -> Array:
+    """Weighted sum of the cross-entropy of every token of a row.
+
+    Args:
+      table: [V, D]; logits are its products with states, in the dtype of ``states``.
+      states: [B, .., D].
+      targets: int32[B, ..].
+      weights: float32[B, ..]; tokens of weight 0 do not count.
+      chunk: Tokens of each row whose logits are in memory at a time, [B, C, V].
+      smoothing: s of label smoothing: the target distribution is 1 - s on the target and s spread
+        evenly over the vocabulary.
+
+    Returns:
+      [B], nats, float32 or wider.
+    """
+    return use(_op(chunk, smoothing), table, states, targets, weights)
+
+
+def _op(chunk, smoothing) -> Op:
+    apply = partial(_summed, chunk=chunk, smoothing=smoothing)
+
+    def instantiate(table, inputs, g):
+        def one(inputs, g):
+            batch_of_one = [x[None] for x in inputs]
+            _, pullback = jax.vjp(lambda t: apply(t, *batch_of_one), _widened(table))
+            return pullback(g[None])[0]
+
+        return jax.vmap(one)(inputs, g)
+
+    def weighted_sum(table, inputs, g, factors):
+        _, pullback = jax.vjp(lambda t: apply(t, *inputs), _widened(table))
+        return pullback(g * factors.astype(g.dtype))[0]
+
+    return Op(
+        name="token loss",
+        rank=2,
+        apply=apply,
+        instantiate=instantiate,
+        ghost=partial(_ghost, chunk=chunk, smoothing=smoothing),
+        prefers_ghost=_prefers_ghost,
+        weighted_sum=weighted_sum,
+    )
+
+
+def _widened(table):
+    return table.astype(wide(table.dtype))
+
+
+def _summed(table, states, targets, weights, *, chunk, smoothing):
+    states, (targets, weights) = flat(states), _rows(targets, weights)
+    size = min(chunk, states.shape[1])
+
+    def cut(x):
+        """[B, N, ..] -> [N / C, B, C, ..], filled up with zeros."""
+        x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+    def add(total, some):
+        states, targets, weights = some
+        logits = _logits(table, states)  # [B, C, V]
+        target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        expected = (1.0 - smoothing) * target
+        if smoothing:
+            expected = expected + smoothing * logits.mean(-1)
+        losses = jax.nn.logsumexp(logits, axis=-1) - expected
+        return total + jnp.sum(weights.astype(losses.dtype) * losses, axis=1), None
+
+    zeros = jnp.zeros(states.shape[:1], wide(states.dtype))
+    chunks = (cut(states), cut(targets), cut(weights))
+    return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, chunks)[0]
+
+
+def _logits(table, states):
+    """[B, C, V] of states [B, C, D], float32 or wider."""
+    return jnp.einsum(
+        "bcd,vd->bcv",
+        states,
+        table.astype(states.dtype),
+        preferred_element_type=wide(states.dtype),
+    )
+
+
+def _ghost(table, inputs, g, *, chunk, smoothing):
+    """Squared norms [B] of the table's gradients: Gram matrices of states and of logits' gradients.
+
+    The second is summed over parts of the vocabulary.
+    """
+    (states, targets, weights), vocabulary = inputs, table.shape[0]
+    states, (targets, weights) = flat(states), _rows(targets, weights)
+    scale = g[:, None] * weights.astype(g.dtype)  # [B, N]
+    size = min(vocabulary, -(-chunk * vocabulary // states.shape[1]))
+    starts = jnp.arange(0, vocabulary, size, dtype=jnp.int32)
+
+    def some_logits(start):
+        """Logits [B, N, C] of entries from ``start`` on, -inf behind the last; ids; which exist."""
+        ids = start + jnp.arange(size, dtype=jnp.int32)
+        logits = _logits(table[jnp.minimum(ids, vocabulary - 1)], states)
+        is_there = jnp.broadcast_to(ids < vocabulary, logits.shape)
+        return jnp.where(is_there, logits, -jnp.inf), ids, is_there
+
+    def add_mass(total, start):
+        logits, _, _ = some_logits(start)
+        return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=-1)), None
+
+    def add_gram(total, start):
+        logits, ids, is_there = some_logits(start)
+        is_target = targets[..., None] == jnp.broadcast_to(ids, (1, 1, size))
+        wanted = (1.0 - smoothing) * is_target.astype(mass.dtype) + smoothing / vocabulary
+        gradient = scale[..., None] * (jnp.exp(logits - mass[..., None]) - wanted)
+        gradient = jnp.where(is_there, gradient, jnp.zeros_like(gradient))
+        return total + einsum("bnv,bmv->bnm", gradient, gradient), None
+
+    empty = jnp.full(targets.shape, -jnp.inf, wide(states.dtype))
+    mass, _ = jax.lax.scan(add_mass, empty, starts)  # log of the sum of exponentials, [B, N]
+    square = jnp.zeros((*targets.shape, targets.shape[1]), mass.dtype)
+    gram, _ = jax.lax.scan(add_gram, square, starts)
+    return sum_of_products(einsum("bnd,bmd->bnm", states, states), gram)
+
+
+def _prefers_ghost(table, inputs):
+    (states, *_), (entries, width) = inputs, table
+    tokens = math.prod(states[1:-1])
+    return tokens * (entries + width) <= entries * width
+
+
+def _rows(*arrays):
+    """[B, ..] -> [B, N] each."""
+    return [x.reshape(x.shape[0], -1) for x in arrays]

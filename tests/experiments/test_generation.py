@@ -1,0 +1,151 @@
+"""A generation config in, texts, scores and a record out."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from experiments import assemble, run, settings
+from memarc.data import restaurants, tokenize
+from memarc.evaluation import text_scores
+from memarc.models import backbone, pretrained
+from memarc.models.config import BackboneConfig
+from memarc.training import export
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory):
+    """A folder with a tiny random GPT-2 that fits the embedded task's tokenizer."""
+    codec = tokenize.word_level_tokenizer(restaurants.vocabulary(), end_token=tokenize.END_TOKEN)
+    config = BackboneConfig(
+        kind="gpt2",
+        vocab_size=len(codec),
+        width=16,
+        layers=2,
+        heads=2,
+        feed_forward=24,
+        max_positions=80,
+        norm_epsilon=1e-5,
+        activation="gelu_new",
+        dtype="float32",
+    )
+    folder = tmp_path_factory.mktemp("decoder")
+    pretrained.save(folder, config, jax.device_get(backbone.init(config, jax.random.key(0))))
+    return str(folder)
+
+
+@pytest.fixture
+def config(decoder):
+    """Three steps of 20 rows expected; beams on ten inputs."""
+    config = common.generation("restaurants")
+    common.restaurants(config)
+    config.seed = 5
+    config.data.update(train_rows=60, dev_rows=30)
+    config.model.weights = decoder
+    config.decoding.update(max_tokens=6, beams=2)
+    config.options.side.reduction = 2
+    config.privacy.update(
+        delta=1e-3,
+        engine="vmap",
+        expected_batch_size=20,
+        microbatch_size=3,
+        physical_batch_size=8,
+    )
+    config.training.update(epochs=1.0, eval_batch_size=4, log_every=1, checkpoint_every=1)
+    return config
+
+
+def read_outputs(folder):
+    lines = (folder / "outputs-dev.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "method", ["lora", pytest.param("reversible", marks=pytest.mark.slow), "side"]
+)
+def test_a_method_trains_writes_texts_and_is_scored(config, tmp_path, method):
+    config.method = method
+    (record,) = run.run_all(config, tmp_path)
+    assert (record.task, record.method, record.steps) == ("restaurants", method, 3)
+    assert record.unit == "one reference row" and 7.9 < record.epsilon <= 8.0
+    lines = read_outputs(tmp_path)
+    assert len(lines) == 10 and all(len(line["references"]) == 3 for line in lines)
+    names = text_scores.SCORES.keys() & {name.removeprefix("dev_") for name in record.scores}
+    again = text_scores.score(
+        sorted(names), [x["output"] for x in lines], [x["references"] for x in lines]
+    )
+    assert {f"dev_{name}": value for name, value in again.items()}.items() <= record.scores.items()
+    assert record.scores["dev_unfinished"] == np.mean([not x["is_finished"] for x in lines])
+    # Random weights: no better than chance, no worse than a wrong word at every place.
+    assert 40 < record.scores["dev_perplexity"] < 400
+    assert record.headline == record.scores["dev_bleu"]
+
+
+def test_a_meaning_representation_can_be_the_unit(config, tmp_path):
+    config.data.update(unit="input", references_per_group=2, train_rows=90)
+    (chosen,) = settings.parse(config)
+    assembled = assemble.assemble(chosen)
+    groups = len(assembled.splits.train)
+    assert 30 < groups < 60  # Of 90 references.
+    assert assembled.mechanism.sampler.num_examples == groups
+    (record,) = run.run_all(config, tmp_path)
+    assert record.unit == "one meaning representation with its first 2 references"
+    assert record.sampling_rate == 20 / groups
+
+
+def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_path):
+    common.greedy(config)
+    (record,) = run.run_all(config, tmp_path)
+    (chosen,) = settings.parse(config)
+    assembled = assemble.assemble(chosen)
+    _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
+    released = export.load(tmp_path / export.FILE_NAME)
+    again = assembled.job.evaluate(assembled, released, frozen, tmp_path)
+    assert again == pytest.approx(record.scores, rel=1e-6)
+
+
+def test_a_config_can_hold_others_that_run_with_it(config):
+    config.more = {"second": config.copy_and_resolve_references(), "third": config.to_dict()}
+    config.more.second.method = "side"
+    config.more.third.runs = {"a": {"method": "adapter"}, "b": {"method": "full"}}
+    found = {x.name: x.method for x in settings.parse(config)}
+    assert found == {"lora": "lora", "second": "side", "a": "adapter", "b": "full"}
+    assert [x.name for x in settings.parse(config, ["b"])] == ["b"]
+    with pytest.raises(ValueError, match=r"no run \['c'\]; its runs are \['lora', 'second', 'a'"):
+        settings.parse(config, ["c"])
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("data", {"max_length": 300, "buckets": (48, 300)}, "max_length is 300; the backbone has"),
+        ("data", {"separator": "[SEPARATOR]"}, r"'\[SEPARATOR\]'"),
+        ("data", {"tokenizer": "gpt2-none/absent"}, "tokenizer"),
+        ("decoding", {"beams": 0}, "beams is 0; give at least 1"),
+        ("decoding", {"max_tokens": 60}, "98 in all; the backbone has positions for 80"),
+        ("head", {"chunk": 0}, "chunk is 0"),
+    ],
+)
+def test_a_mistake_is_found_before_training(config, section, changes, message):
+    config[section].update(changes)
+    with pytest.raises(ValueError, match=message):
+        assemble.assemble(settings.parse(config)[0])
+
+
+def test_a_tokenizer_of_other_weights_is_refused(config, tmp_path, decoder):
+    found, params = pretrained.load(decoder, dtype="float32", storage_dtype="float32")
+    params["embeddings"]["word"] = params["embeddings"]["word"][:100]
+    pretrained.save(tmp_path, dataclasses.replace(found, vocab_size=100), params)
+    config.model.weights = str(tmp_path)
+    with pytest.raises(ValueError, match=r"has 126 ids; the backbone has 100\. Give the tokenizer"):
+        assemble.assemble(settings.parse(config)[0])
+
+
+def test_an_encoder_cannot_write(config, weights):
+    config.model.weights = weights
+    config.data.update(max_length=32, buckets=(32,), max_prompt=20)
+    with pytest.raises(ValueError, match="bert backbone is an encoder"):
+        assemble.assemble(settings.parse(config)[0])

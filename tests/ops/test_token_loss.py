@@ -1,0 +1,99 @@
+"""The chunked loss of tokens is the plain one, and so are all its gradients and norms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memarc.ops.token_loss import _op, token_loss
+
+B, N, D, V = 3, 7, 5, 11
+
+
+def plain(table, states, targets, weights, smoothing):
+    """The definition, written out: all logits at once."""
+    log_p = jax.nn.log_softmax(jnp.einsum("bnd,vd->bnv", states, table))
+    wanted = (1 - smoothing) * jax.nn.one_hot(targets, table.shape[0]) + smoothing / table.shape[0]
+    return -jnp.einsum("bnv,bnv,bn->b", log_p, wanted, weights)
+
+
+@pytest.fixture
+def inputs():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        targets = jnp.asarray(rng.integers(0, V, (B, N), np.int32))
+        weights = jnp.asarray(rng.random((B, N)) * (rng.random((B, N)) < 0.6))
+        table, states = rng.standard_normal((V, D)), rng.standard_normal((B, N, D))
+        yield jnp.asarray(table), jnp.asarray(states), targets, weights
+
+
+def assert_close(got, wanted):
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
+def test_losses_and_gradients_are_those_of_all_logits_at_once(inputs, chunk, smoothing):
+    table, states, targets, weights = inputs
+
+    def chunked(table, states):
+        return token_loss(table, states, targets, weights, chunk=chunk, smoothing=smoothing)
+
+    got, pull = jax.vjp(chunked, table, states)
+    wanted, pull_plain = jax.vjp(lambda t, s: plain(t, s, targets, weights, smoothing), *inputs[:2])
+    assert_close(got, wanted)
+    cotangent = jnp.arange(1.0, B + 1)
+    jax.tree.map(assert_close, pull(cotangent), pull_plain(cotangent))
+
+
+def test_one_token_of_two_words_by_hand():
+    states, table = jnp.array([[[2.0]]]), jnp.array([[0.0], [1.0]])  # Logits 0 and 2.
+    given = (states, jnp.array([[1]], jnp.int32), jnp.array([[0.5]]))
+    losses = token_loss(table, *given, chunk=4, smoothing=0.0)
+    np.testing.assert_allclose(losses, 0.5 * np.log(1 + np.exp(-2.0)), rtol=1e-6)
+    smoothed = token_loss(table, *given, chunk=4, smoothing=0.2)  # 0.9 on the target, 0.1 beside.
+    by_hand = 0.9 * np.log(1 + np.exp(-2.0)) + 0.1 * np.log(1 + np.exp(2.0))
+    np.testing.assert_allclose(smoothed, 0.5 * by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+def test_norms_without_gradients_and_weighted_sums_are_those_of_gradients(inputs, chunk, smoothing):
+    table, *rest = inputs
+    g, factors = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.3, 0.0, 1.0])
+
+    def one(states, targets, weights, g):
+        row = (states[None], targets[None], weights[None])
+        return jax.grad(lambda t: g * plain(t, *row, smoothing)[0])(table)
+
+    wanted = jax.vmap(one)(*rest, g)
+    op = _op(chunk, smoothing)
+    assert_close(op.instantiate(table, tuple(rest), g), wanted)
+    assert_close(op.weighted_sum(table, tuple(rest), g, factors), jnp.tensordot(factors, wanted, 1))
+    assert_close(op.ghost(table, tuple(rest), g), (wanted**2).sum((1, 2)))
+
+
+def test_axes_between_batch_and_width_are_all_tokens(inputs):
+    table, states, targets, weights = inputs
+    folded = [x[:, :6].reshape(B, 2, 3, *x.shape[2:]) for x in (states, targets, weights)]
+    got = token_loss(table, *folded, chunk=4, smoothing=0.0)
+    assert_close(got, plain(table, states[:, :6], targets[:, :6], weights[:, :6], 0.0))
+
+
+def test_memory_is_of_a_chunk_and_not_of_all_tokens():
+    """Compiled peaks of loss and gradient: logits of all tokens would be 16 times a chunk's."""
+    rows, width, vocabulary, chunk = 2, 8, 4096, 16
+    peaks = []
+    for tokens in (16 * chunk, 64 * chunk):
+        shapes = ((vocabulary, width), (rows, tokens, width), (rows, tokens), (rows, tokens))
+        types = (jnp.float32, jnp.float32, jnp.int32, jnp.float32)
+        given = [jax.ShapeDtypeStruct(s, t) for s, t in zip(shapes, types, strict=True)]
+
+        def loss(table, states, targets, weights):
+            return token_loss(table, states, targets, weights, chunk=chunk, smoothing=0.0).sum()
+
+        compiled = jax.jit(jax.grad(loss, argnums=1)).lower(*given).compile()
+        peaks.append(compiled.memory_analysis().temp_size_in_bytes)
+    logits_of_a_chunk = rows * chunk * vocabulary * 4
+    assert all(peak < 4 * logits_of_a_chunk for peak in peaks), peaks
+    assert peaks[1] < 1.5 * peaks[0]
