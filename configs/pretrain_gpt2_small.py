@@ -36,7 +36,7 @@ def get_config():
     )
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 2500
+    config.steps = 1500
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2
