@@ -9,21 +9,33 @@ from ml_collections import config_dict
 from configs import common
 
 
-def shapes(**backbone) -> config_dict.ConfigDict:
-    """The base of a config; a config file gives the sizes of its backbone."""
-    config = config_dict.ConfigDict()
-    config.backbone = dict(
-        max_positions=514,
-        type_vocab=1,
-        norm_epsilon=1e-5,
-        activation="gelu",
-        pad_id=1,
-        attention_block=0,
-        **backbone,
+def encoder(**backbone) -> config_dict.ConfigDict:
+    """The base of an encoder's config; a config file gives the sizes of its backbone."""
+    config = _shapes(
+        dict(
+            max_positions=514,
+            type_vocab=1,
+            norm_epsilon=1e-5,
+            activation="gelu",
+            pad_id=1,
+            **backbone,
+        )
     )
+    config.head = dict(pooling="first", classes=2)
+    return config
+
+
+def decoder(**backbone) -> config_dict.ConfigDict:
+    """The base of a decoder's config; all tokens of a row are targets."""
+    config = _shapes(backbone)
+    config.head = dict(chunk=32, smoothing=0.0)
+    return config
+
+
+def _shapes(backbone) -> config_dict.ConfigDict:
+    config = config_dict.ConfigDict()
+    config.backbone = {"attention_block": 0, **backbone}
     config.storage_dtype = backbone["dtype"]  # Of frozen weights.
-    config.classes = 2
-    config.pooling = "first"
     config.options = common.method_options()
     config.options.side.downsample = "frozen"
     config.privacy = dict(clip_norm=1.0, clipping="abadi", noise_multiplier=1.0)

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 
 from memarc.models import backbone
-from memarc.models.build import METHODS, build
+from memarc.models.build import METHODS, Model, build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig, LanguageModel, build_language_model
 from memarc.models.tuning import COINS
 from memarc.ops.plan import Place, find_places
 from memarc.privacy.clipping import Clipping
@@ -36,7 +37,7 @@ class Case:
       method: A tuning method.
       backbone: Sizes, remat included.
       options: The method's options.
-      head: Pooling and classes.
+      head: Of an encoder, pooling and classes; of a decoder, how losses of tokens are computed.
       storage_dtype: Of frozen weights.
       clipping: Of the private step.
       noise_multiplier: Of the private step.
@@ -48,7 +49,7 @@ class Case:
     method: str
     backbone: BackboneConfig
     options: Mapping[str, Any]
-    head: HeadConfig
+    head: HeadConfig | LanguageConfig
     storage_dtype: str
     clipping: Clipping
     noise_multiplier: float
@@ -110,7 +111,7 @@ def parse(
         method=method,
         backbone=cfg,
         options=plain["options"][method],
-        head=HeadConfig(plain["pooling"], plain["classes"]),
+        head=_head(cfg, plain["head"]),
         storage_dtype=plain["storage_dtype"],
         clipping=Clipping(plain["privacy"]["clip_norm"], plain["privacy"]["clipping"]),
         noise_multiplier=plain["privacy"]["noise_multiplier"],
@@ -120,9 +121,20 @@ def parse(
     )
 
 
+def _head(cfg, plain):
+    return (LanguageConfig if cfg.parts.is_decoder else HeadConfig)(**plain)
+
+
+def model_of(case: Case) -> Model | LanguageModel:
+    """The model that a step trains."""
+    if isinstance(case.head, LanguageConfig):
+        return build_language_model(case.method, case.options, case.backbone, case.head)
+    return build(case.method, case.options, case.backbone, case.head)
+
+
 def private_step(case: Case, engine: str, microbatch_size: int) -> Callable[..., Any]:
     """The whole private step ``(state, frozen, batch, is_padding) -> (state, metrics)``."""
-    model = build(case.method, case.options, case.backbone, case.head)
+    model = model_of(case)
     settings = step.GradientSettings(case.clipping, engine, microbatch_size)
     return step.make_private_step(
         step.make_accumulate(model.loss, model.precompute, settings),
@@ -132,13 +144,13 @@ def private_step(case: Case, engine: str, microbatch_size: int) -> Callable[...,
 
 def plain_step(case: Case) -> Callable[..., Any]:
     """The same step without privacy."""
-    model = build(case.method, case.options, case.backbone, case.head)
+    model = model_of(case)
     return step.make_plain_step(model.loss, model.precompute, _transforms(case)[1])
 
 
 def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
     """Random arguments of a step: state, frozen weights, a batch without padding."""
-    model = build(case.method, case.options, case.backbone, case.head)
+    model = model_of(case)
     start, tune, tokens = jax.random.split(key, 3)
     trainable, frozen = model.init(tune, backbone.init(case.backbone, start))
     frozen = jax.tree.map(lambda x: x.astype(case.storage_dtype), frozen)
@@ -146,9 +158,12 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
     batch = {
         "input_ids": jax.random.randint(tokens, shape, 2, case.backbone.vocab_size),
         "attention_mask": jnp.ones(shape, jnp.int32),
-        "token_type_ids": jnp.zeros(shape, jnp.int32),
-        "labels": jnp.arange(case.batch_size, dtype=jnp.int32) % case.head.classes,
     }
+    if isinstance(case.head, LanguageConfig):
+        batch["is_target"] = jnp.ones(shape, jnp.int32)
+    else:
+        batch["token_type_ids"] = jnp.zeros(shape, jnp.int32)
+        batch["labels"] = jnp.arange(case.batch_size, dtype=jnp.int32) % case.head.classes
     if model.needs_coins:
         batch[COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
     state = step.init_state(trainable, *_transforms(case))
@@ -162,7 +177,7 @@ def abstract(case: Case) -> tuple[PyTree, ...]:
 
 def plan(case: Case) -> list[Place]:
     """Where each trainable parameter is used, and how its norm is taken."""
-    model = build(case.method, case.options, case.backbone, case.head)
+    model = model_of(case)
     state, frozen, batch, _ = abstract(case)
     prepared = jax.eval_shape(model.precompute, frozen, batch)
     return find_places(model.loss, state.trainable, frozen, prepared)

@@ -1,10 +1,10 @@
 """W2: width 384, 6 layers; meant for 32 rows of 64 tokens, float32."""
 
-from configs.shapes import shapes
+from configs.shapes import encoder
 
 
 def get_config():
-    return shapes(
+    return encoder(
         kind="bert",
         vocab_size=30522,
         width=384,

@@ -1,10 +1,10 @@
 """RoBERTa-large's sizes, bfloat16."""
 
-from configs.shapes import shapes
+from configs.shapes import encoder
 
 
 def get_config():
-    return shapes(
+    return encoder(
         kind="roberta",
         vocab_size=50265,
         width=1024,

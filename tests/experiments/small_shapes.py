@@ -1,10 +1,10 @@
 """Sizes for tests of the measuring commands."""
 
-from configs.shapes import shapes
+from configs.shapes import encoder
 
 
 def get_config():
-    config = shapes(
+    config = encoder(
         kind="roberta",
         vocab_size=53,
         width=16,

@@ -11,7 +11,7 @@ from experiments import run, settings
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 MISTAKES = [
-    ({"task": "imdb"}, r"Unknown task 'imdb'; choose one of .*'sst2'\\] or, to generate text, "),
+    ({"task": "imdb"}, r"Unknown task 'imdb'; choose one of .*'sst2'\] or, to generate text, "),
     ({"method": "prefix"}, r"Unknown method 'prefix'; choose one of \['adapter', 'bitfit'"),
     (
         {"privacy.engine": "fast"},
