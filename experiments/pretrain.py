@@ -2,13 +2,13 @@
 
     python -m experiments.pretrain --config=configs/pretrain_reviews.py --workdir=OUT
 
-Writes OUT/backbone, a Hugging Face folder, with the tokenizer where code cannot build it, and
-OUT/pretraining.json, which says what was read. No private row is read, so no noise is added.
+Writes OUT/backbone, a Hugging Face folder, with the tokenizer where code cannot build it, and with
+pretraining.json, which says what was read: records of runs repeat it. No private row is read, so
+no noise is added.
 
 Axes: N rows, B batch, T tokens.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def main() -> int:
         "versions": records.versions(),
         "config": records.encode(config.to_dict()),
     }
-    (workdir / "pretraining.json").write_text(json.dumps(record, indent=2) + "\n")
+    records.write_json(record, workdir / "backbone" / records.PROVENANCE)
     print(f"Last loss {loss:.4f} nats, {seconds:.0f} s. Weights: {workdir / 'backbone'}")
     return 0
 

@@ -107,7 +107,7 @@ def _record(run, trained, found) -> records.Record:
         method=settings.method,
         task=settings.task,
         backbone=f"{backbone.kind}, {backbone.layers} layers, width {backbone.width}, "
-        f"{settings.model.dtype}, weights {settings.model.weights}",
+        f"{settings.model.dtype}, {records.provenance(settings.model.weights)}",
         engine=trained.engine,
         epsilon=spent.epsilon,
         epsilon_pld=spent.epsilon_pld,

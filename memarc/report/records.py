@@ -17,6 +17,9 @@ import jax
 
 FILE_NAME = "record.json"
 
+PROVENANCE = "pretraining.json"
+"""In a folder of weights that were trained here: how, and on what."""
+
 _PACKAGES = ("memarc", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "transformers")
 
 
@@ -146,6 +149,23 @@ def encode(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def provenance(weights: str) -> str:
+    """What is known of a backbone's weights: where they are, and what they were trained on.
+
+    Raises:
+      ValueError: If the folder states its training in a file that cannot be read.
+    """
+    path = Path(weights) / PROVENANCE
+    if not path.is_file():
+        return f"weights {weights}"
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        how = f"trained from scratch in {stated['steps']} steps. {stated['source']}"
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} does not tell how weights were trained ({error!r}).") from error
+    return f"weights {weights}, {how}"
 
 
 def device() -> str:

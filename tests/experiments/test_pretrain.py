@@ -9,6 +9,7 @@ import pytest
 from experiments import pretrain, public_rows
 from memarc.data import restaurants, tokenize
 from memarc.models import pretrained
+from memarc.report import records
 
 
 def config_of(name, **changes):
@@ -39,8 +40,10 @@ def test_a_backbone_is_written_with_what_was_read(made, name, kind):
     folder = made(config_of(name, **rows))
     config, _ = pretrained.load(folder / "backbone", dtype="float32", storage_dtype="float32")
     assert (config.kind, config.width, config.layers) == (kind, 16, 2)
-    record = json.loads((folder / "pretraining.json").read_text())
+    record = json.loads((folder / "backbone" / "pretraining.json").read_text())
     assert record["rows"] == 300 and "memarc.data." in record["source"]
+    stated = records.provenance(str(folder / "backbone"))
+    assert "trained from scratch in 3 steps" in stated and record["source"] in stated
 
 
 def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made):

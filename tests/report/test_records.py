@@ -68,5 +68,14 @@ def test_the_headline_is_the_first_score(example):
     assert example().headline == 0.8123
 
 
+def test_weights_say_what_they_were_trained_on_if_they_know(tmp_path):
+    assert records.provenance("openai/gpt2") == "weights openai/gpt2"
+    (tmp_path / records.PROVENANCE).write_text('{"steps": 3, "source": "Read were songs."}')
+    assert records.provenance(str(tmp_path)).endswith("scratch in 3 steps. Read were songs.")
+    (tmp_path / records.PROVENANCE).write_text('{"steps": 3}')
+    with pytest.raises(ValueError, match="does not tell how weights were trained"):
+        records.provenance(str(tmp_path))
+
+
 def test_outside_a_repository_the_commit_is_unknown(tmp_path):
     assert records.commit(tmp_path) == "unknown"
