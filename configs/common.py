@@ -213,6 +213,10 @@ def _trained(task, weights) -> config_dict.ConfigDict:
         keep_checkpoints=2,
         tensorboard=False,
     )
+    config.mesh = dict(
+        data=config_dict.placeholder(int),  # Copies of frozen weights; None: all devices / model.
+        model=1,  # Devices that hold one copy of the frozen layers together.
+    )
     config.runs = {}  # Name -> what differs.
     config.more = {}  # Name -> another whole config that the same command runs.
     return config

@@ -18,6 +18,7 @@ from memarc.privacy.ledger import Budget
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report.records import encode
 from memarc.training.optimizer import OptimizerConfig
+from memarc.training.sharding import MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Settings:
     ledger: LedgerConfig
     optimizer: OptimizerConfig
     training: TrainingConfig
+    mesh: MeshConfig
     plain: dict[str, Any]
 
 
@@ -149,6 +151,7 @@ _SHARED = {
     "ledger": LedgerConfig,
     "optimizer": OptimizerConfig,
     "training": TrainingConfig,
+    "mesh": MeshConfig,
 }
 _CLASSIFICATION = {"data": DataConfig, "head": HeadChoice, **_SHARED}
 _GENERATION = {

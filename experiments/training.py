@@ -13,7 +13,7 @@ from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.noise import key_from_words
-from memarc.training import loop, optimizer, step
+from memarc.training import loop, optimizer, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log
 from memarc.typing import Params
@@ -78,12 +78,14 @@ def train(
     entropy = checkpoints.entropy()
     streams = sampling.streams(entropy)
     trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
-    frozen = jax.device_put(frozen)
+    placement = _placement(run)
+    frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
     run.model.check_start(trainable, frozen)
     privatize = mechanism.gradient_transform(key_from_words(streams.noise))
     optimize = optimizer.build(settings.optimizer, mechanism.steps)
     state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
-    problem = make_problem(run, frozen, streams)
+    state = placement.replicate(state) if placement else state
+    problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
     gradient = _gradient_settings(run, problem, state)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     log = _open_log(run, folder, state)
@@ -117,6 +119,11 @@ def train(
     return Trained(state, problem, programs, gradient.engine, seconds, together, checkpoints, log)
 
 
+def _placement(run) -> sharding.Placement | None:
+    settings = run.settings
+    return sharding.place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
+
+
 def _open_checkpoints(run, folder) -> Checkpoints:
     settings = run.settings
     return Checkpoints(
@@ -131,7 +138,8 @@ def _open_checkpoints(run, folder) -> Checkpoints:
 def _gradient_settings(run, problem, state) -> step.GradientSettings:
     """How clipped sums are computed, the engine chosen where the config says "auto"."""
     privacy, clipping = run.settings.privacy, run.mechanism.clipping
-    engine, rows = privacy.engine, privacy.microbatch_size
+    most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
+    engine, rows = privacy.engine, min(privacy.microbatch_size, most)
     if engine == auto.AUTO:
         engine = loop.choose_engine(problem, state.trainable, clipping, rows)
     return step.GradientSettings(clipping, engine, rows)

@@ -14,6 +14,7 @@ from memarc.models.attention import dot_product_attention, turn
 from memarc.models.config import BackboneConfig
 from memarc.ops.linear import add_trailing, linear, multiply_trailing, take_rows
 from memarc.ops.precision import wide
+from memarc.ops.sharded import whole
 from memarc.typing import Array, Params
 
 _INIT = nn.initializers.normal(0.02)
@@ -35,8 +36,8 @@ def activate(x: Array, config: BackboneConfig) -> Array:
 
 
 def apply(module: nn.Module, params: Params, *args: Any, method: str = "__call__") -> Any:
-    """Calls a module, or one of its methods, on a plain tree of its parameters."""
-    return module.apply({"params": params}, *args, method=method)
+    """Calls a module, or one of its methods, on a tree of its parameters, gathered if cut."""
+    return module.apply({"params": whole(params)}, *args, method=method)
 
 
 class Dense(nn.Module):

@@ -21,6 +21,7 @@ from memarc.privacy.sampling import Streams
 from memarc.training import step
 from memarc.training.checkpoint import Checkpoints
 from memarc.training.log import Log
+from memarc.training.sharding import Placement
 from memarc.typing import Batch, LossFn, Params, Precompute
 
 Chunks = Callable[[np.ndarray], Iterable[tuple[int, Batch, np.ndarray]]]
@@ -37,6 +38,7 @@ class Problem:
       frozen: Parameters that are read only; an argument of every step, never baked in.
       chunks: Cuts a draw into batches.
       shapes: Length T -> abstract batch of that length, one per bucket.
+      placement: None on one device, or where arrays lie on a mesh; ``frozen`` lies there.
       coins: None, or the name under which a batch gets two random words for each row,
         uint32[B, 2], fresh at every step; ``shapes`` hold it too.
     """
@@ -47,6 +49,27 @@ class Problem:
     chunks: Chunks
     shapes: Mapping[int, Any]
     coins: str | None = None
+    placement: Placement | None = None
+
+    def zero_sum(self, trainable: Params) -> Params:
+        """The sum of an empty draw."""
+        if self.placement:
+            return self.placement.zero_sum(trainable)
+        return step.zero_sum(trainable)
+
+    def accumulate(self, settings: step.GradientSettings) -> Callable[..., Params]:
+        """``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
+        accumulate = step.make_accumulate(self.loss_fn, self.precompute, settings)
+        if self.placement:
+            return self.placement.accumulate(accumulate, self.frozen)
+        return accumulate
+
+    def abstract_batch(self, length: int) -> tuple[Any, Any]:
+        """An abstract batch of a bucket, and its padding mask."""
+        batch = self.shapes[length]
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        given = (batch, jax.ShapeDtypeStruct((rows,), bool))
+        return self.placement.abstract_rows(given) if self.placement else given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +90,18 @@ def compile_programs(
 ) -> Programs:
     """Compiles everything before the first draw, so that nothing is compiled in view of one."""
     start = time.perf_counter()
-    accumulate = jax.jit(
-        step.make_accumulate(problem.loss_fn, problem.precompute, settings), donate_argnums=0
-    )
-    update = jax.jit(step.make_update(privatize, optimizer), donate_argnums=0)
-    grad_sum = jax.eval_shape(step.zero_sum, state.trainable)
-    compiled = {}
-    for length, batch in problem.shapes.items():
-        rows = jax.tree.leaves(batch)[0].shape[0]
-        is_padding = jax.ShapeDtypeStruct((rows,), bool)
-        compiled[length] = accumulate.lower(
-            grad_sum, state.trainable, problem.frozen, batch, is_padding
+    accumulate = jax.jit(problem.accumulate(settings), donate_argnums=0)
+    update = step.make_update(privatize, optimizer)
+    if problem.placement:
+        update = problem.placement.update(update)
+    update = jax.jit(update, donate_argnums=0)
+    grad_sum = problem.zero_sum(state.trainable)
+    compiled = {
+        length: accumulate.lower(
+            grad_sum, state.trainable, problem.frozen, *problem.abstract_batch(length)
         ).compile()
+        for length in problem.shapes
+    }
     return Programs(
         accumulate=compiled,
         update=update.lower(state, grad_sum).compile(),
@@ -101,14 +124,12 @@ def choose_engine(
       The name that `memarc.privacy.auto.cheapest` gives; engines that need taps count only if the
       loss takes them.
     """
-    batch = problem.shapes[max(problem.shapes)]
-    rows = jax.tree.leaves(batch)[0].shape[0]
-    arguments = (jax.eval_shape(step.zero_sum, trainable), trainable, problem.frozen, batch)
-    arguments = (*arguments, jax.ShapeDtypeStruct((rows,), bool))
+    batch = problem.abstract_batch(max(problem.shapes))
+    arguments = (problem.zero_sum(trainable), trainable, problem.frozen, *batch)
     costs = []
     for engine in auto.CANDIDATES:
         settings = step.GradientSettings(clipping, engine, microbatch_size)
-        accumulate = step.make_accumulate(problem.loss_fn, problem.precompute, settings)
+        accumulate = problem.accumulate(settings)
         try:
             flops = matrix_flops(accumulate, *arguments)
         except NeedsTaps:
@@ -155,7 +176,7 @@ def train(
     first = int(state.step)
     checkpoints.ensure_begun(state)
     for number in range(first, mechanism.steps):
-        grad_sum = step.zero_sum(state.trainable)
+        grad_sum = problem.zero_sum(state.trainable)
         generator = sampling.step_generator(streams.coins, number)
         for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):
             if problem.coins:

@@ -1,0 +1,172 @@
+"""Where arrays live on a mesh of devices: the one place that states shardings.
+
+Rows of a batch are cut over all devices. Each computes the clipped sum of its own rows by itself;
+sums are added up once a step, before noise is drawn once. Trainable parameters, optimizer state
+and noise are on every device, so noise has one standard deviation on every mesh. Frozen kernels of
+layers may be cut over the axis "model", and are gathered a layer at a time.
+
+Axes: N devices, B rows of a batch, L layers.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from memarc.ops.sharded import Shard
+from memarc.training import step
+from memarc.typing import Params, PyTree
+
+AXES = ("data", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh.
+
+    Attributes:
+      data: Copies of the frozen weights; None: all devices over ``model``.
+      model: Devices that hold one copy of the frozen layers together.
+    """
+
+    data: int | None
+    model: int
+
+    def __post_init__(self):
+        """Checks both."""
+        for name, size in (("data", self.data), ("model", self.model)):
+            if size is not None and size < 1:
+                raise ValueError(f"mesh.{name} is {size}; give at least 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """A mesh, and how a step's arrays lie on it."""
+
+    mesh: Mesh
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.mesh.size
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """Puts a tree whole on every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+
+    def place_frozen(self, frozen: Params) -> Params:
+        """Puts frozen parameters on the mesh; big ones are cut."""
+        shardings = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self._specs(frozen))
+        return jax.device_put(frozen, shardings)
+
+    def zero_sum(self, trainable: Params) -> Params:
+        """The sum of an empty draw, one part a device, [N, ...]."""
+        sharding = NamedSharding(self.mesh, P(AXES))
+        zeros = jax.eval_shape(step.zero_sum, trainable)
+        return jax.tree.map(
+            lambda x: jnp.zeros((self.size, *x.shape), x.dtype, device=sharding), zeros
+        )
+
+    def accumulate(
+        self, accumulate: Callable[..., Params], frozen: Params
+    ) -> Callable[..., Params]:
+        """Makes `step.make_accumulate`'s function work on every device's own rows.
+
+        Args:
+          accumulate: ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``.
+          frozen: Arrays or abstract.
+
+        Returns:
+          The same with sums [N, ...]; nothing is sent between devices but frozen parameters.
+        """
+        specs = self._specs(frozen)
+
+        def local(grad_sum, trainable, frozen, batch, is_padding):
+            frozen = jax.tree.map(_as_shard, frozen, specs)
+            grad_sum = jax.tree.map(lambda x: x[0], grad_sum)
+            grad_sum = accumulate(grad_sum, trainable, frozen, batch, is_padding)
+            return jax.tree.map(lambda x: x[None], grad_sum)
+
+        rows = P(AXES)
+        return jax.shard_map(
+            local,
+            mesh=self.mesh,
+            in_specs=(rows, P(), specs, rows, rows),
+            out_specs=rows,
+            check_vma=False,
+        )
+
+    def abstract_rows(self, batch: PyTree) -> PyTree:
+        """Abstract arrays [B, ...] whose rows are cut over all devices."""
+        sharding = NamedSharding(self.mesh, P(AXES))
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch
+        )
+
+    def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
+        """Makes `step.make_update`'s function add up the devices' parts first."""
+
+        def total(state, parts):
+            return update(state, jax.tree.map(lambda x: x.sum(0), parts))
+
+        return total
+
+    def _specs(self, frozen: Params) -> PyTree:
+        """Of every frozen leaf: kernels of layers [L, I, O] are cut along outputs or inputs."""
+        size = self.mesh.shape["model"]
+
+        def spec(path, leaf):
+            names = [str(getattr(key, "key", key)) for key in path]
+            if size == 1 or "layers" not in names or names[-1] != "kernel" or leaf.ndim != 3:
+                return P()
+            axis = next((axis for axis in (2, 1) if leaf.shape[axis] % size == 0), None)
+            return P() if axis is None else P(*[None] * axis, "model")
+
+        return jax.tree_util.tree_map_with_path(spec, frozen)
+
+
+def _as_shard(leaf, spec):
+    """A device's part of a leaf, marked as one."""
+    return Shard(leaf, "model", len(spec) - 1 - leaf.ndim) if len(spec) else leaf
+
+
+def place(config: MeshConfig, devices: Sequence[Any], physical_batch_size: int) -> Placement | None:
+    """Arranges devices in a mesh.
+
+    Args:
+      config: Its sizes.
+      devices: All of them.
+      physical_batch_size: B.
+
+    Returns:
+      The placement; None for one device, which needs none.
+
+    Raises:
+      ValueError: If sizes, devices and rows do not go together, with numbers that would.
+    """
+    count = len(devices)
+    data = count // config.model if config.data is None else config.data
+    if data * config.model != count or not data:
+        raise ValueError(
+            f"mesh.data is {config.data} and mesh.model {config.model}, but there are {count} "
+            f"devices; give sizes whose product is {count}, or mesh.data None."
+        )
+    if count == 1:
+        return None
+    if physical_batch_size % count:
+        best = count * max(1, round(physical_batch_size / count))
+        raise ValueError(
+            f"privacy.physical_batch_size is {physical_batch_size}, which {count} devices cannot "
+            f"share evenly; give a multiple, such as {best}."
+        )
+    return Placement(Mesh(np.asarray(devices).reshape(data, config.model), AXES))
+
+
+def rows_of_device(placement: Placement | None, physical_batch_size: int) -> int:
+    """Rows of a batch that one device gets."""
+    return physical_batch_size // (placement.size if placement else 1)

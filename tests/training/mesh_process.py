@@ -1,0 +1,136 @@
+"""Prints what clipped sums and noise are on meshes of eight simulated devices, as JSON."""
+
+import hashlib
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from memarc.models import backbone, build
+from memarc.models.config import BackboneConfig
+from memarc.models.head import HeadConfig
+from memarc.privacy import noise
+from memarc.privacy.clipping import Clipping
+from memarc.training import loop, sharding, step
+from tests import fast_compile
+
+CONFIG = BackboneConfig(
+    kind="bert",
+    vocab_size=23,
+    width=24,
+    layers=2,
+    heads=3,
+    feed_forward=40,
+    max_positions=13,
+    norm_epsilon=1e-5,
+    activation="gelu",
+    dtype="float32",
+    type_vocab=2,
+    pad_id=0,
+)
+ROWS, TOKENS, STDDEV = 16, 5, 0.7
+CASES = {
+    "lora": {"vmap": {}, "ghost": {}},
+    "side": {"book_keeping": {"reduction": 2}},
+    "reversible": {"vmap": {"bottleneck": 5}, "ghost": {"bottleneck": 5}},
+    "full": {"loop": {}},
+}
+
+
+def batch():
+    """Sixteen rows, of which the last three only fill up: an uneven last microbatch."""
+    rng = np.random.default_rng(0)
+    shape = (ROWS, TOKENS)
+    given = {
+        "input_ids": rng.integers(1, 23, shape, np.int32),
+        "token_type_ids": rng.integers(0, 2, shape, np.int32),
+        "attention_mask": np.ones(shape, np.int32),
+        "labels": np.arange(ROWS, dtype=np.int32) % 3,
+    }
+    return given, np.arange(ROWS) >= ROWS - 3
+
+
+def randomised(tree, seed):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: x + 0.3 * jnp.asarray(rng.standard_normal(x.shape), x.dtype), tree
+    )
+
+
+def problem(method, options, placement):
+    model = build.build(method, options, CONFIG, HeadConfig("mean", 3))
+    params = randomised(backbone.init(CONFIG, jax.random.key(0)), 1)
+    trainable, frozen = model.init(jax.random.key(1), params)
+    given, _ = batch()
+    return loop.Problem(
+        loss_fn=model.loss,
+        precompute=model.precompute,
+        frozen=placement.place_frozen(frozen) if placement else frozen,
+        chunks=lambda indices: (),
+        shapes={TOKENS: jax.eval_shape(lambda: given)},
+        placement=placement,
+    ), randomised(trainable, 2)
+
+
+def summed(method, engine, options, placement):
+    """The clipped sum of the batch."""
+    found, trainable = problem(method, options, placement)
+    settings = step.GradientSettings(Clipping(0.5, "abadi"), engine, 2)
+    accumulate = jax.jit(found.accumulate(settings), compiler_options=fast_compile.options())
+    total = accumulate(found.zero_sum(trainable), trainable, found.frozen, *batch())
+    return jax.tree.map(lambda x: np.asarray(x.sum(0) if placement else x), total)
+
+
+def noised(placement):
+    """The update of zero sums without a learning rate: the noise itself."""
+    trainable = {"w": jnp.zeros((300, 50)), "b": jnp.zeros(7)}
+    privatize = noise.privatize_sum(stddev=STDDEV, divisor=1.0, key=jax.random.key(3))
+    optimizer = optax.sgd(1.0)
+    state = step.init_state(trainable, privatize, optimizer)
+    update = step.make_update(privatize, optimizer)
+    parts = step.zero_sum(trainable)
+    if placement:
+        state, parts = placement.replicate(state), placement.zero_sum(trainable)
+        update = placement.update(update)
+    state, _ = jax.jit(update)(state, parts)
+    values = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(state.trainable)])
+    return values
+
+
+def main():
+    found, first = {}, None
+    for name in sys.argv[1:]:
+        data, model = map(int, name.split("x"))
+        config = sharding.MeshConfig(data, model)
+        placement = sharding.place(config, jax.devices()[: data * model], ROWS)
+        sums = {}
+        for method, engines in CASES.items():
+            for engine, options in engines.items():
+                sums[f"{method} {engine}"] = summed(method, engine, options, placement)
+        first = sums if first is None else first
+        values = noised(placement)
+        kernels = [
+            x.addressable_shards[0].data.nbytes
+            for path, x in jax.tree_util.tree_leaves_with_path(
+                problem("lora", {}, placement)[0].frozen
+            )
+            if "layers" in str(path) and "kernel" in str(path)
+        ]
+        found[name] = {
+            case: float(
+                optax.tree.norm(optax.tree.sub(total, first[case])) / optax.tree.norm(first[case])
+            )
+            for case, total in sums.items()
+        } | {
+            "noise": hashlib.sha256(values.tobytes()).hexdigest(),
+            "noise_scale": float(values.std() / STDDEV),
+            "bytes_of_kernels": sum(kernels),
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
