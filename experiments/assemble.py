@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+import jax
+
 from experiments import classification, generation
 from experiments.jobs import Job
 from experiments.settings import ModelSource, Settings
@@ -13,6 +15,7 @@ from memarc.models.build import Model
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
+from memarc.training.sharding import Placement, place
 from memarc.typing import Params
 
 
@@ -27,6 +30,7 @@ class Run:
     params: Params
     model: Model | LanguageModel
     mechanism: Mechanism
+    placement: Placement | None
 
 
 def assemble(settings: Settings) -> Run:
@@ -36,6 +40,7 @@ def assemble(settings: Settings) -> Run:
       ValueError: If anything is missing or does not fit.
     """
     job = job_of(settings)
+    placement = place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
     splits = _data(job, settings.task, settings.data)
     backbone, params = _backbone(settings.model)
     _check_fit(settings, splits, backbone)
@@ -47,6 +52,7 @@ def assemble(settings: Settings) -> Run:
         params=params,
         model=job.build(settings, splits, backbone),
         mechanism=plan(settings, splits.num_examples),
+        placement=placement,
     )
 
 

@@ -78,7 +78,7 @@ def train(
     entropy = checkpoints.entropy()
     streams = sampling.streams(entropy)
     trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
-    placement = _placement(run)
+    placement = run.placement
     frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
     run.model.check_start(trainable, frozen)
     privatize = mechanism.gradient_transform(key_from_words(streams.noise))
@@ -117,11 +117,6 @@ def train(
             "delta": ledger.budget.delta,
         }
     return Trained(state, problem, programs, gradient.engine, seconds, together, checkpoints, log)
-
-
-def _placement(run) -> sharding.Placement | None:
-    settings = run.settings
-    return sharding.place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
 
 
 def _open_checkpoints(run, folder) -> Checkpoints:
