@@ -6,7 +6,8 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
 replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
-memory over the size that --over names.
+memory over the size that --over names. --by_epsilon makes one row a method and one column a budget,
+of the headline or of --score.
 """
 
 import glob
@@ -24,6 +25,9 @@ _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the pag
 _PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
 _OVER = flags.DEFINE_enum("over", "layers", ("layers", "batch_size", "seq_len"), "Its x axis.")
 _COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
+
+_BY_EPSILON = flags.DEFINE_bool("by_epsilon", False, "One row a method, one column a budget.")
+_SCORE = flags.DEFINE_string("score", None, "Of --by_epsilon, such as test_bleu_e2e.")
 
 _END = "<!-- end of table -->"
 
@@ -51,6 +55,8 @@ def _of_records(paths, style) -> tuple[str, int]:
     found = sorted(map(records.read, paths), key=_order)
     if _PLOT.value:
         plots.scores_over_epsilon(found, Path(_PLOT.value))
+    if _BY_EPSILON.value:
+        return tables.by_epsilon(found, _SCORE.value, style), len(found)
     columns = _COLUMNS.value or tables.QUICK
     return tables.table(found, columns, style, tables.columns_of(found)), len(found)
 

@@ -14,6 +14,7 @@ from memarc.data.tasks import get_task
 from memarc.models import backbone, build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig, build_language_model
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
 
@@ -79,16 +80,17 @@ def test_any_file_is_read_or_refused_with_its_name(tmp_path_factory, content, na
 
 @st.composite
 def problems(draw):
-    """A small model of any method and sizes, a batch with any masks, and how to clip it."""
+    """A small model of any kind, method and sizes, a batch with any masks, how to clip it."""
     heads = draw(st.integers(1, 3))
-    width = heads * 8
+    width = heads * 16
+    kind = draw(st.sampled_from(["bert", "roberta", "gpt2", "llama"]))
     config = BackboneConfig(
-        kind=draw(st.sampled_from(["bert", "roberta"])),
+        kind=kind,
         vocab_size=draw(st.integers(5, 30)),
         width=width,
         layers=draw(st.integers(1, 3)),
         heads=heads,
-        feed_forward=draw(st.integers(3, 40)),
+        feed_forward=8 * draw(st.integers(1, 5)),  # A side network's is an eighth.
         max_positions=16,
         type_vocab=1,
         norm_epsilon=1e-5,
@@ -97,6 +99,8 @@ def problems(draw):
         dtype="float32",
         remat=draw(st.sampled_from(["none", "layer"])),
         attention_block=draw(st.integers(0, 3)),
+        kv_heads=draw(st.sampled_from([0, 1])) if kind == "llama" else 0,
+        has_table=kind in ("gpt2", "llama"),  # A trained table that is tied is refused.
     )
     rows, tokens = draw(st.integers(1, 5)), draw(st.integers(1, 9))
     rng = np.random.default_rng(draw(st.integers(0, 99)))
@@ -105,9 +109,11 @@ def problems(draw):
         "attention_mask": rng.random((rows, tokens)) < draw(st.sampled_from([0.0, 0.5, 1.0])),
         "token_type_ids": np.zeros((rows, tokens)),
         "labels": rng.integers(0, 2, rows),
+        "is_target": rng.random((rows, tokens)) < 0.7,
     }
     batch = {name: jnp.asarray(value, jnp.int32) for name, value in batch.items()}
-    method = draw(st.sampled_from(sorted(build.METHODS)))
+    methods = sorted(set(build.METHODS) - ({"bitfit"} if kind == "llama" else set()))
+    method = draw(st.sampled_from(methods))
     clipping = Clipping(
         draw(st.sampled_from([1e-3, 1.0, 1e3])),
         draw(st.sampled_from(["abadi", "automatic"])),
@@ -123,7 +129,10 @@ def problems(draw):
 def test_any_model_sums_what_each_row_is_worth_and_no_more(problem):
     """Engines agree, nothing is NaN, and taking the first row out moves the sum by at most C."""
     config, method, batch, clipping, microbatch_size = problem
-    model = build.build(method, {}, config, HeadConfig("mean", 2))
+    if config.parts.is_decoder:
+        model = build_language_model(method, {}, config, LanguageConfig(2, 0.1))
+    else:
+        model = build.build(method, {}, config, HeadConfig("mean", 2))
     trainable, frozen = model.init(jax.random.key(0), backbone.init(config, jax.random.key(1)))
     trainable = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(2), x.shape, x.dtype), trainable

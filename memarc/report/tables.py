@@ -98,6 +98,42 @@ def table(
     return tabulate.tabulate(rows, columns, tablefmt=STYLES[style], disable_numparse=True)
 
 
+def by_epsilon(items: Sequence[Record], score: str | None, style: str) -> str:
+    """Renders one row a method, and one column a privacy budget that any run had.
+
+    Args:
+      items: Records of one task; the last of a method and a budget counts.
+      score: Name of the score that is shown; None is the headline.
+      style: A name in `STYLES`.
+
+    Returns:
+      The table; methods stand in the order of their best score.
+
+    Raises:
+      ValueError: If there are several tasks, or a record lacks the score.
+    """
+    tasks = sorted({record.task for record in items})
+    if len(tasks) != 1:
+        raise ValueError(f"The records are of tasks {tasks}; give those of one.")
+    name = score or next(iter(items[0].scores))
+    lacking = [record.name for record in items if name not in record.scores]
+    if lacking:
+        raise ValueError(f"Runs {lacking} have no score {name!r}; choose one that all have.")
+    found: dict[str, dict[str, float]] = {}
+    budgets: dict[str, float] = {}
+    for record in items:
+        label = f"epsilon {record.config['privacy']['epsilon']}".removesuffix(".0")
+        budgets[label] = float(record.config["privacy"]["epsilon"])
+        found.setdefault(record.method, {})[label] = record.scores[name]
+    labels = sorted(budgets, key=budgets.__getitem__)
+    rows = [
+        [method, *(_score(name, row[x]) if x in row else "" for x in labels)]
+        for method, row in sorted(found.items(), key=lambda item: -max(item[1].values()))
+    ]
+    header = [name.replace("_", " "), *labels]
+    return tabulate.tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True)
+
+
 def columns_of(items: Sequence[Record]) -> dict[str, Callable[[Record], str]]:
     """`COLUMNS`, and one for every score that a record has, by its name."""
     names = dict.fromkeys(name for record in items for name in record.scores)

@@ -57,6 +57,23 @@ def test_a_score_that_one_record_lacks_is_said(example):
     assert text.splitlines()[-2:] == ["not scored", "25.0"]
 
 
+def test_a_table_by_epsilon_has_a_row_a_method_and_a_column_a_budget(example):
+    def made(method, epsilon, score):
+        config = {"privacy": {"epsilon": epsilon}}
+        return example(method=method, config=config, scores={"dev_bleu": score, "dev_nist": 7.0})
+
+    runs = [made("lora", 8.0, 0.5), made("side", "inf", 0.7), made("lora", "inf", 0.6)]
+    text = tables.by_epsilon(runs, None, "markdown")
+    cells = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines()]
+    assert cells[0] == ["dev bleu", "epsilon 8", "epsilon inf"]
+    assert cells[2:] == [["side", "", "70.0"], ["lora", "50.0", "60.0"]]
+    assert "7.00" in tables.by_epsilon(runs, "dev_nist", "markdown")
+    with pytest.raises(ValueError, match="have no score 'dev_f1'"):
+        tables.by_epsilon(runs, "dev_f1", "markdown")
+    with pytest.raises(ValueError, match=r"tasks \['qnli', "):
+        tables.by_epsilon([*runs, example(task="qnli")], None, "markdown")
+
+
 def test_unknown_columns_and_styles_are_named(example):
     with pytest.raises(ValueError, match=r"Unknown columns \['speed'\]"):
         tables.table([example()], ("speed",), "terminal")
