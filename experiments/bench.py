@@ -51,8 +51,8 @@ def main() -> int:
 
 def _chosen(case: cases.Case, microbatch_size: int) -> str:
     """The engine that "auto" means on this machine."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, device)["engine"]
+    here = measure.Target(jax.devices()[:1], None)
+    return measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, here)["engine"]
 
 
 def _line(case, engine, size, found, plain) -> dict:

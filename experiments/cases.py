@@ -4,7 +4,7 @@ Axes: B batch, T tokens.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
 from memarc.training.optimizer import OptimizerConfig
+from memarc.training.sharding import Placement
 from memarc.typing import PyTree
 
 REMAT_SUFFIX = "+remat"
@@ -132,13 +133,20 @@ def model_of(case: Case) -> Model | LanguageModel:
     return build(case.method, case.options, case.backbone, case.head)
 
 
-def private_step(case: Case, engine: str, microbatch_size: int) -> Callable[..., Any]:
+def private_step(
+    case: Case, engine: str, microbatch_size: int, placement: Placement | None = None
+) -> Callable[..., Any]:
     """The whole private step ``(state, frozen, batch, is_padding) -> (state, metrics)``."""
     model = model_of(case)
     settings = step.GradientSettings(case.clipping, engine, microbatch_size)
+    accumulate = step.make_accumulate(model.loss, model.precompute, settings)
+    update = step.make_update(*_transforms(case))
+    if placement is None:
+        return step.make_private_step(accumulate, update, step.zero_sum)
     return step.make_private_step(
-        step.make_accumulate(model.loss, model.precompute, settings),
-        step.make_update(*_transforms(case)),
+        placement.accumulate(accumulate, abstract(case)[1]),
+        placement.update(update),
+        placement.zero_sum,
     )
 
 
@@ -173,6 +181,21 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
 def abstract(case: Case) -> tuple[PyTree, ...]:
     """The shapes of `draw`, of which nothing is allocated."""
     return jax.eval_shape(partial(draw, case), jax.random.key(0))
+
+
+def placed(case: Case, devices: Sequence[Any], placement: Placement | None) -> tuple[PyTree, ...]:
+    """The shapes of `draw`, each with its place on the devices."""
+    state, frozen, *rows = abstract(case)
+    if placement is None:
+        one = jax.sharding.SingleDeviceSharding(devices[0])
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), (state, frozen, *rows)
+        )
+    return (
+        placement.abstract_copies(state),
+        placement.abstract_frozen(frozen),
+        *placement.abstract_rows(rows),
+    )
 
 
 def plan(case: Case) -> list[Place]:

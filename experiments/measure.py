@@ -1,48 +1,62 @@
 """Measures one training step: compiled for any device, or timed on this one."""
 
+import dataclasses
 import resource
 import statistics
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 
 from experiments import cases
-from memarc.ops.flops import matrix_flops
+from memarc.ops.flops import gathered_bytes, matrix_flops
 from memarc.privacy import auto
 from memarc.report import memory, records, targets
+from memarc.training.sharding import Placement
 
 PLAIN = "none"
 """The engine of the step without privacy."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What to compile for: devices, and how they are arranged if there are several."""
+
+    devices: Sequence[Any]
+    placement: Placement | None
+
+
 def compile_cheapest(
-    case: cases.Case, engines: Sequence[str], microbatch_size: int, device: jax.sharding.Sharding
+    case: cases.Case, engines: Sequence[str], microbatch_size: int, target: Target
 ) -> dict:
     """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
-    found = {name: compile_step(case, name, microbatch_size, device) for name in engines}
+    found = {name: compile_step(case, name, microbatch_size, target) for name in engines}
     costs = [auto.Cost(name, line["peak_bytes"], line["flops"]) for name, line in found.items()]
     best = auto.cheapest(costs).engine
     return {"engine": best, **found[best]}
 
 
-def compile_step(
-    case: cases.Case, engine: str, microbatch_size: int, device: jax.sharding.Sharding
-) -> dict:
-    """Compiles one step for one device and reads its bytes.
+def compile_step(case: cases.Case, engine: str, microbatch_size: int, target: Target) -> dict:
+    """Compiles one step and reads the bytes of one device.
 
     Returns:
       The bytes of `memory.compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
-      batch); flops of matrix products; out_of_memory; compile_seconds. If the step does not fit,
+      batch); flops of one device's matrix products; on a mesh, gathered_bytes and reduced_bytes
+      that one device receives in a step; out_of_memory; compile_seconds. If the step does not fit,
       peak_bytes is None and needed_bytes what the compiler said.
     """
-    step = _step(case, engine, microbatch_size)
-    args = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), cases.abstract(case)
-    )
+    placement = target.placement
+    step = _step(case, engine, microbatch_size, placement)
+    args = cases.placed(case, target.devices, placement)
     start = time.perf_counter()
     line: dict = {"flops": matrix_flops(step, *args)}
+    if placement:
+        trained = sum(x.size for x in jax.tree.leaves(args[0].trainable))
+        line["gathered_bytes"] = gathered_bytes(step, *args)
+        # A sum over all devices is scattered and gathered: each receives it nearly twice.
+        line["reduced_bytes"] = round(2 * (1 - 1 / placement.size) * 4 * trained)
     try:
         compiled = jax.jit(step, donate_argnums=0).lower(*args).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -89,10 +103,12 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
     }
 
 
-def _step(case, engine, microbatch_size):
+def _step(case, engine, microbatch_size, placement=None):
     if engine == PLAIN:
+        if placement:
+            raise ValueError(f"Engine {PLAIN!r} has no mesh; leave one of them out.")
         return cases.plain_step(case)
-    return cases.private_step(case, engine, microbatch_size)
+    return cases.private_step(case, engine, microbatch_size, placement)
 
 
 def _peak_bytes() -> int:

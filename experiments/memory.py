@@ -10,6 +10,9 @@ target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size, seq
 methods. With --target=gpu one step is also run in a process of its own, and the allocator's peak
 reported. Bytes are of one device. --plan compiles nothing: it prints of every trainable parameter
 how its norm is taken by the engines ghost and book_keeping.
+
+Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of one chip, and the line
+says what a chip receives from others in a step; --batch_size is of all chips together.
 """
 
 from collections.abc import Sequence
@@ -21,8 +24,10 @@ from experiments import cases, cli, fresh, lines, measure
 from memarc.privacy import auto
 from memarc.privacy.engines import ENGINES
 from memarc.report import targets
+from memarc.training import sharding
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")
+_MESH = flags.DEFINE_string("mesh", "model:1", "data:N,model:M of several devices; data: the rest.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
 _PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing else.")
 
@@ -37,22 +42,36 @@ def main() -> int:
         for case in plans:
             print(f"{case.label}, {case.backbone.layers} layers:", *cases.plan(case), sep="\n  ")
         return 0
-    plans = [(case, cli.microbatch_size(case.batch_size)) for case in plans]
     if not _TARGET.value.startswith("gpu"):
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
-    device = targets.sharding(_TARGET.value)
+    devices, mesh = targets.devices(_TARGET.value), _mesh(_MESH.value)
+    given = []
+    for case in plans:
+        placement = sharding.place(mesh, devices, case.batch_size)
+        size = cli.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
+        given.append((case, measure.Target(devices, placement), size))
     with lines.writer(cli.OUTPUT.value) as write:
-        for case, size in plans:
+        for case, target, size in given:
             line = {"target": _TARGET.value, "microbatch_size": size}
-            write(case.described | line | _measure(case, engines, size, device))
+            line |= dict(target.placement.mesh.shape) if target.placement else {}
+            write(case.described | line | _measure(case, engines, size, target))
     return 0
 
 
-def _measure(
-    case: cases.Case, engines: Sequence[str], size: int, device: jax.sharding.Sharding
-) -> dict:
+def _mesh(text: str) -> sharding.MeshConfig:
+    """The mesh of --mesh."""
+    parts = [part.partition(":") for part in text.split(",")]
+    sizes = {name: size for name, _, size in parts}
+    if not set(sizes) <= set(sharding.AXES) or not all(x.isdecimal() for x in sizes.values()):
+        raise ValueError(f"Unknown mesh {text!r}; give sizes such as data:4,model:4.")
+    return sharding.MeshConfig(
+        data=int(sizes["data"]) if "data" in sizes else None, model=int(sizes.get("model", 1))
+    )
+
+
+def _measure(case: cases.Case, engines: Sequence[str], size: int, target: measure.Target) -> dict:
     """The cheapest engine's line."""
-    line = measure.compile_cheapest(case, engines, size, device)
+    line = measure.compile_cheapest(case, engines, size, target)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
         timed = fresh.call(measure.time_step, case, line["engine"], size, 1)
         line["measured_peak_bytes"] = timed["peak_bytes"]

@@ -20,7 +20,7 @@ import jax
 
 from memarc.models.adapter import in_series, run
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Cache, Layer, apply, norm
+from memarc.models.layers import Attention, Cache, FeedForward, apply, norm
 from memarc.typing import Array, Params
 
 
@@ -48,7 +48,7 @@ class Branch:
         prepared = self._prepare(config, adapter, layer)
 
         def attend(x):
-            return apply(Layer(config), prepared, x, mask, method="attend")
+            return apply(Attention(config), prepared["attention"], x, mask)
 
         if self.adapter == "series":
             return attend(x)
@@ -66,7 +66,9 @@ class Branch:
         """The same of new tokens x [B, T, D] from slot ``start`` int32[B] on, over a cache."""
         if self.attends:
             prepared = self._prepare(config, adapter, layer)
-            x, cache = apply(Layer(config), prepared, x, start, cache, method="attend_more")
+            x, cache = apply(
+                Attention(config), prepared["attention"], x, start, cache, method="extend"
+            )
         return self._finish(config, adapter, layer, x), cache
 
     def _prepare(self, config, adapter, layer):
@@ -80,7 +82,7 @@ class Branch:
         added = run(config, adapter, read)
         if self.adapter == "alone":
             return added
-        return apply(Layer(config), layer, x, x + added, method="feed")
+        return apply(FeedForward(config), layer["feed_forward"], x, x + added)
 
 
 _WHOLE_LAYER = Branch(attends=True, adapter="parallel")

@@ -168,7 +168,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One transformer layer, whole or by halves (`attend`, then `feed`)."""
+    """One transformer layer: attention, then feed-forward."""
 
     config: BackboneConfig
 
@@ -177,27 +177,15 @@ class Layer(nn.Module):
         self.attention = Attention(self.config)
         self.feed_forward = FeedForward(self.config)
 
-    def attend(self, hidden: Array, mask: Array) -> Array:
-        """The attention half: [B, T, D], bool[B, T] -> [B, T, D]."""
-        return self.attention(hidden, mask)
-
-    def attend_more(self, hidden: Array, start: Array, cache: Cache) -> tuple[Array, Cache]:
-        """The attention half of new tokens, over a cache (`Attention.extend`)."""
-        return self.attention.extend(hidden, start, cache)
-
-    def feed(self, hidden: Array, beside: Array) -> Array:
-        """The feed-forward half: [B, T, D] -> [B, T, D]; ``beside`` [B, T, D] is the residual."""
-        return self.feed_forward(hidden, beside)
-
     def __call__(self, hidden: Array, mask: Array) -> Array:
-        """Both halves."""
-        hidden = self.attend(hidden, mask)
-        return self.feed(hidden, beside=hidden)
+        """Maps hidden [B, T, D] under mask bool[B, T] to [B, T, D]."""
+        hidden = self.attention(hidden, mask)
+        return self.feed_forward(hidden, hidden)
 
     def extend(self, hidden: Array, start: Array, cache: Cache) -> tuple[Array, Cache]:
-        """Both halves of new tokens, over a cache."""
-        hidden, cache = self.attend_more(hidden, start, cache)
-        return self.feed(hidden, beside=hidden), cache
+        """The same of new tokens, over a cache (`Attention.extend`)."""
+        hidden, cache = self.attention.extend(hidden, start, cache)
+        return self.feed_forward(hidden, hidden), cache
 
 
 class Embeddings(nn.Module):

@@ -77,7 +77,7 @@ def _widened(table):
 
 def _summed(table, states, targets, weights, *, chunk, smoothing):
     states, (targets, weights) = flat(states), _rows(targets, weights)
-    size = min(chunk, states.shape[1])
+    size = max(1, min(chunk, states.shape[1]))  # A row of one token predicts none.
 
     def cut(x):
         """[B, N, ..] -> [N / C, B, C, ..], filled up with zeros."""
@@ -117,7 +117,7 @@ def _ghost(table, inputs, g, *, chunk, smoothing):
     (states, targets, weights), vocabulary = inputs, table.shape[0]
     states, (targets, weights) = flat(states), _rows(targets, weights)
     scale = g[:, None] * weights.astype(g.dtype)  # [B, N]
-    size = min(vocabulary, -(-chunk * vocabulary // states.shape[1]))
+    size = min(vocabulary, -(-chunk * vocabulary // max(1, states.shape[1])))
     starts = jnp.arange(0, vocabulary, size, dtype=jnp.int32)
 
     def some_logits(start):

@@ -1,4 +1,4 @@
-"""Devices to compile for: the local one, or a TPU that is not there.
+"""Devices to compile for: the local one, or TPUs that are not there.
 
 The TPU compiler runs on any machine (package libtpu) and reports exact bytes of the device's
 memory; only shapes are needed, so nothing is allocated.
@@ -6,34 +6,41 @@ memory; only shapes are needed, so nothing is allocated.
 
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
 
 TPU_TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
-"""The smallest topology of each generation; one chip of it is used."""
+"""The smallest topology of each generation, of which one chip is used if none is named."""
 
 _NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def sharding(target: str) -> jax.sharding.Sharding:
-    """A sharding on the one device of a target.
+def devices(target: str) -> list[Any]:
+    """The devices of a target, in order.
 
     Args:
-      target: "tpu:v5e" and the like (`TPU_TOPOLOGIES`), or "cpu" or "gpu" for the local device.
+      target: "tpu:v5e" and the like (`TPU_TOPOLOGIES`): one chip; "tpu:v5e:4x4": a whole slice of
+        that topology; "cpu" or "gpu": the local device.
 
     Raises:
       ValueError: If the target is unknown or not to be had here.
     """
-    kind, _, generation = target.partition(":")
+    kind, _, rest = target.partition(":")
+    generation, _, topology = rest.partition(":")
     choices = ["cpu", "gpu", *(f"tpu:{name}" for name in TPU_TOPOLOGIES)]
-    if target not in choices:
-        raise ValueError(f"Unknown target {target!r}; choose one of {choices}.")
+    if target.removesuffix(f":{topology}") not in choices or (topology and kind != "tpu"):
+        raise ValueError(
+            f"Unknown target {target!r}; choose one of {choices}, or a slice such as 'tpu:v5e:4x4'."
+        )
     if kind == "tpu":
-        return jax.sharding.SingleDeviceSharding(_described(generation))
+        if topology:
+            return _described(f"{generation}:{topology}")
+        return _described(TPU_TOPOLOGIES[generation])[:1]
     try:
-        return jax.sharding.SingleDeviceSharding(jax.devices(kind)[0])
+        return jax.devices(kind)[:1]
     except RuntimeError as error:
         raise ValueError(f"Target {target!r} needs such a device here: {error}") from error
 
@@ -49,16 +56,14 @@ def needed_bytes(error: Exception) -> int | None:
     return round(float(found[1]) * _UNITS[found[2]]) if found else 0
 
 
-def _described(generation):
+def _described(topology):
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # Do not ask a cloud for the machine's data.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No device is locked by compiling.
     try:
-        topology = topologies.get_topology_desc(
-            platform="tpu", topology_name=TPU_TOPOLOGIES[generation]
-        )
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
     except Exception as error:  # Of several kinds, by what is missing.
         raise ValueError(
-            "Compiling for a TPU needs libtpu; run: pip install 'memarc[tpu]'. "
-            f"(The runtime said: {str(error).splitlines()[0][:200]})"
+            f"Compiling for TPU {topology} needs libtpu, and a topology that there is; run: pip "
+            f"install 'memarc[tpu]'. (The runtime said: {str(error).splitlines()[0][:200]})"
         ) from error
-    return topology.devices[0]
+    return list(found.devices)

@@ -59,6 +59,15 @@ class Placement:
         """Puts a tree whole on every device."""
         return jax.device_put(tree, NamedSharding(self.mesh, P()))
 
+    def abstract_copies(self, tree: PyTree) -> PyTree:
+        """Abstract arrays that are whole on every device."""
+        return _abstract(tree, NamedSharding(self.mesh, P()))
+
+    def abstract_frozen(self, frozen: Params) -> Params:
+        """Abstract frozen parameters, as `place_frozen` lays them."""
+        specs = self._specs(frozen)
+        return jax.tree.map(lambda x, s: _abstract(x, NamedSharding(self.mesh, s)), frozen, specs)
+
     def place_frozen(self, frozen: Params) -> Params:
         """Puts frozen parameters on the mesh; big ones are cut."""
         shardings = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self._specs(frozen))
@@ -103,10 +112,7 @@ class Placement:
 
     def abstract_rows(self, batch: PyTree) -> PyTree:
         """Abstract arrays [B, ...] whose rows are cut over all devices."""
-        sharding = NamedSharding(self.mesh, P(AXES))
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch
-        )
+        return _abstract(batch, NamedSharding(self.mesh, P(AXES)))
 
     def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         """Makes `step.make_update`'s function add up the devices' parts first."""
@@ -128,6 +134,10 @@ class Placement:
             return P() if axis is None else P(*[None] * axis, "model")
 
         return jax.tree_util.tree_map_with_path(spec, frozen)
+
+
+def _abstract(tree, sharding):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 def _as_shard(leaf, spec):

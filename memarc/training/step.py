@@ -119,14 +119,23 @@ def make_update(
     return update
 
 
-def make_private_step(accumulate, update) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+def make_private_step(
+    accumulate: Callable[..., Params],
+    update: Callable[..., tuple[TrainState, dict[str, Array]]],
+    zeros: Callable[[Params], Params],
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Builds ``(state, frozen, batch, is_padding[B]) -> (state, metrics)`` in one program.
 
     A whole step whose draw fits one batch: what memory reports and benchmarks measure.
+
+    Args:
+      accumulate: From `make_accumulate`.
+      update: From `make_update`.
+      zeros: `zero_sum`, or that of a mesh.
     """
 
     def private_step(state, frozen, batch, is_padding):
-        grad_sum = zero_sum(state.trainable)
+        grad_sum = zeros(state.trainable)
         grad_sum = accumulate(grad_sum, state.trainable, frozen, batch, is_padding)
         return update(state, grad_sum)
 

@@ -32,7 +32,7 @@ def case(label, **more):
 
 
 def here():
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return measure.Target(jax.devices()[:1], None)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,7 +7,7 @@ import pytest
 
 from memarc.models import adapter
 from memarc.models.couplings import Branch
-from memarc.models.layers import Layer, apply
+from memarc.models.layers import Attention, FeedForward, apply
 from memarc.ops.linear import linear
 
 HAND = {  # D = 2, R = 3: down(x) = x @ kernel + bias, relu, up.
@@ -81,7 +81,7 @@ def test_a_series_adapter_follows_the_feed_forward_map_before_residual_and_norm(
     y = dense(np.maximum(dense(x, block["intermediate"]), 0.0), block["output"])
     wanted = norm(x + y + written_out(y, params), block["norm"])
     changed = adapter.in_series(layer, "feed_forward", params, cfg)
-    got = apply(Layer(cfg), changed, hidden, hidden, method="feed")
+    got = apply(FeedForward(cfg), changed["feed_forward"], hidden, hidden)
     np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
 
 
@@ -100,7 +100,7 @@ def test_a_series_adapter_follows_the_output_map_of_attention_before_residual_an
     y = dense(mixed_values(cfg, block, x), block["output"])
     wanted = norm(x + y + written_out(y, params), block["norm"])
     changed = adapter.in_series(layer, "attention", params, cfg)
-    got = apply(Layer(cfg), changed, hidden, jnp.ones((2, 7), bool), method="attend")
+    got = apply(Attention(cfg), changed["attention"], hidden, jnp.ones((2, 7), bool))
     np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)
 
 

@@ -55,7 +55,24 @@ CASES = [
     for kind, case in itertools.product(DECODERS, VARIANTS)
     if (kind, case) not in {("llama", "bitfit"), ("llama", "side frozen")}
 ]
-every_case = pytest.mark.parametrize(("kind", "case"), CASES)
+# One of each kind of path runs always, the others when asked for.
+QUICK = {
+    ("gpt2", "lora"),
+    ("gpt2", "side"),
+    ("gpt2", "reversible"),
+    ("gpt2", "meft3"),
+    ("gpt2", "bdia"),
+    ("llama", "full"),
+    ("llama", "side"),
+    ("llama", "reversible float"),
+}
+
+
+def marked(cases):
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in cases]
+
+
+every_case = pytest.mark.parametrize(("kind", "case"), marked(CASES))
 
 
 def wide(kind):
@@ -165,7 +182,7 @@ def test_states_of_a_growing_cache_are_those_of_the_whole_row(make, fast_jit, ki
 
 
 @pytest.mark.parametrize("kind", DECODERS)
-@pytest.mark.parametrize("case", ["lora", "adapter", "side", "full", "head"])
+@pytest.mark.parametrize("case", ["lora", "adapter", "side"])
 def test_training_starts_from_the_pre_trained_model_exactly(
     float64, fast_jit, randomise, kind, case
 ):
@@ -225,7 +242,7 @@ ENGINE_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "case"), ENGINE_CASES)
+@pytest.mark.parametrize(("kind", "case"), marked(ENGINE_CASES))
 def test_every_engine_gives_the_same_sum(make, fast_jit, kind, case):
     model, trainable, frozen = make(kind, case)
     batch = with_coins(model, rows())
@@ -249,7 +266,10 @@ def test_a_trained_table_that_is_tied_is_refused_by_taps_and_summed_by_vmap(make
 # Several sequences an example.
 
 
-@pytest.mark.parametrize("case", ["lora", "side", "reversible", "reversible float", "meft3"])
+@pytest.mark.parametrize(
+    "case",
+    ["lora", "reversible", *(pytest.param(x, marks=pytest.mark.slow) for x in ("side", "meft3"))],
+)
 def test_an_example_of_several_sequences_has_their_mean_loss(make, fast_jit, case):
     model, trainable, frozen = make("gpt2", case)
     single = rows()

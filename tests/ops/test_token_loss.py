@@ -73,6 +73,15 @@ def test_norms_without_gradients_and_weighted_sums_are_those_of_gradients(inputs
     assert_close(op.ghost(table, tuple(rest), g), (wanted**2).sum((1, 2)))
 
 
+def test_rows_of_one_token_predict_nothing(inputs):
+    table, *rest = inputs
+    none = tuple(x[:, :0] for x in rest)
+    np.testing.assert_array_equal(token_loss(table, *none, chunk=4, smoothing=0.1), np.zeros(B))
+    op, g = _op(4, 0.1), jnp.ones(B)
+    np.testing.assert_array_equal(op.ghost(table, none, g), np.zeros(B))
+    np.testing.assert_array_equal(op.weighted_sum(table, none, g, g), np.zeros((V, D)))
+
+
 def test_axes_between_batch_and_width_are_all_tokens(inputs):
     table, states, targets, weights = inputs
     folded = [x[:, :6].reshape(B, 2, 3, *x.shape[2:]) for x in (states, targets, weights)]

@@ -32,12 +32,7 @@ CONFIG = BackboneConfig(
     pad_id=0,
 )
 ROWS, TOKENS, STDDEV = 16, 5, 0.7
-CASES = {
-    "lora": {"vmap": {}, "ghost": {}},
-    "side": {"book_keeping": {"reduction": 2}},
-    "reversible": {"vmap": {"bottleneck": 5}, "ghost": {"bottleneck": 5}},
-    "full": {"loop": {}},
-}
+OPTIONS = {"side": {"reduction": 2}, "reversible": {"bottleneck": 5}}
 
 
 def batch():
@@ -75,9 +70,9 @@ def problem(method, options, placement):
     ), randomised(trainable, 2)
 
 
-def summed(method, engine, options, placement):
+def summed(method, engine, placement):
     """The clipped sum of the batch."""
-    found, trainable = problem(method, options, placement)
+    found, trainable = problem(method, OPTIONS.get(method, {}), placement)
     settings = step.GradientSettings(Clipping(0.5, "abadi"), engine, 2)
     accumulate = jax.jit(found.accumulate(settings), compiler_options=fast_compile.options())
     total = accumulate(found.zero_sum(trainable), trainable, found.frozen, *batch())
@@ -101,15 +96,15 @@ def noised(placement):
 
 
 def main():
+    """Arguments: meshes such as 2x4, and cases such as lora/vmap."""
+    names = [name for name in sys.argv[1:] if "/" not in name]
+    cases = [name.split("/") for name in sys.argv[1:] if "/" in name]
     found, first = {}, None
-    for name in sys.argv[1:]:
+    for name in names:
         data, model = map(int, name.split("x"))
         config = sharding.MeshConfig(data, model)
         placement = sharding.place(config, jax.devices()[: data * model], ROWS)
-        sums = {}
-        for method, engines in CASES.items():
-            for engine, options in engines.items():
-                sums[f"{method} {engine}"] = summed(method, engine, options, placement)
+        sums = {f"{method}/{engine}": summed(method, engine, placement) for method, engine in cases}
         first = sums if first is None else first
         values = noised(placement)
         kernels = [
