@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from memarc.ops.flops import matrix_flops
+from memarc.ops.flops import gathered_bytes, matrix_flops
 
 
 def product(x, y):
@@ -41,3 +41,25 @@ def test_rematerialised_work_counts_again():
     x, one = jnp.ones((3, 7)), 2 * 3 * 7 * 7
     assert matrix_flops(jax.grad(lambda x: loss(lambda f: f, x)), x) == 2 * one
     assert matrix_flops(jax.grad(lambda x: loss(jax.checkpoint, x)), x) == 3 * one
+
+
+def test_gathers_count_what_one_device_receives_and_products_of_its_own_rows():
+    mesh = jax.sharding.AbstractMesh((4,), ("model",))
+    rows, cut = jax.sharding.PartitionSpec("model"), jax.sharding.PartitionSpec(None, "model")
+
+    def local(x, kernels):
+        def layer(x, kernel):  # [2, 8] @ [8, 8], of which a device holds [8, 2].
+            return x @ jax.lax.all_gather(kernel, "model", axis=1, tiled=True), None
+
+        return jax.lax.scan(layer, x, kernels)[0]
+
+    step = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(rows, jax.sharding.PartitionSpec(None, *cut)),
+        out_specs=rows,
+        check_vma=False,
+    )
+    given = jax.ShapeDtypeStruct((8, 8), "float32"), jax.ShapeDtypeStruct((3, 8, 8), "float32")
+    assert gathered_bytes(step, *given) == 3 * 4 * (8 * 8 - 8 * 2)
+    assert matrix_flops(step, *given) == 3 * 2 * 2 * 8 * 8

@@ -20,3 +20,13 @@ from memarc.report import targets
 )
 def test_needed_bytes_are_read_off_the_message(message, wanted):
     assert targets.needed_bytes(RuntimeError(message)) == wanted
+
+
+@pytest.mark.parametrize("target", ["tpu:v9", "gpu:4x4", "abacus", "tpu"])
+def test_an_unknown_target_lists_the_choices_and_how_slices_are_written(target):
+    with pytest.raises(ValueError, match=rf"Unknown target '{target}'.*such as 'tpu:v5e:4x4'"):
+        targets.devices(target)
+
+
+def test_the_local_target_is_one_device():
+    assert len(targets.devices("cpu")) == 1
