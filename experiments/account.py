@@ -20,7 +20,7 @@ _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spen
 
 _NOTE = (
     "\nsigma: noise standard deviation over clip norm. Neighbours differ by adding or removing "
-    "one row;\nbatches are Poisson draws."
+    "one unit;\nbatches are Poisson draws."
 )
 
 
@@ -38,6 +38,7 @@ class Account:
     batch: int
     clip_norm: float
     rows: int
+    unit: str
 
 
 def main() -> int:
@@ -65,6 +66,7 @@ def account(run: settings.Settings, num_examples: int | None) -> Account:
         batch=mechanism.divisor,
         clip_norm=mechanism.clipping.clip_norm,
         rows=num_examples,
+        unit=mechanism.unit,
     )
 
 
@@ -85,6 +87,7 @@ def spent_by(entries: dict[str, ledger.Entry], budget: ledger.Budget) -> list[Ac
                 batch=plan["divisor"],
                 clip_norm=plan["clip_norm"],
                 rows=plan["num_examples"],
+                unit=plan["unit"],
             )
         )
     return found
