@@ -3,7 +3,8 @@
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py --workdir=weights/small
 
 Reads WebNLG 2017's train file (triples and texts), the sentences of SST-2's train file and public
-rows of the restaurants grammar, spelled as people write; nothing of E2E or DART. The folder
+rows of the restaurants grammar, spelled as people write; nothing of E2E. Private runs on WebNLG,
+DART (which holds WebNLG texts) or SST-2 may not start from it, and are refused. The folder
 OUT/backbone holds weights and tokenizer; transformers loads both.
 """
 

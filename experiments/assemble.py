@@ -15,6 +15,7 @@ from memarc.models.build import Model
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
+from memarc.report import records
 from memarc.training.sharding import Placement, place
 from memarc.typing import Params
 
@@ -27,6 +28,7 @@ class Run:
     job: Job
     splits: Splits | GenerationSplits
     backbone: BackboneConfig
+    provenance: str
     params: Params
     model: Model | LanguageModel
     mechanism: Mechanism
@@ -42,6 +44,7 @@ def assemble(settings: Settings) -> Run:
     job = job_of(settings)
     placement = place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
     splits = _data(job, settings.task, settings.data)
+    provenance = records.provenance(settings.model.weights, settings.task)
     backbone, params = _backbone(settings.model)
     _check_fit(settings, splits, backbone)
     return Run(
@@ -49,6 +52,7 @@ def assemble(settings: Settings) -> Run:
         job=job,
         splits=splits,
         backbone=backbone,
+        provenance=provenance,
         params=params,
         model=job.build(settings, splits, backbone),
         mechanism=plan(settings, splits.num_examples),

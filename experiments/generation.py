@@ -20,6 +20,12 @@ def _build(settings, splits, backbone) -> LanguageModel:
     Raises:
       ValueError: If prompts and their continuations are longer than the backbone can read.
     """
+    for name, plain in (("head_first", 0.0), ("head_factor", 1.0)):
+        given = getattr(settings.optimizer, name)
+        if given != plain:  # It would hold still what is trained, and spend privacy on nothing.
+            raise ValueError(
+                f"optimizer.{name} is {given}; a language model gets no new head: give {plain}."
+            )
     needed = settings.data.max_prompt + settings.decoding.max_tokens
     if needed > backbone.longest_sequence:
         raise ValueError(

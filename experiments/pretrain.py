@@ -31,8 +31,7 @@ _BLOCK = 10  # Steps between two looks at the loss.
 def main() -> int:
     """Reads public rows, trains, and writes weights and a record."""
     config, workdir = cli.config(), Path(cli.workdir())
-    if config.kind not in _KINDS:
-        raise ValueError(f"config.kind is {config.kind!r}; choose one of {list(_KINDS)}.")
+    _check(config)
     rows = _KINDS[config.kind](config)
     start = time.perf_counter()
     params, loss = train(config, rows)
@@ -44,6 +43,7 @@ def main() -> int:
         tokenize.save_tokenizer(rows.tokenizer, str(workdir / "backbone"))
     record = {
         "source": rows.source,
+        "not_private": list(rows.not_private),
         "rows": sum(len(bucket["input_ids"]) for bucket in rows.buckets),
         "steps": config.steps,
         "seconds": round(seconds, 1),
@@ -55,6 +55,28 @@ def main() -> int:
     records.write_json(record, workdir / "backbone" / records.PROVENANCE)
     print(f"Last loss {loss:.4f} nats, {seconds:.0f} s. Weights: {workdir / 'backbone'}")
     return 0
+
+
+def _check(config) -> None:
+    """Raises ValueError for what would else fail late, or mean something else."""
+    if config.get("kind") not in _KINDS:
+        raise ValueError(
+            f"config.kind is {config.get('kind')!r}; give a config such as "
+            f"configs/pretrain_reviews.py, whose kind is one of {list(_KINDS)}."
+        )
+    if config.storage_dtype not in pretrained.STORAGE_DTYPES:
+        choices = tuple(pretrained.STORAGE_DTYPES)
+        raise ValueError(
+            f"config.storage_dtype is {config.storage_dtype!r}; choose one of {choices}."
+        )
+    for name, least in (("batch_tokens", 1), ("warmup_steps", 0), ("steps", 1)):
+        if config[name] < least:
+            raise ValueError(f"config.{name} is {config[name]}; give at least {least}.")
+    if config.steps <= config.warmup_steps:
+        raise ValueError(
+            f"config.steps is {config.steps}; give more than config.warmup_steps, "
+            f"{config.warmup_steps}."
+        )
 
 
 def train(config, rows: PublicRows):

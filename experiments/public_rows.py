@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memarc.data import glue_tsv, prompts, restaurants, reviews, text_files, tokenize, triples_json
+from memarc.data.checks import check_choice
 from memarc.data.dataset import Dataset
 from memarc.data.generation_tasks import get_generation_task
 from memarc.data.pair_dataset import PairDataset
@@ -37,21 +38,27 @@ _TEXTS = {
 }
 
 
+NOT_PRIVATE = {"webnlg": ("webnlg", "dart"), "sst2": ("sst2",)}
+"""Source -> tasks whose private rows it holds (some of DART's texts are WebNLG's)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PublicRows:
     """What a backbone is pre-trained on, and how.
 
     Attributes:
       source: What was read, as a sentence.
+      not_private: Tasks that no private run may train on with this backbone.
       backbone: Sizes.
       buckets: Batches of rows, {name: [N, ...]}, one for each length T.
-      tokenizer: To be saved beside the weights; None if it can be built from code.
+      tokenizer: To be saved beside the weights; None where code builds it.
       init: ``(key, params) -> trainable``.
       loss: ``(trainable, batch) -> float32[B]``.
       params: ``trainable -> params`` of the backbone.
     """
 
     source: str
+    not_private: tuple[str, ...]
     backbone: BackboneConfig
     buckets: list[dict[str, np.ndarray]]
     tokenizer: Any
@@ -79,6 +86,7 @@ def labelled_reviews(config) -> PublicRows:
     model = build.build("full", {}, encoder, HeadConfig(config.pooling, len(set(rows.labels))))
     return PublicRows(
         source=_REVIEWS,
+        not_private=(),
         backbone=encoder,
         buckets=[dataset.take(np.arange(len(dataset)), config.max_length)],
         tokenizer=None,
@@ -94,7 +102,16 @@ def plain_text(config) -> PublicRows:
     Raises:
       ValueError: If a source is unknown, or its files are missing or damaged.
     """
+    check_choice("spelling", config.spelling, ("tokens", "natural"))
+    plain = config.tokenizer == tokenize.WORD_LEVEL
+    if plain and (tuple(config.sources) != ("restaurants",) or config.spelling != "tokens"):
+        raise ValueError(
+            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' in spelling "
+            f"'tokens' only; the sources are {tuple(config.sources)}, spelling {config.spelling!r}."
+        )
     rows = [pair for name in config.sources for pair in _pairs(name, config)]
+    if not rows:
+        raise ValueError(f"The sources {tuple(config.sources)} hold no row; name some.")
     inputs, targets = (list(column) for column in zip(*rows, strict=True))
     codec = _tokenizer(config, [*inputs, *targets])
     separator = prompts.special_id(codec, config.separator)
@@ -118,6 +135,7 @@ def plain_text(config) -> PublicRows:
     model = build_language_model("full", {}, decoder, LanguageConfig(config.chunk, 0.0))
     return PublicRows(
         source=f"Read were {'; '.join(_TEXTS[name] for name in config.sources)}.",
+        not_private=tuple(x for name in config.sources for x in NOT_PRIVATE.get(name, ())),
         backbone=decoder,
         buckets=_by_length(dataset, config.buckets),
         tokenizer=codec,

@@ -61,10 +61,11 @@ def run_all(
 def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     """Trains, evaluates and records one run in one folder."""
     trained = training.train(run, folder, training.make_problem, should_stop)
+    # First of all, so that nothing that goes wrong later costs what the budget has paid for.
+    export.save(folder / export.FILE_NAME, trained.state.trainable)
     with closing(trained.log) as log:
         found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)
-    export.save(folder / export.FILE_NAME, trained.state.trainable)
     record = _record(run, trained, found)
     records.write(record, folder)
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
@@ -107,7 +108,7 @@ def _record(run, trained, found) -> records.Record:
         method=settings.method,
         task=settings.task,
         backbone=f"{backbone.kind}, {backbone.layers} layers, width {backbone.width}, "
-        f"{settings.model.dtype}, {records.provenance(settings.model.weights)}",
+        f"{settings.model.dtype}, {run.provenance}",
         engine=trained.engine,
         epsilon=spent.epsilon,
         epsilon_pld=spent.epsilon_pld,

@@ -144,6 +144,13 @@ class Settings:
     mesh: MeshConfig
     plain: dict[str, Any]
 
+    @property
+    def of_training(self) -> dict[str, Any]:
+        """The part of ``plain`` that decides what is trained; how it is scored may change later."""
+        training = {k: x for k, x in self.plain["training"].items() if k != "eval_batch_size"}
+        rest = {key: value for key, value in self.plain.items() if key != "decoding"}
+        return {**rest, "training": training}
+
 
 _SHARED = {
     "model": ModelSource,
@@ -195,7 +202,11 @@ def parse(config: config_dict.ConfigDict, only: list[str] | None = None) -> list
     found = _runs(config, None)
     more: Any = config.get("more") or {}
     for name in more:
-        found |= _runs(more[name], name)
+        others = _runs(more[name], name)
+        twice = sorted(found.keys() & others.keys())
+        if twice:
+            raise ValueError(f"config.more.{name} repeats the names of runs {twice}; rename them.")
+        found |= others
     strangers = sorted(set(only or ()) - set(found))
     if strangers:
         raise ValueError(f"The config has no run {strangers}; its runs are {list(found)}.")

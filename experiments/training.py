@@ -92,7 +92,7 @@ def train(
     with closing(open_ledger(run, folder)) as ledger, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         if_it_fails.callback(log.close)
-        ledger.begin(mechanism, entropy=entropy, config=settings.plain, done=int(state.step))
+        ledger.begin(mechanism, entropy=entropy, config=settings.of_training, done=int(state.step))
         state = loop.train(
             problem,
             programs,
@@ -123,7 +123,7 @@ def _open_checkpoints(run, folder) -> Checkpoints:
     settings = run.settings
     return Checkpoints(
         folder / "checkpoints",
-        identity=Identity(settings.plain, run.splits.train.fingerprint()),
+        identity=Identity(settings.of_training, run.splits.train.fingerprint()),
         entropy=sampling.entropy_from(settings.seed)[0],
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,

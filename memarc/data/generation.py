@@ -189,6 +189,8 @@ def load(task_name: str, config: GenerationConfig) -> GenerationSplits:
 
     def to_eval(rows: PairRows) -> EvalSet:
         inputs, texts = pair_rows.references(rows)
+        if not inputs:
+            raise ValueError(f"An evaluation file of task {task.name} has no row; get a whole one.")
         inputs, texts = inputs[: config.eval_rows], texts[: config.eval_rows]
         rows = pair_rows.flatten(inputs, texts)
         padded, lengths = prompts.encode_prompts(codec, inputs, **layout)

@@ -239,11 +239,13 @@ def encode(tokenizer: Tokenizer, columns: tuple[Sequence[str], ...], *, max_leng
 
 
 def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]:
-    """Yields the ids of each text, uncut and without special tokens."""
+    """Yields the ids of each text, uncut and without special tokens, even where it spells one."""
     for start in range(0, len(texts), _CHUNK_ROWS):
         chunk = list(texts[start : start + _CHUNK_ROWS])
         # Not verbose: it would write the length of a long row to the console.
-        yield from tokenizer(chunk, add_special_tokens=False, verbose=False)["input_ids"]
+        yield from tokenizer(
+            chunk, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
 
 
 def _flat(rows):

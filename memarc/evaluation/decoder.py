@@ -73,6 +73,8 @@ class DecodingConfig:
         for name, least in (("max_tokens", 1), ("beams", 1), ("no_repeat_ngram", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; give at least {least}.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 up to below 2^32.")
         if not math.isfinite(self.length_penalty):
             raise ValueError(f"length_penalty is {self.length_penalty}; give a finite number.")
         if not 0.0 < self.top_p <= 1.0:

@@ -34,7 +34,7 @@ def perplexity(
       rows: P.
 
     Returns:
-      At least 1; infinite if a mean loss is beyond what floats hold.
+      At least 1; infinite if the mean loss is not finite, or beyond what floats hold.
 
     Raises:
       ValueError: If no example has a target token.

@@ -48,8 +48,13 @@ def token_mask(batch: Batch) -> Array:
 
 
 def embed(config: BackboneConfig, params: Params, batch: Batch) -> Array:
-    """Embeds ``input_ids`` and, in encoders, ``token_type_ids``, int32[B, T], to [B, T, D]."""
+    """Embeds ``input_ids`` and, in encoders, ``token_type_ids``, int32[B, T], to [B, T, D].
+
+    Raises:
+      ValueError: If there are more tokens than positions, which a table would not tell.
+    """
     ids = batch["input_ids"]
+    _check_length(config, ids.shape[-1])
     types = ids if config.parts.is_decoder else batch["token_type_ids"]
     module = Embeddings(config)
     return apply(module, params["embeddings"], ids, position_ids(config, ids), types)
@@ -116,7 +121,12 @@ def scan_layers(
 
 
 def empty_cache(config: BackboneConfig, layers: int, rows: int, slots: int) -> Cache:
-    """Caches of stacked layers, zeros [L, B, S, G, K] in the compute dtype."""
+    """Caches of stacked layers, zeros [L, B, S, G, K] in the compute dtype.
+
+    Raises:
+      ValueError: If there are more slots than positions.
+    """
+    _check_length(config, slots)
     shape = (layers, rows, slots, config.key_heads, config.head_width)
     return {name: jnp.zeros(shape, config.compute_dtype) for name in ("key", "value")}
 
@@ -152,6 +162,13 @@ def extend_layers(
 
     last, (found, cache) = jax.lax.scan(step, hidden, (layers, cache, readers))
     return last, found, cache
+
+
+def _check_length(config, tokens):
+    if tokens > config.longest_sequence:
+        raise ValueError(
+            f"{tokens} tokens are more than the backbone's {config.longest_sequence} positions."
+        )
 
 
 def encode(config: BackboneConfig, params: Params, batch: Batch) -> Array:

@@ -118,7 +118,7 @@ run.defvjp(_run_forward, _run_backward)
 
 def to_floats(streams: Fixed, outside: Array, dtype) -> tuple[Array, Array]:
     """Streams as floats [B, T, D]; NaN in rows with values out of range, counted in int32[B]."""
-    is_bad = (outside > 0)[:, None, None]
+    is_bad = (outside > 0).reshape(-1, *[1] * (streams[0].ndim - 1))
     first, second = (jnp.where(is_bad, jnp.nan, fixed_point.to_float(x, dtype)) for x in streams)
     return first, second
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from memarc.models import build
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import apply, norm
-from memarc.ops.linear import linear
 from memarc.ops.precision import wide
 from memarc.ops.token_loss import token_loss
 from memarc.typing import Array, Batch, LossFn, Params, Precompute, PyTree
@@ -118,8 +117,8 @@ def build_language_model(
     def logits(trainable, frozen, states):
         params = tuning.parameters(trainable, frozen)
         states = _normed(config, params, states)
-        out = linear(states, output_table(params).T)
-        return out.astype(wide(out.dtype))
+        table = output_table(params).astype(states.dtype)
+        return jnp.einsum("bd,vd->bv", states, table, preferred_element_type=wide(states.dtype))
 
     def check(trainable, frozen):
         build.check_start(tuning, config, trainable, frozen)

@@ -107,10 +107,12 @@ def reversible(config: BackboneConfig, options: ReversibleOptions) -> Tuning:
     def signs(batch):
         if not network.coupling.signed:
             return None
-        rows, dtype = batch["hidden"].shape[0], wide(batch["hidden"].dtype)
+        shape, dtype = batch["hidden"].shape, wide(batch["hidden"].dtype)
         if COINS in batch:
-            return draw_signs(batch[COINS], depth).astype(dtype)
-        return jnp.zeros((depth, rows, 1, 1), dtype)
+            found = draw_signs(batch[COINS], depth).astype(dtype)
+        else:
+            found = jnp.zeros((depth, shape[0], 1, 1), dtype)
+        return found.reshape(depth, shape[0], *[1] * (len(shape) - 1))
 
     def check(trainable, frozen, batch):
         exact.check_range(*arguments(trainable, frozen, batch), batch["hidden"])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 from memarc.ops.taps import USE_NAME, How, Tapped, Use
@@ -32,12 +33,14 @@ class Place:
       value: Its abstract value, stacking axes included.
       stack: Its stacking axes, () or (layers,).
       use: Op and shapes of one layer; None if the loss does not use the parameter.
+      is_low: Whether the loss, anywhere, computes in less than float32.
     """
 
     path: str
     value: jax.ShapeDtypeStruct
     stack: tuple[int, ...]
     use: Use | None
+    is_low: bool
 
     def __str__(self) -> str:
         """One line of a printed plan."""
@@ -80,7 +83,7 @@ def find_places(
             f"functions of memarc.ops.linear ({error}). Use engine 'vmap' and flat "
             "clipping, or those functions."
         ) from error
-    places = []
+    places, is_low = [], _is_low(traced)
     for i, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True)):
         uses = _count(traced, traced.invars[i])
         if uses > 1:
@@ -90,7 +93,8 @@ def find_places(
             )
         use = found.get(i)
         stack = leaf.shape[: leaf.ndim - use.op.rank] if use else ()
-        places.append(Place(path, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), stack, use))
+        value = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        places.append(Place(path, value, stack, use, is_low))
     return places
 
 
@@ -99,6 +103,25 @@ def attach(trainable: Params, taps: list[PyTree], how: How) -> Params:
     leaves, tree = jax.tree.flatten(trainable)
     pairs = enumerate(zip(leaves, taps, strict=True))
     return jax.tree.unflatten(tree, [Tapped(value, tap, how, i) for i, (value, tap) in pairs])
+
+
+def _is_low(jaxpr: core.Jaxpr) -> bool:
+    """Whether any value in a program is a float below 32 bits."""
+    for eqn in jaxpr.eqns:
+        dtypes = [getattr(x.aval, "dtype", None) for x in eqn.outvars]
+        if any(d and jnp.issubdtype(d, jnp.floating) and d.itemsize < 4 for d in dtypes):
+            return True
+        if any(_is_low(inner) for value in eqn.params.values() for inner in _programs(value)):
+            return True
+    return False
+
+
+def _programs(value: Any) -> list[core.Jaxpr]:
+    """The programs within a parameter of an equation."""
+    if isinstance(value, tuple | list):
+        return [x for part in value for x in _programs(part)]
+    value = getattr(value, "jaxpr", value)  # Closed or open.
+    return [value] if isinstance(value, core.Jaxpr) else []
 
 
 def _count(jaxpr: core.Jaxpr, variable: Any) -> int:

@@ -46,44 +46,18 @@ def token_loss(
 
 
 def _op(chunk, smoothing) -> Op:
-    apply = partial(_summed, chunk=chunk, smoothing=smoothing)
-
-    def instantiate(table, inputs, g):
-        def one(inputs, g):
-            batch_of_one = [x[None] for x in inputs]
-            _, pullback = jax.vjp(lambda t: apply(t, *batch_of_one), _widened(table))
-            return pullback(g[None])[0]
-
-        return jax.vmap(one)(inputs, g)
-
-    def weighted_sum(table, inputs, g, factors):
-        _, pullback = jax.vjp(lambda t: apply(t, *inputs), _widened(table))
-        return pullback(g * factors.astype(g.dtype))[0]
-
     return Op(
         name="token loss",
         rank=2,
-        apply=apply,
-        instantiate=instantiate,
+        apply=partial(_summed, chunk=chunk, smoothing=smoothing),
+        instantiate=partial(_instantiate, chunk=chunk, smoothing=smoothing),
         ghost=partial(_ghost, chunk=chunk, smoothing=smoothing),
         prefers_ghost=_prefers_ghost,
-        weighted_sum=weighted_sum,
+        weighted_sum=partial(_weighted_sum, chunk=chunk, smoothing=smoothing),
     )
 
 
-def _widened(table):
-    return table.astype(wide(table.dtype))
-
-
 def _summed(table, states, targets, weights, *, chunk, smoothing):
-    states, (targets, weights) = flat(states), _rows(targets, weights)
-    size = max(1, min(chunk, states.shape[1]))  # A row of one token predicts none.
-
-    def cut(x):
-        """[B, N, ..] -> [N / C, B, C, ..], filled up with zeros."""
-        x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
-
     def add(total, some):
         states, targets, weights = some
         logits = _logits(table, states)  # [B, C, V]
@@ -95,8 +69,56 @@ def _summed(table, states, targets, weights, *, chunk, smoothing):
         return total + jnp.sum(weights.astype(losses.dtype) * losses, axis=1), None
 
     zeros = jnp.zeros(states.shape[:1], wide(states.dtype))
-    chunks = (cut(states), cut(targets), cut(weights))
+    chunks = _chunks(chunk, states, targets, weights)
     return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, chunks)[0]
+
+
+def _chunks(chunk, states, targets, weights):
+    """[B, .., D] and [B, ..] twice -> [N / C, B, C, D] and [N / C, B, C], filled up with zeros."""
+    states, (targets, weights) = flat(states), _rows(targets, weights)
+    size = max(1, min(chunk, states.shape[1]))  # A row of one token predicts none.
+
+    def cut(x):
+        x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
+
+    return cut(states), cut(targets), cut(weights)
+
+
+def _weighted_sum(table, inputs, g, factors, *, chunk, smoothing):
+    """Sum over rows of factors times gradients [V, D]; float32 or wider throughout."""
+    scale = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))
+    return _gradient(table, inputs, scale, "bcv,bcd->vd", chunk, smoothing)
+
+
+def _instantiate(table, inputs, g, *, chunk, smoothing):
+    """Gradients of all rows [B, V, D]."""
+    return _gradient(table, inputs, g.astype(wide(g.dtype)), "bcv,bcd->bvd", chunk, smoothing)
+
+
+def _gradient(table, inputs, scale, contraction, chunk, smoothing):
+    """Contracts logits' gradients, each row's times its scale [B], with states.
+
+    Not left to autodiff, which would round a sum over rows to the dtype of states.
+    """
+
+    def add(total, some):
+        states, targets, weights = some
+        by_token = scale[:, None] * weights.astype(scale.dtype)
+        gradient = _logits_gradient(_logits(table, states), targets, by_token, smoothing)
+        return total + einsum(contraction, gradient, states.astype(gradient.dtype)), None
+
+    shape = table.shape if contraction.endswith(">vd") else (len(scale), *table.shape)
+    zeros = jnp.zeros(shape, wide(scale.dtype))
+    return jax.lax.scan(add, zeros, _chunks(chunk, *inputs))[0]
+
+
+def _logits_gradient(logits, targets, scale, smoothing):
+    """[B, C, V]: scale [B, C] times softmax less the target distribution."""
+    ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    is_target = (ids == targets[..., None]).astype(logits.dtype)
+    wanted = (1.0 - smoothing) * is_target + smoothing / logits.shape[-1]
+    return scale[..., None] * (jax.nn.softmax(logits) - wanted)
 
 
 def _logits(table, states):

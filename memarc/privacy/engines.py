@@ -168,7 +168,7 @@ def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
         _, squares = pullback(jnp.ones_like(losses))
         squares = [square.reshape(-1, rows).sum(0) for square in jax.tree.leaves(squares)]
         norms, is_added, factors = _factors(squares, is_kept, clipping)
-        is_low = any(place.use and place.use.output.dtype.itemsize < 4 for place in places)
+        is_low = any(place.is_low for place in places)
         factors = factors * (1.0 - LOW_PRECISION_SLACK) if is_low else factors
         grad_sum, _ = pullback(factors.astype(losses.dtype))
     grad_sum = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), grad_sum)

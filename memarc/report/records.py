@@ -151,11 +151,16 @@ def encode(value: Any) -> Any:
     return value
 
 
-def provenance(weights: str) -> str:
+def provenance(weights: str, task: str) -> str:
     """What is known of a backbone's weights: where they are, and what they were trained on.
 
+    Args:
+      weights: Folder or hub name.
+      task: Of the private run that starts from them.
+
     Raises:
-      ValueError: If the folder states its training in a file that cannot be read.
+      ValueError: If the folder states its training in a file that cannot be read, or they were
+        trained on the task's own rows, about which a private run could then promise nothing.
     """
     path = Path(weights) / PROVENANCE
     if not path.is_file():
@@ -163,8 +168,14 @@ def provenance(weights: str) -> str:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         how = f"trained from scratch in {stated['steps']} steps. {stated['source']}"
+        not_private = list(stated.get("not_private", ()))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} does not tell how weights were trained ({error!r}).") from error
+    if task in not_private:
+        raise ValueError(
+            f"The weights in {weights} were trained without privacy on rows of task {task!r}, so a "
+            f"private run on it would promise nothing; {path} names {not_private}. Use others."
+        )
     return f"weights {weights}, {how}"
 
 

@@ -114,6 +114,11 @@ def test_a_config_can_hold_others_that_run_with_it(config):
     found = {x.name: x.method for x in settings.parse(config)}
     assert found == {"lora": "lora", "second": "side", "a": "adapter", "b": "full"}
     assert [x.name for x in settings.parse(config, ["b"])] == ["b"]
+    config.more.second.method = "lora"
+    config.more.third.runs = {"lora": {}}
+    with pytest.raises(ValueError, match=r"more\.third repeats the names of runs \['lora'\]"):
+        settings.parse(config)
+    config.more.third.runs = {"a": {}, "b": {}}
     with pytest.raises(ValueError, match=r"no run \['c'\]; its runs are \['lora', 'second', 'a'"):
         settings.parse(config, ["c"])
 
@@ -127,6 +132,9 @@ def test_a_config_can_hold_others_that_run_with_it(config):
         ("decoding", {"beams": 0}, "beams is 0; give at least 1"),
         ("decoding", {"max_tokens": 60}, "98 in all; the backbone has positions for 80"),
         ("head", {"chunk": 0}, "chunk is 0"),
+        ("optimizer", {"head_first": 0.5}, r"optimizer\.head_first is 0\.5; a language model"),
+        ("optimizer", {"head_factor": 5.0}, r"optimizer\.head_factor is 5\.0; a language model"),
+        ("decoding", {"seed": 2**70}, "seed is 1180591620717411303424"),
     ],
 )
 def test_a_mistake_is_found_before_training(config, section, changes, message):

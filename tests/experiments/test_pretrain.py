@@ -42,7 +42,7 @@ def test_a_backbone_is_written_with_what_was_read(made, name, kind):
     assert (config.kind, config.width, config.layers) == (kind, 16, 2)
     record = json.loads((folder / "backbone" / "pretraining.json").read_text())
     assert record["rows"] == 300 and "memarc.data." in record["source"]
-    stated = records.provenance(str(folder / "backbone"))
+    stated = records.provenance(str(folder / "backbone"), "sst2")
     assert "trained from scratch in 3 steps" in stated and record["source"] in stated
 
 
@@ -76,8 +76,26 @@ def test_natural_spelling_is_that_of_people():
 def test_unknown_kinds_and_sources_are_named(made):
     config = config_of("pretrain_restaurants", restaurant_rows=30)
     config.sources = ("books",)
+    with pytest.raises(ValueError, match="knows the words of source 'restaurants' in"):
+        public_rows.plain_text(config)
+    config.tokenizer = "trained"
     with pytest.raises(ValueError, match="Unknown source 'books'; choose from"):
         public_rows.plain_text(config)
+    config.sources = ()
+    with pytest.raises(ValueError, match="hold no row"):
+        public_rows.plain_text(config)
+    config.spelling = "Natural"
+    with pytest.raises(ValueError, match="spelling 'Natural'"):
+        public_rows.plain_text(config)
+    for field, value, message in (
+        ("storage_dtype", "float16", "storage_dtype is 'float16'"),
+        ("steps", 1, "steps is 1; give more than config.warmup_steps, 1"),
+        ("batch_tokens", 0, "batch_tokens is 0"),
+    ):
+        broken = config_of("pretrain_restaurants", restaurant_rows=30)
+        broken[field] = value
+        with pytest.raises(ValueError, match=message):
+            made(broken)
     config.kind = "images"
-    with pytest.raises(ValueError, match="kind is 'images'; choose one of"):
+    with pytest.raises(ValueError, match="kind is 'images'; give a config"):
         made(config)

@@ -263,28 +263,49 @@ def test_a_trained_table_that_is_tied_is_refused_by_taps_and_summed_by_vmap(make
             clipped_sum(model, trainable, frozen, batch, engine, fast_jit)
 
 
+@pytest.mark.checklist(6)
+@pytest.mark.parametrize(("kind", "case"), [("gpt2", "head"), ("llama", "full"), ("gpt2", "lora")])
+def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(fast_jit, randomise, kind, case):
+    """Also where every norm that is taken is of float32 outputs: last norm and output table."""
+    config, (method, options) = DECODERS[kind], VARIANTS[case]
+    config = dataclasses.replace(config, dtype="bfloat16")
+    model = build_language_model(method, options, config, LANGUAGE)
+    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    trainable, frozen = model.init(jax.random.key(3), params)
+    trainable, bound = randomise(trainable, scale=0.1), 0.01
+    run = fast_jit(
+        functools.partial(
+            clipped_grad_sum,
+            model.loss,
+            clipping=Clipping(bound, "abadi"),
+            engine="ghost",
+            microbatch_size=B,
+            precompute=model.precompute,
+        )
+    )
+    for row in range(3):
+        is_padding = jnp.arange(B, dtype=jnp.int32) != row
+        total, aux = run(trainable, frozen, rows(), is_padding)
+        assert aux["norms"][row] > 2 * bound
+        size = jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(total)))
+        assert float(size) <= bound
+
+
 # Several sequences an example.
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["lora", "reversible", *(pytest.param(x, marks=pytest.mark.slow) for x in ("side", "meft3"))],
-)
-def test_an_example_of_several_sequences_has_their_mean_loss(make, fast_jit, case):
-    model, trainable, frozen = make("gpt2", case)
-    single = rows()
-    # Groups (0, 1) and (2, nothing): the absent sequence has no token at all.
-    places = np.array([[0, 1], [2, 2]])
-    there = jnp.array([[1, 1], [1, 0]], jnp.int32)[..., None]
-    grouped = {name: x[places] for name, x in single.items()}
-    grouped |= {name: grouped[name] * there for name in ("attention_mask", "is_target")}
+def grouped_rows(places, present):
+    """Examples made of the rows at ``places`` [B, R]; absent sequences have no token at all."""
+    there = jnp.asarray(present, jnp.int32)[..., None]
+    batch = {name: x[np.asarray(places)] for name, x in rows().items()}
+    return batch | {name: batch[name] * there for name in ("attention_mask", "is_target")}
 
-    def losses(trainable, frozen, batch):
-        return model.loss(trainable, frozen, model.precompute(frozen, batch))
 
-    each = fast_jit(losses)(trainable, frozen, single)
-    got = fast_jit(losses)(trainable, frozen, grouped)
-    np.testing.assert_allclose(got, [(each[0] + each[1]) / 2, each[2]], rtol=1e-4)
+def sums_by_engine(model, trainable, frozen, batch, jit):
+    """Clipped sums of examples by every engine."""
+    count = len(batch["input_ids"])
+    if model.needs_coins:
+        batch = {**batch, COINS: jnp.arange(2 * count, dtype=jnp.uint32).reshape(count, 2)}
 
     def summed(engine):
         run = functools.partial(
@@ -292,14 +313,53 @@ def test_an_example_of_several_sequences_has_their_mean_loss(make, fast_jit, cas
             model.loss,
             clipping=Clipping(0.05, "abadi"),
             engine=engine,
-            microbatch_size=2,
+            microbatch_size=count,
             precompute=model.precompute,
         )
-        return fast_jit(run)(trainable, frozen, grouped, jnp.zeros(2, bool))
+        return jit(run)(trainable, frozen, batch, jnp.zeros(count, bool))
 
-    wanted = summed("loop")
+    return {engine: summed(engine) for engine in ("loop", "vmap", "ghost", "book_keeping")}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "lora",
+        "reversible",
+        "bdia",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("side", "meft3", "reversible float")),
+    ],
+)
+def test_an_example_of_several_sequences_has_their_mean_loss(make, fast_jit, case):
+    model, trainable, frozen = make("gpt2", case)
+    grouped = grouped_rows([[0, 1], [2, 2], [3, 0]], [[1, 1], [1, 0], [1, 1]])  # B 3, R 2.
+
+    def losses(trainable, frozen, batch):
+        return model.loss(trainable, frozen, model.precompute(frozen, batch))
+
+    each = fast_jit(losses)(trainable, frozen, rows())
+    got = fast_jit(losses)(trainable, frozen, grouped)
+    # Row 3 has no target, so the last example is worth its other sequence.
+    np.testing.assert_allclose(got, [(each[0] + each[1]) / 2, each[2], each[0]], rtol=1e-4)
+    sums = sums_by_engine(model, trainable, frozen, grouped, fast_jit)
     for engine in ("vmap", "ghost", "book_keeping"):
-        assert_same_sum(summed(engine), wanted)
+        assert_same_sum(sums[engine], sums["loop"])
+
+
+@pytest.mark.checklist(8)
+def test_an_example_whose_streams_leave_the_range_silences_itself_alone(make, fast_jit):
+    """As many sequences as examples, so that a mask on the wrong axis would not be noticed."""
+    model, trainable, frozen = make("gpt2", "reversible")
+    grouped = grouped_rows([[0, 1], [1, 2]], [[1, 1], [1, 1]])
+    ids = grouped["input_ids"].at[0, 1, 0].set(22).at[1].set(grouped["input_ids"][1] % 22)
+    grouped["input_ids"] = ids.at[0, 0].set(ids[0, 0] % 22)
+    frozen = jax.tree.map(lambda x: x, frozen)
+    table = frozen["embeddings"]["word"]
+    frozen["embeddings"]["word"] = table.at[22].set(1e9)
+    for total, aux in sums_by_engine(model, trainable, frozen, grouped, fast_jit).values():
+        assert aux["norms"][0] == 0.0 and aux["norms"][1] > 0.05
+        size = float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(total))))
+        assert size == pytest.approx(0.05, rel=1e-4)
 
 
 # Refusals.

@@ -82,6 +82,27 @@ def test_rows_of_one_token_predict_nothing(inputs):
     np.testing.assert_array_equal(op.weighted_sum(table, none, g, g), np.zeros((V, D)))
 
 
+@pytest.mark.checklist(6)
+def test_a_sum_over_rows_of_bfloat16_states_is_not_rounded_to_bfloat16():
+    """Many alike rows: leaving one out moves the sum by its gradient, not by a rounding of all."""
+    rng = np.random.default_rng(1)
+    rows = 256
+    table = jnp.asarray(rng.standard_normal((V, D)), jnp.float32)
+    one = jnp.asarray(rng.standard_normal((1, N, D)), jnp.bfloat16)
+    states = jnp.broadcast_to(one, (rows, N, D))
+    targets = jnp.broadcast_to(jnp.asarray(rng.integers(0, V, (1, N)), jnp.int32), (rows, N))
+    given = (states, targets, jnp.ones((rows, N), jnp.float32))
+    op, g, everyone = _op(4, 0.0), jnp.ones(rows), jnp.ones(rows)
+    whole = op.weighted_sum(table, given, g, everyone)
+    rest = op.weighted_sum(table, given, g, everyone.at[0].set(0.0))
+    gradient = op.instantiate(table, tuple(x[:1] for x in given), g[:1])[0]
+    assert whole.dtype == gradient.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.linalg.norm(whole - rest), jnp.linalg.norm(gradient), rtol=1e-3)
+    np.testing.assert_allclose(
+        op.ghost(table, tuple(x[:1] for x in given), g[:1])[0], jnp.sum(gradient**2), rtol=1e-3
+    )
+
+
 def test_axes_between_batch_and_width_are_all_tokens(inputs):
     table, states, targets, weights = inputs
     folded = [x[:, :6].reshape(B, 2, 3, *x.shape[2:]) for x in (states, targets, weights)]

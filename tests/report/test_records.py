@@ -86,12 +86,22 @@ def test_the_headline_is_the_first_score(example):
 
 
 def test_weights_say_what_they_were_trained_on_if_they_know(tmp_path):
-    assert records.provenance("openai/gpt2") == "weights openai/gpt2"
+    assert records.provenance("openai/gpt2", "e2e") == "weights openai/gpt2"
     (tmp_path / records.PROVENANCE).write_text('{"steps": 3, "source": "Read were songs."}')
-    assert records.provenance(str(tmp_path)).endswith("scratch in 3 steps. Read were songs.")
+    assert records.provenance(str(tmp_path), "e2e").endswith("scratch in 3 steps. Read were songs.")
     (tmp_path / records.PROVENANCE).write_text('{"steps": 3}')
     with pytest.raises(ValueError, match="does not tell how weights were trained"):
-        records.provenance(str(tmp_path))
+        records.provenance(str(tmp_path), "e2e")
+
+
+@pytest.mark.checklist(31)
+def test_weights_trained_on_a_task_refuse_a_private_run_on_it(tmp_path):
+    (tmp_path / records.PROVENANCE).write_text(
+        '{"steps": 3, "source": "Read was WebNLG.", "not_private": ["webnlg", "dart"]}'
+    )
+    assert "Read was WebNLG." in records.provenance(str(tmp_path), "e2e")
+    with pytest.raises(ValueError, match="trained without privacy on rows of task 'dart'"):
+        records.provenance(str(tmp_path), "dart")
 
 
 def test_outside_a_repository_the_commit_is_unknown(tmp_path):
