@@ -123,7 +123,7 @@ def generation(task: str) -> config_dict.ConfigDict:
         max_prompt=64,  # Tokens, the separator included; longer prompts are cut.
         max_length=128,  # Tokens of a row; longer ones are cut.
         buckets=(64, 96, 128),  # Rows are padded to the next of these lengths.
-        unit="row",  # Of privacy: one reference; or "input": all references of one input.
+        unit="row",  # Of privacy: one reference; or "input": one input with its references.
         references_per_group=config_dict.placeholder(int),  # With unit "input": the first so many.
         root=config_dict.placeholder(str),
         train_file=config_dict.placeholder(str),
@@ -218,5 +218,7 @@ def _trained(task, weights) -> config_dict.ConfigDict:
         model=1,  # Devices that hold one copy of the frozen layers together.
     )
     config.runs = {}  # Name -> what differs.
-    config.more = {}  # Name -> another whole config that the same command runs.
+    # Name -> another whole config that the same command runs. It has fields of its own: change
+    # them by --config.more.NAME.privacy.epsilon=3 and the like.
+    config.more = {}
     return config

@@ -106,8 +106,9 @@ def plain_text(config) -> PublicRows:
     plain = config.tokenizer == tokenize.WORD_LEVEL
     if plain and (tuple(config.sources) != ("restaurants",) or config.spelling != "tokens"):
         raise ValueError(
-            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' in spelling "
-            f"'tokens' only; the sources are {tuple(config.sources)}, spelling {config.spelling!r}."
+            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' in "
+            f"spelling 'tokens' only; the sources are {tuple(config.sources)}, the spelling is "
+            f"{config.spelling!r}."
         )
     rows = [pair for name in config.sources for pair in _pairs(name, config)]
     if not rows:
