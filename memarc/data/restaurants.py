@@ -7,10 +7,10 @@ Names, places and all other values are this file's own: none is taken from the E
 belongs to one stream by a hash of it: train, dev and public never share one, at any seed.
 """
 
-import hashlib
 import random
 import re
 
+from memarc.data.draws import hundredth, pick, shuffle
 from memarc.data.pair_rows import PairRows, flatten
 
 _QUALITIES = (
@@ -186,7 +186,7 @@ def _new_slots(rng, stream, seen):
     for _ in range(_TRIES_PER_MR):
         slots = _slots(rng)
         mr = " , ".join(f"{slot} [ {value} ]" for slot, value in slots.items())
-        if mr not in seen and _hundredth(mr) in _STREAMS[stream]:
+        if mr not in seen and hundredth(mr) in _STREAMS[stream]:
             return slots, mr
     raise ValueError(
         f"The restaurants grammar found no new {stream} meaning representation after {len(seen)}; "
@@ -199,8 +199,8 @@ def _slots(rng):
     size = _FEWEST_SLOTS + int(rng.random() * (_MOST_SLOTS + 1 - _FEWEST_SLOTS))
     while len(chosen) > size:
         del chosen[int(rng.random() * len(chosen))]
-    name = f"the {_pick(rng, _QUALITIES)} {_pick(rng, _THINGS)}"
-    return {"name": name, **{slot: _pick(rng, _VALUES[slot]) for slot in chosen}}
+    name = f"the {pick(rng, _QUALITIES)} {pick(rng, _THINGS)}"
+    return {"name": name, **{slot: pick(rng, _VALUES[slot]) for slot in chosen}}
 
 
 def _text(rng, stream, slots):
@@ -212,30 +212,16 @@ def _text(rng, stream, slots):
         "familyFriendly": _FAMILIES.get(slots.get("familyFriendly")),
     }
     said = _say(rng, slots, opinions)
-    _shuffle(rng, said)
-    text = _pick(rng, forms).format(
+    shuffle(rng, said)
+    text = pick(rng, forms).format(
         name=slots["name"],
-        kind=_pick(rng, _KINDS["eatType" in slots, "food" in slots]).format(**slots),
+        kind=pick(rng, _KINDS["eatType" in slots, "food" in slots]).format(**slots),
         place=" ".join(_say(rng, slots, places)),
-        opinions=f"{_pick(rng, _JOINTS).join(said)} ." if said else "",
+        opinions=f"{pick(rng, _JOINTS).join(said)} ." if said else "",
     )
     return " ".join(text.split())
 
 
 def _say(rng, slots, wordings):
     """One wording, filled in, of each slot that the MR has."""
-    return [_pick(rng, wordings[slot]).format(**slots) for slot in wordings if slot in slots]
-
-
-def _hundredth(mr):
-    return int.from_bytes(hashlib.sha256(mr.encode()).digest()[:8], "big") % 100
-
-
-def _pick(rng, options):
-    return options[int(rng.random() * len(options))]
-
-
-def _shuffle(rng, items):
-    for last in range(len(items) - 1, 0, -1):
-        other = int(rng.random() * (last + 1))
-        items[last], items[other] = items[other], items[last]
+    return [pick(rng, wordings[slot]).format(**slots) for slot in wordings if slot in slots]

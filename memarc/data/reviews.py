@@ -6,12 +6,12 @@ one, so word order decides. Every form is drawn without regard to the label. Eac
 belongs to one stream by a hash of its text: train, dev and public never share one, at any seed.
 """
 
-import hashlib
 import random
 from collections.abc import Callable
 
 import numpy as np
 
+from memarc.data.draws import hundredth, pick, shuffle
 from memarc.data.rows import Rows
 
 _ASPECTS = (
@@ -110,7 +110,7 @@ def _draw(stream, count, seed):
     # random.Random: Python promises the same floats from one seed in all versions.
     rng = random.Random(f"{stream}/{seed}")
     labels = [1] * (count // 2) + [0] * (count - count // 2)
-    _shuffle(rng, labels)
+    shuffle(rng, labels)
     seen: dict[str, None] = {}
     for label in labels:
         seen[_new_sentence(rng, stream, label, seen)] = None
@@ -120,31 +120,17 @@ def _draw(stream, count, seed):
 def _new_sentence(rng, stream, label, seen):
     for _ in range(_TRIES_PER_ROW):
         sentence = _review(rng, stream, label)
-        if sentence not in seen and _hundredth(sentence) in _STREAMS[stream]:
+        if sentence not in seen and hundredth(sentence) in _STREAMS[stream]:
             return sentence
     raise ValueError(
         f"The reviews grammar found no new {stream} sentence after {len(seen)}; ask for fewer rows."
     )
 
 
-def _hundredth(sentence):
-    return int.from_bytes(hashlib.sha256(sentence.encode()).digest()[:8], "big") % 100
-
-
-def _pick(rng, options):
-    return options[int(rng.random() * len(options))]
-
-
-def _shuffle(rng, items):
-    for last in range(len(items) - 1, 0, -1):
-        other = int(rng.random() * (last + 1))
-        items[last], items[other] = items[other], items[last]
-
-
 def _review(rng, stream, label):
     """One sentence whose main clause has polarity ``label``."""
-    form: Callable = _pick(rng, _FORMS[stream])
-    words = [_pick(rng, _OPENERS), *form(rng, label), _pick(rng, _CLOSERS), "."]
+    form: Callable = pick(rng, _FORMS[stream])
+    words = [pick(rng, _OPENERS), *form(rng, label), pick(rng, _CLOSERS), "."]
     return " ".join(word for word in words if word)
 
 
@@ -152,13 +138,13 @@ def _clause(rng, polarity):
     """The words of one clause, negated or not: the shown word's polarity is then flipped."""
     negated = rng.random() < _NEGATION_RATE
     shown = 1 - polarity if negated else polarity
-    aspect = _pick(rng, _ASPECTS)
+    aspect = pick(rng, _ASPECTS)
     if rng.random() < _VERB_RATE:
-        verb = _pick(rng, _VERBS[shown])
+        verb = pick(rng, _VERBS[shown])
         said = f"did not {verb}" if negated else _past(verb)
-        return [_pick(rng, _SUBJECTS), said, "the", aspect]
-    degree = _pick(rng, _NEGATIONS) if negated else _pick(rng, _DEGREES)
-    return ["the", aspect, _pick(rng, _COPULAS), degree, _pick(rng, _ADJECTIVES[shown])]
+        return [pick(rng, _SUBJECTS), said, "the", aspect]
+    degree = pick(rng, _NEGATIONS) if negated else pick(rng, _DEGREES)
+    return ["the", aspect, pick(rng, _COPULAS), degree, pick(rng, _ADJECTIVES[shown])]
 
 
 def _past(verb):
@@ -174,15 +160,15 @@ def _both(rng, label):
 
 
 def _concession_first(rng, label):
-    return [_pick(rng, _CONCEDING), *_clause(rng, 1 - label), ",", *_clause(rng, label)]
+    return [pick(rng, _CONCEDING), *_clause(rng, 1 - label), ",", *_clause(rng, label)]
 
 
 def _concession_last(rng, label):
-    return [*_clause(rng, label), ",", _pick(rng, _CONCEDING), *_clause(rng, 1 - label)]
+    return [*_clause(rng, label), ",", pick(rng, _CONCEDING), *_clause(rng, 1 - label)]
 
 
 def _turn(rng, label):
-    return [*_clause(rng, 1 - label), ",", _pick(rng, _TURNING), *_clause(rng, label)]
+    return [*_clause(rng, 1 - label), ",", pick(rng, _TURNING), *_clause(rng, label)]
 
 
 _ALL_FORMS = (_one, _one, _one, _both, _concession_first, _concession_last, _turn)
