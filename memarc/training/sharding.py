@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from memarc.ops.sharded import Shard
@@ -174,7 +174,8 @@ def place(config: MeshConfig, devices: Sequence[Any], physical_batch_size: int) 
             f"privacy.physical_batch_size is {physical_batch_size}, which {count} devices cannot "
             f"share evenly; give a multiple, such as {best}."
         )
-    return Placement(Mesh(np.asarray(devices).reshape(data, config.model), AXES))
+    arranged = np.asarray(devices).reshape(data, config.model)
+    return Placement(Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES)))
 
 
 def rows_of_device(placement: Placement | None, physical_batch_size: int) -> int:

@@ -44,7 +44,7 @@ def test_rematerialised_work_counts_again():
 
 
 def test_gathers_count_what_one_device_receives_and_products_of_its_own_rows():
-    mesh = jax.sharding.AbstractMesh((4,), ("model",))
+    mesh = jax.sharding.AbstractMesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
     rows, cut = jax.sharding.PartitionSpec("model"), jax.sharding.PartitionSpec(None, "model")
 
     def local(x, kernels):
