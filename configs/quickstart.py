@@ -38,10 +38,12 @@ def _restaurants(preset):
     common.restaurants(config)
     common.greedy(config)
     config.method = "side"
+    config.data.train_rows = 3000
+    config.data.dev_rows = 300
     config.options.side.reduction = 4
     config.privacy.clipping = "automatic"
     config.privacy.engine = "vmap"
-    config.privacy.expected_batch_size = 500
+    config.privacy.expected_batch_size = 250
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 32
     config.optimizer.learning_rate = 3e-3  # Tuned on rows of another seed.
     config.training.epochs = 2.0
