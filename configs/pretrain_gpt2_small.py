@@ -2,10 +2,10 @@
 
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py --workdir=weights/small
 
-Reads WebNLG 2017's train file (triples and texts), the sentences of SST-2's train file and public
-rows of the restaurants grammar, spelled as people write; nothing of E2E. Private runs on WebNLG,
-DART (which holds WebNLG texts) or SST-2 may not start from it, and are refused. The folder
-OUT/backbone holds weights and tokenizer; transformers loads both.
+Reads WebNLG 2017's train file (triples and texts) and rows of a grammar that describes places to
+eat in E2E's slots (memarc/data/venues.py); no text of E2E. Private runs on WebNLG or DART (which
+holds WebNLG texts) may not start from it, and are refused. The folder OUT/backbone holds weights
+and tokenizer; transformers loads both.
 """
 
 from ml_collections import config_dict
@@ -15,29 +15,29 @@ def get_config():
     config = config_dict.ConfigDict()
     config.kind = "text"
     config.seed = 0
-    config.sources = ("webnlg", "restaurants", "sst2")
+    config.sources = ("webnlg", "venues")
     config.root = "data"
-    config.restaurant_rows = 40_000
-    config.spelling = "natural"
+    config.restaurant_rows = 0
+    config.venue_rows = 60_000
     config.tokenizer = "trained"  # Byte-level pairs of these texts; or a folder or hub name.
-    config.vocab_size = 4096
+    config.vocab_size = 2048
     config.separator = "<|endoftext|>"
     config.end = "<|endoftext|>"
     config.max_length = 160  # Tokens; longer rows are cut.
-    config.buckets = (32, 64, 96, 160)
+    config.buckets = (48, 64, 96, 128, 160)
     config.chunk = 32
     config.backbone = dict(
         kind="gpt2",
-        width=192,
+        width=160,
         layers=4,
-        heads=6,
-        feed_forward=768,
+        heads=5,
+        feed_forward=640,
         activation="gelu_new",
         norm_epsilon=1e-5,
     )
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 1500
+    config.steps = 2600
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

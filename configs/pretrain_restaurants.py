@@ -16,7 +16,7 @@ def get_config():
     config.sources = ("restaurants",)
     config.root = "data"  # Of other sources.
     config.restaurant_rows = 20_000
-    config.spelling = "tokens"  # Or "natural".
+    config.venue_rows = 0
     config.tokenizer = "word_level"
     config.vocab_size = 0  # Of a tokenizer that is trained.
     config.separator = "[SEP]"

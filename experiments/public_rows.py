@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from memarc.data import glue_tsv, prompts, restaurants, reviews, text_files, tokenize, triples_json
-from memarc.data.checks import check_choice
+from memarc.data import (
+    glue_tsv,
+    prompts,
+    restaurants,
+    reviews,
+    text_files,
+    tokenize,
+    triples_json,
+    venues,
+)
 from memarc.data.dataset import Dataset
 from memarc.data.generation_tasks import get_generation_task
 from memarc.data.pair_dataset import PairDataset
@@ -26,6 +34,8 @@ from memarc.typing import Array, Batch, Params
 TRAINED = "trained"
 """As config.tokenizer: byte-level pairs, learned from the public rows themselves."""
 
+_MARKS = ".,;:!?\"'()[]"
+
 _REVIEWS = (
     "Public rows of memarc.data.reviews with their labels, which lack one of the private rows' "
     "forms. No row of the train or dev stream was read, and the head was thrown away."
@@ -33,6 +43,7 @@ _REVIEWS = (
 _TEXTS = {
     "restaurants": "public rows of memarc.data.restaurants, which lack one form and one wording "
     "of its private rows",
+    "venues": "public rows of memarc.data.venues, a grammar written by hand for E2E's slots",
     "webnlg": "the train file of WebNLG 2017",
     "sst2": "the sentences of SST-2's train file, without labels",
 }
@@ -97,18 +108,15 @@ def labelled_reviews(config) -> PublicRows:
 
 
 def plain_text(config) -> PublicRows:
-    """Public texts, each after what it says if there is that, and a decoder that predicts all.
+    """Public texts, each after what it says if there is that, and a decoder that predicts them.
 
     Raises:
       ValueError: If a source is unknown, or its files are missing or damaged.
     """
-    check_choice("spelling", config.spelling, ("tokens", "natural"))
-    plain = config.tokenizer == tokenize.WORD_LEVEL
-    if plain and (tuple(config.sources) != ("restaurants",) or config.spelling != "tokens"):
+    if config.tokenizer == tokenize.WORD_LEVEL and tuple(config.sources) != ("restaurants",):
         raise ValueError(
-            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' in "
-            f"spelling 'tokens' only; the sources are {tuple(config.sources)}, the spelling is "
-            f"{config.spelling!r}."
+            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' only; the "
+            f"sources are {tuple(config.sources)}."
         )
     rows = [pair for name in config.sources for pair in _pairs(name, config)]
     if not rows:
@@ -147,15 +155,14 @@ def plain_text(config) -> PublicRows:
 
 
 def _by_length(dataset, buckets) -> list[dict[str, np.ndarray]]:
-    """The rows of every length; all their tokens are targets."""
+    """The rows of every length."""
     rows = np.arange(len(dataset))
     places = dataset.bucket_of(rows, buckets)
     found = []
     for place, length in enumerate(buckets):
         inside = rows[places == place]
         if len(inside):
-            batch = dataset.take(inside, length)
-            found.append({**batch, "is_target": batch["attention_mask"]})
+            found.append(dataset.take(inside, length))
     return found
 
 
@@ -163,8 +170,8 @@ def _pairs(name, config) -> list[tuple[str, str]]:
     """(what a text says or "", the text) of every row of a source."""
     if name == "restaurants":
         rows = restaurants.public_rows(config.restaurant_rows, config.seed)
-        if config.spelling == "natural":
-            rows = restaurants.spell(rows)
+    elif name == "venues":
+        rows = venues.rows(config.venue_rows, config.seed, _words(config))
     elif name == "webnlg":
         task = get_generation_task("webnlg")
         folder = Path(config.root) / task.folder
@@ -177,6 +184,13 @@ def _pairs(name, config) -> list[tuple[str, str]]:
     else:
         raise ValueError(f"Unknown source {name!r}; choose from {list(_TEXTS)}.")
     return list(zip(rows.inputs, rows.targets, strict=True))
+
+
+def _words(config) -> list[str]:
+    """The words of WebNLG's texts, without marks around them, and amounts of money."""
+    texts = [text for _, text in _pairs("webnlg", config)]
+    words = {word.strip(_MARKS) for text in texts for word in text.split()} - {""}
+    return [*sorted(words), *(f"{mark}{amount}" for mark in "£$€" for amount in range(1, 100))]
 
 
 def _tokenizer(config, texts):

@@ -1,7 +1,7 @@
 """Reads the CSV files of the E2E challenge: meaning representations and reference texts.
 
 Format: UTF-8, cells quoted as the csv module does, the first record names the columns; a text may
-hold a line end. White space at a text's ends is dropped.
+hold a line end. White space at a text's ends is dropped, and so are blank lines.
 """
 
 import csv
@@ -68,4 +68,5 @@ def _records(path, reader):
             ) from error
         if cells is None:
             return
-        yield line, cells
+        if cells:  # Else a blank line.
+            yield line, cells

@@ -82,9 +82,6 @@ _MOST_REFERENCES = 3
 _TRIES_PER_MR = 400
 """Draws before the stream counts as used up; a fresh MR needs ten at most on average."""
 
-_PROPER = ("name", "near", "food")
-_SLOT = re.compile(r"([A-Za-z ]+) \[ ([^]]*) \]")
-_SENTENCE = re.compile(r"(?:^|\. )[a-z]")
 _GAP = re.compile(r"\{[^}]*\}")
 
 
@@ -120,25 +117,6 @@ def public_rows(count: int, seed: int) -> PairRows:
     wording of the rating. Args and errors as ``train_rows``.
     """
     return _draw("public", count, seed)
-
-
-def spell(rows: PairRows) -> PairRows:
-    """Spells rows as people write: capitals for names, food and sentences, no loose points.
-
-    MRs then have E2E's own syntax: "name[The Copper Kettle], food[Thai], near[The Clock Tower]".
-    """
-    inputs, targets = [], []
-    for mr, text in zip(rows.inputs, rows.targets, strict=True):
-        for slot, value in _SLOT.findall(mr):
-            if slot.strip() in _PROPER:
-                mr, text = (x.replace(value, value.title()) for x in (mr, text))
-        inputs.append(mr.replace(" [ ", "[").replace(" ]", "]").replace(" ,", ","))
-        targets.append(_SENTENCE.sub(lambda found: found[0].upper(), _loose(text)))
-    return PairRows(inputs, targets)
-
-
-def _loose(text):
-    return text.replace(" ,", ",").replace(" .", ".")
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -37,6 +37,8 @@ def find(folder: pathlib.Path, file_name: str, *, task: str, advice: str) -> pat
 def open_text(path: pathlib.Path, *, newline: str) -> TextIO:
     """Opens a UTF-8 text for reading, decompressed if its name ends in ".gz".
 
+    The mark that some programs write before a UTF-8 text is left out.
+
     Args:
       path: From ``find``.
       newline: As of ``open``.
@@ -45,5 +47,5 @@ def open_text(path: pathlib.Path, *, newline: str) -> TextIO:
       The open file. Reading raises one of ``DAMAGE`` where the bytes are bad.
     """
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline=newline)
-    return path.open(encoding="utf-8", newline=newline)
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return path.open(encoding="utf-8-sig", newline=newline)

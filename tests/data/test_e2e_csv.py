@@ -31,6 +31,13 @@ def test_columns_are_found_by_name_in_a_compressed_file(tmp_path):
     assert (rows.inputs, rows.targets) == (["a"], ["b"])
 
 
+def test_blank_lines_and_the_mark_before_a_text_are_no_rows(write):
+    rows = read_file(write("\ufeffmr,ref\na,b\n\nc,d\n\n"))
+    assert (rows.inputs, rows.targets) == (["a", "c"], ["b", "d"])
+    with pytest.raises(ValueError, match="line 5: 1 cells"):
+        read_file(write("\ufeffmr,ref\na,b\n\nc,d\ne\n"))
+
+
 def test_a_file_with_a_header_alone_has_no_rows(write):
     assert len(read_file(write("mr,ref\n"))) == 0
 
@@ -42,7 +49,6 @@ def test_a_file_with_a_header_alone_has_no_rows(write):
         ("", "line 1: no column mr, ref among ;"),
         ("mr,ref\na,b\na\n", r"devset\.csv, line 3: 1 cells where the header has 2; repair"),
         ('mr,ref\na,"b\nb"\na,b,c\n', "line 4: 3 cells where the header has 2"),
-        ("mr,ref\na,b\n\n", "line 3: 0 cells"),
         ("mr,ref\na, \n", "line 2: ref is empty; fill in or remove"),
         ("mr,ref\n,b\n", "line 2: mr is empty"),
         ('mr,ref\na,"b\nc,d\n', "line 2: the record that begins here cannot be read .*end of data"),

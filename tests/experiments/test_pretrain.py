@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import pretrain, public_rows
-from memarc.data import restaurants, tokenize
+from memarc.data import tokenize
 from memarc.models import pretrained
 from memarc.report import records
 
@@ -61,31 +61,16 @@ def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made
     assert np.isfinite(model(ids).logits.detach().numpy()).all()
 
 
-def test_natural_spelling_is_that_of_people():
-    rows = restaurants.PairRows(
-        ["name [ the copper kettle ] , food [ thai ] , near [ the clock tower ]"],
-        ["there is a thai place called the copper kettle near the clock tower . try it ."],
-    )
-    spelled = restaurants.spell(rows)
-    assert spelled.inputs == ["name[The Copper Kettle], food[Thai], near[The Clock Tower]"]
-    assert spelled.targets == [
-        "There is a Thai place called The Copper Kettle near The Clock Tower. Try it."
-    ]
-
-
 def test_unknown_kinds_and_sources_are_named(made):
     config = config_of("pretrain_restaurants", restaurant_rows=30)
     config.sources = ("books",)
-    with pytest.raises(ValueError, match="knows the words of source 'restaurants' in"):
+    with pytest.raises(ValueError, match="knows the words of source 'restaurants' only"):
         public_rows.plain_text(config)
     config.tokenizer = "trained"
     with pytest.raises(ValueError, match="Unknown source 'books'; choose from"):
         public_rows.plain_text(config)
     config.sources = ()
     with pytest.raises(ValueError, match="hold no row"):
-        public_rows.plain_text(config)
-    config.spelling = "Natural"
-    with pytest.raises(ValueError, match="spelling 'Natural'"):
         public_rows.plain_text(config)
     for field, value, message in (
         ("storage_dtype", "float16", "storage_dtype is 'float16'"),
