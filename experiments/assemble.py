@@ -45,7 +45,7 @@ def assemble(settings: Settings) -> Run:
     placement = place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
     splits = _data(job, settings.task, settings.data)
     provenance = records.provenance(settings.model.weights, settings.task)
-    backbone, params = _backbone(settings.model)
+    backbone, params = _backbone(settings.model, placement)
     _check_fit(settings, splits, backbone)
     return Run(
         settings=settings,
@@ -79,9 +79,12 @@ def _data(job, task, config):
 
 
 @functools.lru_cache(maxsize=1)
-def _backbone(source: ModelSource):
+def _backbone(source: ModelSource, placement: Placement | None):
     config, params = pretrained.load(
-        source.weights, dtype=source.dtype, storage_dtype=source.storage_dtype
+        source.weights,
+        dtype=source.dtype,
+        storage_dtype=source.storage_dtype,
+        sharding_of=placement.frozen_sharding if placement else None,
     )
     return dataclasses.replace(
         config, remat=source.remat, attention_block=source.attention_block

@@ -1,5 +1,7 @@
 """Classification as a job: its data, its model, its batches and its scores."""
 
+from functools import partial
+
 import jax
 
 from experiments.jobs import Job
@@ -8,6 +10,7 @@ from memarc.data.tasks import get_task
 from memarc.evaluation import classify, scores
 from memarc.models.build import Model, build
 from memarc.models.head import HeadConfig
+from memarc.training import sharding
 
 
 def _unit(task, config):
@@ -49,7 +52,7 @@ def _batch(run, rows, length):
 
 def _evaluate(run, trainable, frozen, folder):
     del folder
-    predict = classify.make_predict(run.model)
+    predict = classify.make_predict(run.model, partial(sharding.compile_rows, run.placement))
     found = {}
     for split, dataset in run.splits.evals.items():
         labels, predicted = classify.predict_all(

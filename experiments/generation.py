@@ -1,6 +1,7 @@
 """Generation as a job: its data, its model, its batches, its texts and their scores."""
 
 import json
+from functools import partial
 
 import jax
 
@@ -9,6 +10,7 @@ from memarc.data import generation
 from memarc.evaluation import decode, perplexity, text_scores
 from memarc.evaluation.decoder import Decoder
 from memarc.models.language import LanguageModel, build_language_model
+from memarc.training import processes, sharding
 
 OUTPUTS = "outputs-{split}.jsonl"
 """Where the texts of an evaluation set are written, one line an input."""
@@ -44,8 +46,11 @@ def _batch(run, rows, length):
 
 def _evaluate(run, trainable, frozen, folder):
     splits, settings = run.splits, run.settings
-    write = decode.make_decode(decoder_of(run.model), settings.decoding, splits.end_id)
-    surprise = jax.jit(run.model.surprise)
+    compile_rows = partial(sharding.compile_rows, run.placement)
+    write = decode.make_decode(
+        decoder_of(run.model), settings.decoding, splits.end_id, compile_rows
+    )
+    surprise = compile_rows(run.model.surprise)
     rows, found = settings.training.eval_batch_size, {}
     for split, given in splits.evals.items():
         decoded = decode.decode_all(
@@ -89,6 +94,8 @@ def decoder_of(model: LanguageModel):
 
 def _write_outputs(path, given, texts, decoded) -> None:
     """One line an input: what was given, written, and wanted, and whether the cap cut it."""
+    if not processes.is_first():
+        return
     rows = zip(given.inputs, texts, given.references, decoded.is_finished.tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
         for source, text, references, is_finished in rows:

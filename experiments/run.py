@@ -6,32 +6,57 @@ A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each.
 stopped goes on from its last checkpoint; a finished one is not run again.
 """
 
+import os
+import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
+from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments import assemble, cli, training
 from experiments import settings as settings_lib
 from memarc.report import memory, records, tables
-from memarc.training import export
+from memarc.training import export, processes
 from memarc.training.interrupt import stop_requests
+
+LOST = 3
+"""Exit status of a process that has lost the others of its run."""
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
 
 
 def main() -> int:
     """Runs the config of the command line and prints one table."""
+    cli.join_processes()
     workdir = Path(cli.workdir())
     try:
         made = run_all(cli.config(), workdir, _ONLY.value)
     except training.Stopped as stopped:
         print(f"{stopped} The same command goes on from there.")
         return training.STOPPED
-    print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() > 1:
+            _leave(error)
+        raise
+    if processes.is_first():
+        print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
     return 0
+
+
+def _leave(error) -> None:
+    """Ends a process that has lost the others, at once: a regular end would wait for them."""
+    print(
+        f"error: Process {jax.process_index()} of {jax.process_count()} lost the others "
+        f"({str(error).splitlines()[0]}). What was saved is kept: start all of them again by the "
+        "same command.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(LOST)
 
 
 def run_all(
@@ -43,13 +68,18 @@ def run_all(
       ValueError: For a mistake in the config, the data or the weights, or a folder of other runs.
       training.Stopped: If a signal ended a run early; it is saved.
     """
-    chosen = settings_lib.parse(config, only)
+    chosen = processes.everywhere(lambda: settings_lib.parse(config, only))
+    processes.check_equal(_facts(chosen, workdir))
     several = bool(config.to_dict()["runs"] or config.to_dict()["more"])
     folders = [workdir / settings.name if several else workdir for settings in chosen]
-    prepared = [
-        _finished(settings, folder) or assemble.assemble(settings)
-        for settings, folder in zip(chosen, folders, strict=True)
-    ]
+    prepared = processes.everywhere(
+        lambda: [
+            _finished(settings, folder) or assemble.assemble(settings)
+            for settings, folder in zip(chosen, folders, strict=True)
+        ]
+    )
+    seen = {settings.name: _seen(item) for settings, item in zip(chosen, prepared, strict=True)}
+    processes.check_equal(seen)
     made = []
     with stop_requests() as should_stop:
         for item, folder in zip(prepared, folders, strict=True):
@@ -62,14 +92,36 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     """Trains, evaluates and records one run in one folder."""
     trained = training.train(run, folder, training.make_problem, should_stop)
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
-    export.save(folder / export.FILE_NAME, trained.state.trainable)
+    if processes.is_first():
+        export.save(folder / export.FILE_NAME, trained.state.trainable)
     with closing(trained.log) as log:
         found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)
     record = _record(run, trained, found)
-    records.write(record, folder)
+    if processes.is_first():
+        records.write(record, folder)
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record
+
+
+def _facts(chosen, workdir) -> dict[str, Any]:
+    """What must be equal in all processes of a run."""
+    configs = {
+        f"{settings.name}: {'.'.join(path)}": value
+        for settings in chosen
+        for path, value in traverse_util.flatten_dict(settings.plain).items()
+    }
+    about = {
+        "code": records.code_digest(),
+        "versions": records.versions(),
+        "workdir": str(workdir.absolute()),
+    }
+    return about | configs
+
+
+def _seen(item) -> str:
+    """What one process saw of a run: that it is finished, or a hash of its train rows."""
+    return "finished" if isinstance(item, records.Record) else item.splits.train.fingerprint()
 
 
 def _finished(settings, folder) -> records.Record | None:

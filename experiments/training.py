@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -13,9 +13,10 @@ from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.noise import key_from_words
-from memarc.training import loop, optimizer, sharding, step
+from memarc.report import records
+from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
-from memarc.training.log import Log
+from memarc.training.log import Log, NoLog
 from memarc.typing import Params
 
 STOPPED = 143
@@ -36,7 +37,8 @@ class Trained:
       programs: Compiled.
       engine: Of the clipped sums, chosen where the config says "auto".
       seconds: Of training.
-      together: Runs, epsilon and delta of the ledger, this run included.
+      together: Runs, epsilon and delta of the ledger, this run included; empty in processes that
+        keep none.
       checkpoints: Still there, and secret.
       log: Open.
     """
@@ -48,7 +50,7 @@ class Trained:
     seconds: float
     together: dict[str, float]
     checkpoints: Checkpoints
-    log: Log
+    log: Log | NoLog
 
 
 def train(
@@ -72,27 +74,21 @@ def train(
       ValueError: If the folder or the ledger is of another run, or the budget is spent.
       Stopped: If ``should_stop`` ended the run early; it is saved.
     """
-    settings, mechanism = run.settings, run.mechanism
+    mechanism = run.mechanism
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = _open_checkpoints(run, folder)
-    entropy = checkpoints.entropy()
-    streams = sampling.streams(entropy)
-    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
-    placement = run.placement
-    frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
-    run.model.check_start(trainable, frozen)
-    privatize = mechanism.gradient_transform(key_from_words(streams.noise))
-    optimize = optimizer.build(settings.optimizer, mechanism.steps)
-    state = checkpoints.restore(step.init_state(trainable, privatize, optimize))
-    state = placement.replicate(state) if placement else state
-    problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
-    gradient = _gradient_settings(run, problem, state)
-    programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
-    log = _open_log(run, folder, state)
-    with closing(open_ledger(run, folder)) as ledger, ExitStack() as if_it_fails:
+    with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
+        entropy = processes.everywhere(checkpoints.entropy)
+        streams = sampling.streams(entropy)
+        state, problem, programs, engine = _prepare(run, checkpoints, streams, make_problem)
+        log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
-        ledger.begin(mechanism, entropy=entropy, config=settings.of_training, done=int(state.step))
+        ledger = processes.everywhere(
+            lambda: _begin_ledger(run, folder, entropy, int(state.step), checkpoints.made_on)
+        )
+        if ledger:
+            always.callback(ledger.close)
         state = loop.train(
             problem,
             programs,
@@ -101,22 +97,36 @@ def train(
             streams,
             checkpoints=checkpoints,
             log=log,
-            schedule=optimizer.learning_rate(settings.optimizer, mechanism.steps),
-            charge=ledger.charge,
-            should_stop=should_stop,
+            schedule=optimizer.learning_rate(run.settings.optimizer, mechanism.steps),
+            # The sum of a step needs all processes, so none is noised before it is charged.
+            charge=ledger.charge if ledger else lambda number: None,
+            should_stop=lambda: processes.any_of(should_stop()),
         )
         if int(state.step) < mechanism.steps:
             raise Stopped(
-                f"Stopped {settings.name} after step {int(state.step)}/{mechanism.steps}."
+                f"Stopped {run.settings.name} after step {int(state.step)}/{mechanism.steps}."
             )
         if_it_fails.pop_all()
         seconds = log.total_seconds()
-        together = {
-            "runs": len(ledger.entries),
-            "epsilon": ledger.spent().epsilon,
-            "delta": ledger.budget.delta,
-        }
-    return Trained(state, problem, programs, gradient.engine, seconds, together, checkpoints, log)
+        together = _together(ledger) if ledger else {}
+    return Trained(state, problem, programs, engine, seconds, together, checkpoints, log)
+
+
+def _prepare(run, checkpoints, streams, make_problem):
+    """The state to start from, the problem, its programs, and the engine."""
+    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
+    placement = run.placement
+    frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
+    privatize = run.mechanism.gradient_transform(key_from_words(streams.noise))
+    optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
+    state = step.init_state(trainable, privatize, optimize)
+    state = placement.replicate(state) if placement else state
+    run.model.check_start(state.trainable, frozen)
+    state = checkpoints.restore(state)
+    problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
+    gradient = _gradient_settings(run, problem, state)
+    programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
+    return state, problem, programs, gradient.engine
 
 
 def _open_checkpoints(run, folder) -> Checkpoints:
@@ -124,7 +134,8 @@ def _open_checkpoints(run, folder) -> Checkpoints:
     return Checkpoints(
         folder / "checkpoints",
         identity=Identity(settings.of_training, run.splits.train.fingerprint()),
-        entropy=sampling.entropy_from(settings.seed)[0],
+        entropy=int(processes.of_first(lambda: str(sampling.entropy_from(settings.seed)[0]))),
+        machine=_machine(run.placement),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
     )
@@ -140,8 +151,10 @@ def _gradient_settings(run, problem, state) -> step.GradientSettings:
     return step.GradientSettings(clipping, engine, rows)
 
 
-def _open_log(run, folder, state) -> Log:
+def _open_log(run, folder, state) -> Log | NoLog:
     training = run.settings.training
+    if not processes.is_first():
+        return NoLog()
     return Log(
         folder / "log.jsonl",
         title=run.settings.name,
@@ -150,6 +163,46 @@ def _open_log(run, folder, state) -> Log:
         every=training.log_every,
         tensorboard=training.tensorboard,
     )
+
+
+def _machine(placement) -> str:
+    """What decides how sums round: devices, their mesh, and the compiler."""
+    mesh = dict(placement.mesh.shape) if placement else "none"
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return f"{devices}, mesh {mesh}, jaxlib {records.versions()['jaxlib']}"
+
+
+def _begin_ledger(run, folder, entropy, done, made_on) -> Ledger | None:
+    """The ledger, in which the run is begun or goes on; None where another process keeps it.
+
+    Raises:
+      ValueError: As the ledger's ``begin``; or if steps that were charged would be made again on
+        another machine: their noise would then hide two sums that differ.
+    """
+    if not processes.is_first():
+        return None
+    ledger = open_ledger(run, folder)
+    try:
+        ledger.begin(run.mechanism, entropy=entropy, config=run.settings.of_training, done=done)
+        if ledger.charged > done and made_on != _machine(run.placement):
+            raise ValueError(
+                f"Steps {done + 1} to {ledger.charged} of {run.settings.name} were made on "
+                f"{made_on}; made again on {_machine(run.placement)}, their sums would round "
+                "otherwise under the same noise. Go on there, or begin a new run in another "
+                "workdir. (A run that was stopped by a signal can go on anywhere.)"
+            )
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
+
+
+def _together(ledger) -> dict[str, float]:
+    return {
+        "runs": len(ledger.entries),
+        "epsilon": ledger.spent().epsilon,
+        "delta": ledger.budget.delta,
+    }
 
 
 def open_ledger(run: assemble.Run, folder: Path) -> Ledger:

@@ -23,7 +23,7 @@ GATES = {  # Library -> the files that may import it.
     "tensorflow_datasets": {"data/tfds_source.py"},
     "dp_accounting": {"privacy/accounting.py"},
     "jax_privacy": {"privacy/audit.py"},
-    "safetensors": {"models/pretrained.py", "training/export.py"},
+    "safetensors": {"models/pretrained.py", "models/tensor_files.py", "training/export.py"},
     "orbax": {"training/checkpoint.py"},
     "sklearn": {"evaluation/scores.py"},
     "sacrebleu": {"evaluation/text_scores.py", "evaluation/words.py"},

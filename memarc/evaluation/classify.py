@@ -5,7 +5,6 @@ Axes: N rows, P rows of a batch, C classes.
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from memarc.data.dataset import Dataset, padded_chunks
@@ -16,13 +15,13 @@ Predict = Callable[[Params, Params, Batch], Array]
 """``(trainable, frozen, batch) -> int32[P]``, compiled once per batch shape."""
 
 
-def make_predict(model: Model) -> Predict:
-    """Builds the compiled function from a batch to its most likely classes."""
+def make_predict(model: Model, compile_rows: Callable[[Predict], Predict]) -> Predict:
+    """Builds the function from a batch to its most likely classes; ``jax.jit`` compiles it."""
 
     def predict(trainable, frozen, batch):
         return model.logits(trainable, frozen, model.precompute(frozen, batch)).argmax(-1)
 
-    return jax.jit(predict)
+    return compile_rows(predict)
 
 
 def predict_all(

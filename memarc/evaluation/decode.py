@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from jax.typing import ArrayLike
 
 from memarc.evaluation import beam
 from memarc.evaluation.decoder import Decoded, Decoder, DecodingConfig, log_probabilities, prefill
 from memarc.typing import Array, Params, PyTree
 
-DecodeFn = Callable[[Params, Params, Array, Array, Array], Decoded]
+DecodeFn = Callable[[Params, Params, ArrayLike, ArrayLike, Array], Decoded]
 """``(trainable, frozen, prompts, prompt_lengths, keys) -> Decoded``: `decode`, compiled."""
 
 
@@ -67,7 +68,10 @@ def decode(
 
 
 def make_decode(
-    make_decoder: Callable[[Params, Params], Decoder], config: DecodingConfig, end_id: int
+    make_decoder: Callable[[Params, Params], Decoder],
+    config: DecodingConfig,
+    end_id: int,
+    compile_rows: Callable[[DecodeFn], DecodeFn],
 ) -> DecodeFn:
     """Builds the compiled function from prompts to their continuations.
 
@@ -76,6 +80,7 @@ def make_decode(
         arguments of the program and no part of it.
       config: Method and limits.
       end_id: The token that ends a row.
+      compile_rows: ``jax.jit``, or `memarc.training.sharding.compile_rows` of a mesh.
 
     Returns:
       The function, compiled once per shape of the prompts.
@@ -85,7 +90,7 @@ def make_decode(
         decoder = make_decoder(trainable, frozen)
         return decode(decoder, config, prompts, prompt_lengths, end_id, keys)
 
-    return jax.jit(run)
+    return compile_rows(run)
 
 
 def decode_all(
@@ -126,8 +131,8 @@ def decode_all(
             kept = min(rows, count - start)
             # The last row fills up the last batch: copies of it end no later than it does.
             taken = np.minimum(np.arange(start, start + rows), count - 1)
-            tokens = jnp.asarray(prompts[taken], jnp.int32)
-            lengths = jnp.asarray(prompt_lengths[taken], jnp.int32)
+            tokens = prompts[taken].astype(np.int32)
+            lengths = prompt_lengths[taken].astype(np.int32)
             batch = jax.device_get(decode_fn(trainable, frozen, tokens, lengths, keys[taken]))
             batches.append(jax.tree.map(lambda leaf, kept=kept: leaf[:kept], batch))
             bar.update(kept)

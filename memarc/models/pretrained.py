@@ -6,33 +6,45 @@ tensors stand in `memarc.models.tensor_names`; loading and saving both read that
 
 import contextlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-from memarc.models import hub_config
+from memarc.models import hub_config, tensor_files
 from memarc.models.config import BackboneConfig
-from memarc.models.tensor_names import Entry, bare_name, full_name, is_ignored, name_table
+from memarc.models.tensor_files import INDEX, WEIGHTS
+from memarc.models.tensor_names import Entry, full_name, name_table
 from memarc.typing import Params
 
 STORAGE_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
-_CONFIG, _WEIGHTS = hub_config.FILE_NAME, "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+_CONFIG = hub_config.FILE_NAME
 _HUB_PATTERNS = (_CONFIG, "model*.safetensors*")
-_BLOCK_BYTES = 2**18  # Rows are read in blocks of this size: the only second copy of a weight.
+
+
+ShardingOf = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+"""Of a leaf's path and shape: how it lies on devices."""
+
+Ranges = tuple[tuple[int, int], ...]
+"""Start and stop on each axis of a leaf."""
 
 
 def load(
-    weights: str | os.PathLike[str], *, dtype: str, storage_dtype: str
+    weights: str | os.PathLike[str],
+    *,
+    dtype: str,
+    storage_dtype: str,
+    sharding_of: ShardingOf | None = None,
 ) -> tuple[BackboneConfig, Params]:
     """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.
 
@@ -40,10 +52,13 @@ def load(
       weights: A local folder, or the name of a model on the Hugging Face hub.
       dtype: Compute dtype of the config, "float32" or "bfloat16".
       storage_dtype: Dtype of the parameters, "float32" or "bfloat16".
+      sharding_of: Where each leaf goes, straight from the files: the host holds one leaf at a
+        time, of which each process reads what its own devices get. None: all to host memory.
 
     Returns:
-      The config, and the parameters in host memory: NumPy arrays in the tree of
-      `memarc.models.backbone.init`. Pass them to a compiled function as arguments.
+      The config, and the parameters in the tree of `memarc.models.backbone.init`: global arrays
+      on the devices that ``sharding_of`` gives, else NumPy arrays. Pass them to a compiled
+      function as arguments.
 
     Raises:
       ValueError: For weights that cannot be found, a config that is not supported, or tensors
@@ -56,17 +71,33 @@ def load(
     folder = find_folder(weights)
     config = hub_config.read(folder, dtype)
     table, flat = name_table(config), {}
-    with contextlib.ExitStack() as stack:
-        tensors = _open(folder, config, stack)
-        _check_tensors(folder, config, table, tensors)
-        for entry in table:
-            leaf = np.empty(entry.leaf_shape(config), STORAGE_DTYPES[storage_dtype])
-            for name, index in entry.tensors(config):
-                # [O, I] written through a view of the leaf: [I, O] is never a copy of its own.
-                view = leaf[index].T if entry.transposed else leaf[index]
-                _copy(tensors[name], view, entry.part[0])
-            flat[entry.path] = leaf
+    tensors = tensor_files.find(folder, config)
+    tensor_files.check(folder, config, table, tensors)
+    # Largest first: where a device's memory is the host's, the leaf that is there twice is then
+    # small when nearly all weights are there.
+    for entry in sorted(table, key=lambda entry: -math.prod(entry.leaf_shape(config))):
+        shape, kept_as = entry.leaf_shape(config), STORAGE_DTYPES[storage_dtype]
+        read = partial(tensor_files.read, tensors, config, entry, dtype=kept_as)
+        if sharding_of is None:
+            flat[entry.path] = read(tuple((0, size) for size in shape))
+        else:
+            flat[entry.path] = _on_devices(shape, sharding_of(entry.path, shape), read)
     return config, traverse_util.unflatten_dict(flat)
+
+
+def _on_devices(shape, sharding, read: Callable[[Ranges], np.ndarray]) -> jax.Array:
+    """Reads a leaf to its devices, and a range that several of them hold only once."""
+    found: dict[Ranges, np.ndarray] = {}  # JAX may keep these very arrays: none is changed later.
+
+    def part(index):
+        bounds = (axis.indices(size) for axis, size in zip(index, shape, strict=True))
+        ranges = tuple((start, stop) for start, stop, _ in bounds)
+        if ranges not in found:
+            found[ranges] = read(ranges)
+        return found[ranges]
+
+    # Transfers may go on after the call, and hold what they send.
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
 def find_folder(weights: str | os.PathLike[str]) -> Path:
@@ -82,7 +113,7 @@ def find_folder(weights: str | os.PathLike[str]) -> Path:
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
         raise ValueError(
             f"No weights at {name!r}: it is not a folder (seen from {Path.cwd()}), and it cannot "
-            f"be a hub name. Give a folder with {_CONFIG} and {_WEIGHTS}, or a name like "
+            f"be a hub name. Give a folder with {_CONFIG} and {WEIGHTS}, or a name like "
             "'google-bert/bert-base-uncased'."
         )
     try:
@@ -140,68 +171,12 @@ def save(
             for name, _ in shard
         }
         total = sum(leaves[entry.path].nbytes for entry in table)
-        _write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-        files.append(_INDEX)
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        files.append(INDEX)
     _write_json(folder / _CONFIG, hub_config.content(config))
-    for old in (*folder.glob("model-*-of-*.safetensors"), folder / _WEIGHTS, folder / _INDEX):
+    for old in (*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX):
         if old.name not in files:
             old.unlink(missing_ok=True)
-
-
-def _open(folder: Path, config: BackboneConfig, stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Opens a folder's files; maps bare names of tensors to slices, which read when indexed."""
-    tensors = {}
-    for path in _weight_files(folder):
-        try:
-            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); fetch it again.") from error
-        for written in file.keys():
-            name = bare_name(written, config.kind)
-            if is_ignored(name, config):
-                continue
-            if name in tensors:
-                raise ValueError(f"{folder} holds {name!r} more than once ({written!r}).")
-            tensors[name] = file.get_slice(written)
-    return tensors
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors files, all present."""
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    if not (folder / _INDEX).is_file():
-        raise ValueError(
-            f"{folder} holds neither {_WEIGHTS} nor {_INDEX}. Other formats are not read: convert "
-            "them with transformers, `model.save_pretrained(folder)`."
-        )
-    index = hub_config.read_json(folder / _INDEX)
-    files = sorted(set(index.get("weight_map", {}).values()))
-    absent = [file for file in files if not (folder / file).is_file()]
-    if absent or not files:
-        raise ValueError(f"{folder / _INDEX} names {files}, of which {absent} are missing.")
-    return [folder / file for file in files]
-
-
-def _check_tensors(folder, config, table, tensors) -> None:
-    """Raises one ValueError that lists all missing, unknown and wrong tensors."""
-    wanted = {name: entry for entry in table for name, _ in entry.tensors(config)}
-    wrong = []
-    for name in sorted(wanted.keys() & tensors.keys()):
-        shape, dtype = tuple(tensors[name].get_shape()), tensors[name].get_dtype()
-        if shape != wanted[name].file_shape() or dtype not in ("F32", "F16", "BF16"):
-            wrong.append(f"{name} is {dtype}{list(shape)}, not {list(wanted[name].file_shape())}")
-    lists = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "unknown": sorted(tensors.keys() - wanted.keys()),
-        "of another shape, or not F32, F16 or BF16": wrong,
-    }
-    found = "".join(f"\n  {title}: {names}" for title, names in lists.items() if names)
-    if found:
-        raise ValueError(
-            f"{folder} does not hold the {config.kind} backbone of its {_CONFIG} (names without "
-            f"the prefix '{config.kind}.'):{found}"
-        )
 
 
 def _check_leaves(config, table, leaves) -> None:
@@ -215,19 +190,6 @@ def _check_leaves(config, table, leaves) -> None:
     ]
     if wrong:
         raise ValueError(f"The parameters are not this config's backbone: {'; '.join(wrong)}.")
-
-
-def _copy(source, target: np.ndarray, part: int) -> None:
-    """Copies one part of a file's tensor into an array, in blocks of rows."""
-    columns = slice(part * target.shape[-1], (part + 1) * target.shape[-1])
-    if target.ndim == 1:
-        target[:] = source[columns]
-        return
-    row_bytes = 4 * target[:1].size  # No source dtype is wider than float32.
-    rows = max(1, _BLOCK_BYTES // row_bytes)
-    for start in range(0, len(target), rows):
-        stop = min(start + rows, len(target))  # A slice of a file may not run past its end.
-        target[start:stop] = source[start:stop, columns]
 
 
 Parts = list[tuple[Entry, tuple]]
@@ -254,7 +216,7 @@ def _plan_shards(config, table, leaves, max_bytes) -> list[list[tuple[str, Parts
 def _file_names(shards: int) -> list[str]:
     """Names of the weight files, as transformers numbers them."""
     if shards == 1:
-        return [_WEIGHTS]
+        return [WEIGHTS]
     return [f"model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)]
 
 

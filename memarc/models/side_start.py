@@ -9,6 +9,8 @@ width, F, L, M.
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.experimental import multihost_utils
 
 from memarc.models import backbone
 from memarc.models.config import BackboneConfig
@@ -43,9 +45,7 @@ def draw(
     """
     layer_key, down_key, up_key = jax.random.split(key, 3)
     if start == "pruned":
-        stack = jax.tree.map(lambda x: x[jnp.asarray(kept)].astype(jnp.float32), params["layers"])
-        features = _largest(_feature_importance(params["layers"]), narrow.width)
-        layers = jax.vmap(lambda layer: _cut_layer(layer, features, config, narrow))(stack)
+        layers, features = _cut_layers(params["layers"], kept, config, narrow)
         select = jax.nn.one_hot(features, config.width, axis=0)  # [D, S]: picks the features.
         kernels = jnp.broadcast_to(select[None], (len(kept) + 1, *select.shape))
     else:
@@ -72,14 +72,38 @@ def _largest(importance, count):
     return jnp.sort(jax.lax.top_k(importance, count)[1])
 
 
-def _feature_importance(layers):
-    """L1 weight of each of the D features, summed over all layers and matrices, float32[D]."""
+def _cut_layers(layers, kept, config, narrow):
+    """The side layers, stacked, and the features that they keep, int32[S].
+
+    One backbone layer after another is whole on one device, so every mesh gives the same start, and
+    a backbone that is cut over many devices is never whole on one.
+    """
+    importance = sum(_feature_importance(_layer(layers, i)) for i in range(config.layers))
+    features = _largest(importance, narrow.width)
+    cut = [_cut_layer(_layer(layers, i), features, config, narrow) for i in kept]
+    return jax.tree.map(lambda *parts: jnp.stack(parts), *cut), features
+
+
+def _layer(layers, number):
+    """One of stacked layers, float32, gathered from all devices that hold parts of it."""
+
+    def one(stacked):
+        x = stacked[number]
+        is_traced = isinstance(x, Tracer)
+        if isinstance(x, jax.Array) and not is_traced and len(x.sharding.device_set) > 1:
+            x = multihost_utils.process_allgather(x, tiled=True)
+        return jnp.asarray(x).astype(jnp.float32)
+
+    return jax.tree.map(one, layers)
+
+
+def _feature_importance(layer):
+    """L1 weight of each of the D features, summed over a layer's matrices, float32[D]."""
     total = 0.0
     for block in ("attention", "feed_forward"):
-        for name, dense in layers[block].items():
+        for name, dense in layer[block].items():
             if name != "norm":
-                weights = jnp.abs(dense["kernel"].astype(jnp.float32))  # [L, I, O]
-                total = total + weights.sum((0, 1) if name == "output" else (0, 2))
+                total = total + jnp.abs(dense["kernel"]).sum(0 if name == "output" else 1)
     return total
 
 

@@ -164,6 +164,11 @@ class Ledger:
             self._append({"kind": "step", "run": self._run, "step": step})
             self.entries[self._run] = Entry(entry.plan, step)
 
+    @property
+    def charged(self) -> int:
+        """Steps of the run that was begun, made or about to be made."""
+        return self.entries[self._run].steps
+
     def spent(self) -> Spent:
         """Both epsilons of all runs so far."""
         return spent(self.entries, self.budget)

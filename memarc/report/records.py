@@ -4,6 +4,7 @@ Tables and plots are made from records, never by hand.
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -193,6 +194,15 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def code_digest() -> str:
+    """A hash of the code that runs: every module of the folder that holds this package."""
+    found, root = hashlib.sha256(), Path(__file__).parents[2]
+    for package in ("memarc", "experiments"):
+        for path in sorted((root / package).rglob("*.py")):
+            found.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def commit(folder: Path) -> str:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from memarc.training import processes
 from memarc.training.step import TrainState
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,13 +41,23 @@ class Identity:
 class Checkpoints:
     """The checkpoints of one run in one folder."""
 
-    def __init__(self, folder: Path, *, identity: Identity, entropy: int, every: int, keep: int):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: Identity,
+        entropy: int,
+        machine: str,
+        every: int,
+        keep: int,
+    ):
         """Opens a folder, made if absent.
 
         Args:
           folder: Holds one folder per saved step.
           identity: Of the run.
           entropy: Root entropy of a run that starts; a restored one replaces it.
+          machine: Devices and compiler: what decides how sums round.
           every: Steps between checkpoints.
           keep: Number of latest checkpoints that are kept.
 
@@ -60,6 +71,9 @@ class Checkpoints:
             )
         self._every = every
         self._about = {**dataclasses.asdict(identity), "entropy": str(entropy)}
+        self._machine = machine
+        self.made_on = machine
+        """Where the steps of the newest checkpoint were made, known once it is read."""
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
@@ -84,6 +98,7 @@ class Checkpoints:
                 f"{'; '.join(differing)}. Use another workdir, or the config it was started with."
             )
         self._about = {key: about[key] for key in self._about}
+        self.made_on = about["machine"]
         return int(about["entropy"])
 
     def restore(self, state: TrainState) -> TrainState:
@@ -150,7 +165,7 @@ class Checkpoints:
         if not force and number % self._every:
             return
         plain = _without_keys(state)
-        about = {**self._about, "digest": _digest(plain)}
+        about = {**self._about, "machine": self._machine, "digest": _digest(plain)}
         with self._explained():
             self._manager.save(
                 number,
@@ -180,9 +195,11 @@ class Checkpoints:
             ) from error
 
     def remove(self) -> None:
-        """Deletes the folder and all that is in it."""
+        """Deletes the folder and all that is in it, once every process is done with it."""
         self.close()
-        shutil.rmtree(self._manager.directory)
+        processes.gather("closed")
+        if processes.is_first():
+            shutil.rmtree(self._manager.directory)
 
     def close(self) -> None:
         """Waits and frees the folder."""

@@ -1,6 +1,7 @@
 """Progress for people, and a JSON-lines log of metrics that are safe to publish."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -40,7 +41,8 @@ class Log:
         self._earlier = _seconds_of(path)
         self._file = path.open("a", encoding="utf-8")
         self._every, self._steps = every, steps
-        self._start = time.time()
+        self._start = self._last_line = time.time()
+        self._waited = 0.0
         self._bar = tqdm.tqdm(
             desc=title,
             initial=first,
@@ -51,13 +53,23 @@ class Log:
             mininterval=0.5 if sys.stderr.isatty() else 10.0,
         )
 
-    def step(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """Reports update ``number``; metrics are fetched only when a line is due."""
+    def step(self, number: int, metrics: Mapping[str, Any], *, waited: float) -> None:
+        """Reports update ``number``; metrics are fetched only when a line is due.
+
+        Args:
+          number: Of the update, from 1.
+          metrics: Safe to publish.
+          waited: Seconds since the log was opened for which the loop has waited for batches. The
+            line tells their share of the time since the line before, "input_share".
+        """
         self._bar.update()
         if number % self._every and number != self._steps:
             return
         values = {name: float(value) for name, value in metrics.items()}
-        self.event("step", step=number, **values)
+        now = time.time()
+        share = (waited - self._waited) / max(now - self._last_line, 1e-9)
+        self._waited, self._last_line = waited, now
+        self.event("step", step=number, **values, input_share=round(min(share, 1.0), 3))
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, number)
@@ -78,6 +90,23 @@ class Log:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
+
+
+class NoLog:
+    """The log of a process that keeps none."""
+
+    def step(self, number: int, metrics: Mapping[str, Any], *, waited: float) -> None:
+        """Does nothing."""
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Does nothing."""
+
+    def total_seconds(self) -> float:
+        """Unknown here."""
+        return math.nan
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 def _mend(path: Path) -> None:

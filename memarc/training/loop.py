@@ -20,7 +20,8 @@ from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
 from memarc.training import step
 from memarc.training.checkpoint import Checkpoints
-from memarc.training.log import Log
+from memarc.training.log import Log, NoLog
+from memarc.training.prefetch import prefetch
 from memarc.training.sharding import Placement
 from memarc.typing import Batch, LossFn, Params, Precompute
 
@@ -70,6 +71,11 @@ class Problem:
         rows = jax.tree.leaves(batch)[0].shape[0]
         given = (batch, jax.ShapeDtypeStruct((rows,), bool))
         return self.placement.abstract_rows(given) if self.placement else given
+
+    def placed(self, batch: Batch, is_padding: np.ndarray) -> tuple[Batch, Any]:
+        """A batch in host memory, on the devices."""
+        given = (batch, is_padding)
+        return self.placement.rows(given) if self.placement else jax.device_put(given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +154,7 @@ def train(
     streams: Streams,
     *,
     checkpoints: Checkpoints,
-    log: Log,
+    log: Log | NoLog,
     schedule: optax.Schedule,
     charge: Callable[[int], None],
     should_stop: Callable[[], bool],
@@ -175,23 +181,33 @@ def train(
     """
     first = int(state.step)
     checkpoints.ensure_begun(state)
+    with prefetch(_inputs(problem, mechanism, streams, first)) as inputs:
+        for number in range(first, mechanism.steps):
+            grad_sum = problem.zero_sum(state.trainable)
+            while (given := next(inputs)) is not None:
+                length, batch, is_padding = given
+                grad_sum = programs.accumulate[length](
+                    grad_sum, state.trainable, problem.frozen, batch, is_padding
+                )
+            done = number + 1
+            charge(done)
+            state, metrics = programs.update(state, grad_sum)
+            log.step(done, {"learning_rate": schedule(number), **metrics}, waited=inputs.waited)
+            stop = should_stop() and done < mechanism.steps
+            checkpoints.save(state, done, force=stop or done == mechanism.steps)
+            if stop:
+                break
+    checkpoints.wait()
+    return state
+
+
+def _inputs(problem, mechanism, streams, first):
+    """Yields ``(length, batch, is_padding)`` of every batch of a draw, then None, for each step."""
     for number in range(first, mechanism.steps):
-        grad_sum = problem.zero_sum(state.trainable)
         generator = sampling.step_generator(streams.coins, number)
         for length, batch, is_padding in problem.chunks(mechanism.sample(streams, number)):
             if problem.coins:
                 words = generator.integers(2**32, size=(len(is_padding), 2), dtype=np.uint32)
                 batch = {**batch, problem.coins: words}
-            grad_sum = programs.accumulate[length](
-                grad_sum, state.trainable, problem.frozen, batch, is_padding
-            )
-        done = number + 1
-        charge(done)
-        state, metrics = programs.update(state, grad_sum)
-        log.step(done, {"learning_rate": schedule(number), **metrics})
-        stop = should_stop() and done < mechanism.steps
-        checkpoints.save(state, done, force=stop or done == mechanism.steps)
-        if stop:
-            break
-    checkpoints.wait()
-    return state
+            yield length, *problem.placed(batch, is_padding)
+        yield None

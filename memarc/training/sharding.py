@@ -57,7 +57,13 @@ class Placement:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """Puts a tree whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P()))
+        sharding = NamedSharding(self.mesh, P())
+        return jax.tree.map(lambda x: _put(x, sharding), tree)
+
+    def rows(self, batch: PyTree) -> PyTree:
+        """Puts arrays [B, ...] on the mesh, rows cut over all devices, B a multiple of N."""
+        sharding = NamedSharding(self.mesh, P(AXES))
+        return jax.tree.map(lambda x: _put(x, sharding), batch)
 
     def abstract_copies(self, tree: PyTree) -> PyTree:
         """Abstract arrays that are whole on every device."""
@@ -65,13 +71,19 @@ class Placement:
 
     def abstract_frozen(self, frozen: Params) -> Params:
         """Abstract frozen parameters, as `place_frozen` lays them."""
-        specs = self._specs(frozen)
-        return jax.tree.map(lambda x, s: _abstract(x, NamedSharding(self.mesh, s)), frozen, specs)
+        return jax.tree.map(_abstract, frozen, self._frozen_shardings(frozen))
+
+    def frozen_sharding(self, path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        """Of a frozen leaf: kernels of layers [L, I, O] are cut along outputs or inputs."""
+        size, spec = self.mesh.shape["model"], P()
+        if size > 1 and "layers" in path and path[-1] == "kernel" and len(shape) == 3:
+            axis = next((axis for axis in (2, 1) if shape[axis] % size == 0), None)
+            spec = P() if axis is None else P(*[None] * axis, "model")
+        return NamedSharding(self.mesh, spec)
 
     def place_frozen(self, frozen: Params) -> Params:
-        """Puts frozen parameters on the mesh; big ones are cut."""
-        shardings = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), self._specs(frozen))
-        return jax.device_put(frozen, shardings)
+        """Puts frozen parameters on the mesh, big ones cut; what lies right stays where it is."""
+        return jax.tree.map(_put, frozen, self._frozen_shardings(frozen))
 
     def zero_sum(self, trainable: Params) -> Params:
         """The sum of an empty draw, one part a device, [N, ...]."""
@@ -122,22 +134,32 @@ class Placement:
 
         return total
 
+    def _frozen_shardings(self, frozen: Params) -> PyTree:
+        """`frozen_sharding` of every leaf."""
+
+        def sharding(path, leaf):
+            return self.frozen_sharding(tuple(str(getattr(x, "key", x)) for x in path), leaf.shape)
+
+        return jax.tree_util.tree_map_with_path(sharding, frozen)
+
     def _specs(self, frozen: Params) -> PyTree:
-        """Of every frozen leaf: kernels of layers [L, I, O] are cut along outputs or inputs."""
-        size = self.mesh.shape["model"]
-
-        def spec(path, leaf):
-            names = [str(getattr(key, "key", key)) for key in path]
-            if size == 1 or "layers" not in names or names[-1] != "kernel" or leaf.ndim != 3:
-                return P()
-            axis = next((axis for axis in (2, 1) if leaf.shape[axis] % size == 0), None)
-            return P() if axis is None else P(*[None] * axis, "model")
-
-        return jax.tree_util.tree_map_with_path(spec, frozen)
+        """The same as partition specs."""
+        return jax.tree.map(lambda sharding: sharding.spec, self._frozen_shardings(frozen))
 
 
 def _abstract(tree, sharding):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _put(x, sharding):
+    """An array on the mesh; every process must hold the same whole array, or have it there."""
+    if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        words = _put(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def _as_shard(leaf, spec):
@@ -176,6 +198,32 @@ def place(config: MeshConfig, devices: Sequence[Any], physical_batch_size: int) 
         )
     arranged = np.asarray(devices).reshape(data, config.model)
     return Placement(Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES)))
+
+
+def compile_rows(
+    placement: Placement | None, function: Callable[..., PyTree]
+) -> Callable[..., PyTree]:
+    """Compiles a function of rows, such as a prediction.
+
+    Args:
+      placement: Where parameters lie; None for one device.
+      function: ``(trainable, frozen, *arrays [B, ...]) -> arrays``.
+
+    Returns:
+      The same for rows in host memory. On a mesh they are cut over all devices, if these divide B,
+      and every process gets the whole result.
+    """
+    if placement is None:
+        return jax.jit(function)
+    compiled = jax.jit(function, out_shardings=NamedSharding(placement.mesh, P()))
+
+    def call(trainable, frozen, *arrays):
+        even = jax.tree.leaves(arrays)[0].shape[0] % placement.size == 0
+        return compiled(
+            trainable, frozen, *(placement.rows(arrays) if even else placement.replicate(arrays))
+        )
+
+    return call
 
 
 def rows_of_device(placement: Placement | None, physical_batch_size: int) -> int:

@@ -42,7 +42,7 @@ def stub():
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 10])
 @pytest.mark.parametrize("buckets", [(5,), (2, 5), (1, 3, 4, 5)])
 def test_all_rows_count_once(rows, buckets):
-    predict = classify.make_predict(stub())
+    predict = classify.make_predict(stub(), jax.jit)
     one, zero = jnp.ones(()), jnp.zeros((), jnp.int32)
     labels, predicted = classify.predict_all(
         predict, one, zero, dataset(), buckets=buckets, rows=rows

@@ -182,7 +182,7 @@ def test_any_number_of_rows_is_decoded_by_one_program_with_parameters_as_argumen
             decode_fn, trainable, frozen, prompts, lengths, seed=seed, rows=rows
         )
 
-    decode_fn = decode.make_decode(make_decoder, config, toy.END)
+    decode_fn = decode.make_decode(make_decoder, config, toy.END, jax.jit)
     found = run(decode_fn, trainable, rows=3)
     other = run(decode_fn, {"out": -trainable["out"]}, rows=3)
     reseeded = run(decode_fn, trainable, rows=3, seed=1)

@@ -86,6 +86,24 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
     assert steps == [1, 2, 3, None]
 
 
+@pytest.mark.checklist(3, 21)
+def test_noised_steps_are_made_again_on_the_same_machine_alone(config, tmp_path, monkeypatch):
+    config.training.checkpoint_every = 1000
+    (chosen,) = settings.parse(config)
+    answers = iter([False])
+    with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
+        run.run_one(assemble.assemble(chosen), tmp_path / "died", lambda: next(answers))
+    with pytest.raises(training.Stopped):
+        run.run_one(assemble.assemble(chosen), tmp_path / "stopped", lambda: True)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(training, "_machine", lambda placement: "8 x other")
+        with pytest.raises(ValueError, match=r"Steps 1 to 2 of lora .* made again on 8 x other"):
+            run.run_all(config, tmp_path / "died")
+        (moved,) = run.run_all(config, tmp_path / "stopped")
+    (again,) = run.run_all(config, tmp_path / "died")
+    assert again.scores == moved.scores
+
+
 @pytest.mark.checklist(2, 39)
 def test_without_a_seed_every_run_differs_and_says_so(config, tmp_path):
     config.seed = None

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from memarc.models import backbone, hub_config, lora, pretrained
+from memarc.models import backbone, hub_config, lora, pretrained, tensor_files
 from memarc.models.config import BackboneConfig
 
 SIZES = {
@@ -168,7 +168,7 @@ def test_each_source_dtype_is_cast_once_to_the_storage_dtype(tmp_path, stored, s
 def test_a_tensor_longer_than_one_block_arrives_whole(tmp_path, monkeypatch):
     tensors = tensors_of_a_file()
     _, whole = load(write(tmp_path, tensors))
-    monkeypatch.setattr(pretrained, "_BLOCK_BYTES", 60)  # Two rows of six, or one of seven.
+    monkeypatch.setattr(tensor_files, "_BLOCK_BYTES", 60)  # Two rows of six, or one of seven.
     _, by_blocks = load(tmp_path)
     assert_bit_equal(by_blocks, whole)
 

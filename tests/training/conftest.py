@@ -83,6 +83,7 @@ class Toy:
             folder / "checkpoints",
             identity=self.identity(**config),
             entropy=self.entropy,
+            machine="toy",
             every=2,
             keep=2,
         )

@@ -56,7 +56,7 @@ def logged(folder) -> dict[int, dict]:
     path = folder / "log.jsonl"
     for text in path.read_text().split("\n")[:-1] if path.exists() else []:
         line = json.loads(text)
-        del line["seconds"]
+        del line["seconds"], line["input_share"]  # Times differ.
         assert found.setdefault(line["step"], line) == line
     return found
 

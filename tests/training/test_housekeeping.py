@@ -19,7 +19,7 @@ def opened(path, every=3, steps=7, **kwargs):
 def test_lines_come_when_due_and_at_the_end(tmp_path):
     log = opened(tmp_path / "log.jsonl")
     for number in range(1, 8):
-        log.step(number, {"rate": np.float32(number)})
+        log.step(number, {"rate": np.float32(number)}, waited=0.0)
     log.close()
     found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["step"], line["rate"]) for line in found] == [(3, 3.0), (6, 6.0), (7, 7.0)]
@@ -37,7 +37,7 @@ def test_seconds_of_earlier_processes_are_added(tmp_path):
 def test_tensorboard_gets_what_the_log_gets(tmp_path):
     pytest.importorskip("tensorboardX")
     log = Log(tmp_path / "log.jsonl", title="t", first=0, steps=2, every=1, tensorboard=True)
-    log.step(1, {"rate": 0.5})
+    log.step(1, {"rate": 0.5}, waited=0.0)
     log.close()
     assert any(path.stat().st_size for path in (tmp_path / "tensorboard").iterdir())
 

@@ -121,7 +121,8 @@ def test_programs_do_not_depend_on_the_draw(toy, tmp_path):
 @pytest.mark.checklist(34)
 def test_the_public_log_holds_nothing_of_single_rows(toy, tmp_path):
     toy.train(tmp_path)
-    public = {"event", "seconds", "step", "learning_rate", "noised_gradient_norm", "update_norm"}
+    noised = {"learning_rate", "noised_gradient_norm", "update_norm"}
+    public = {"event", "seconds", "input_share", "step", *noised}
     assert all(set(line) == public for line in lines(tmp_path))
 
 

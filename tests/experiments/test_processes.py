@@ -1,0 +1,209 @@
+"""Runs in several processes: the one-process result, one voice, and no process left waiting."""
+
+import faulthandler
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax._src import xla_bridge
+
+from experiments import run
+from memarc.privacy import ledger
+from memarc.report import records
+from memarc.training import export
+from memarc.training import processes as processes_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HEARTBEAT = 10  # Seconds.
+STEPS = 40
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def start(folder, weights, count, *more, devices=1, only_last=()):
+    """Starts the processes of one run of the toy config; ``only_last`` is told to the last."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.run",
+        f"--config={ROOT}/tests/experiments/toy_config.py",
+        f"--workdir={folder}",
+        f"--config.model.weights={weights}",
+        "--config.seed=5",
+        "--config.optimizer.name=sgd",
+        f"--coordinator_address=localhost:{port}",
+        f"--num_processes={count}",
+        f"--heartbeat_seconds={HEARTBEAT}",
+        *more,
+    ]
+    return [
+        subprocess.Popen(
+            [*command, f"--process_id={number}", *(only_last if number == count - 1 else ())],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "JAX_PLATFORMS": "cpu",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+
+
+def ended(processes) -> list[tuple[int, str]]:
+    """(exit status, all that it said) of each."""
+    try:
+        said = ["".join(process.communicate(timeout=240)) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+
+
+def lines(folder) -> list[dict]:
+    path = folder / "log.jsonl"
+    whole = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(text) for text in whole]
+
+
+def await_step(folder, number) -> None:
+    end = time.monotonic() + 120
+    while not any(line.get("step", 0) >= number for line in lines(folder)):
+        assert time.monotonic() < end, "the run does not get on"
+        time.sleep(0.05)
+
+
+def assert_close(folder, other) -> None:
+    first, second = (export.load(x / export.FILE_NAME) for x in (folder, other))
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
+
+
+def one_process(config, folder, epochs):
+    """The same run in this process."""
+    config.data.update(buckets=(32,))
+    config.optimizer.update(name="sgd")
+    config.privacy.update(microbatch_size=8)
+    config.training.update(epochs=epochs, checkpoint_every=1000)
+    run.run_all(config, folder)
+    return folder
+
+
+@pytest.mark.checklist(21, 22)
+@pytest.mark.parametrize(
+    ("count", "devices", "more"), [(2, 2, ("--config.mesh.model=2",)), (4, 1, ())]
+)
+def test_the_result_is_that_of_one_process(config, tmp_path, count, devices, more):
+    started = start(
+        tmp_path / "many",
+        config.model.weights,
+        count,
+        "--config.training.epochs=0.7",
+        *more,
+        devices=devices,
+    )
+    one_process(config, tmp_path / "one", 0.7)
+    done = ended(started)
+    assert [status for status, _ in done] == [0] * count, done[-1][1][-2000:]
+    assert "dev accuracy" in done[0][1]
+    assert all("dev accuracy" not in said for _, said in done[1:])
+    assert_close(tmp_path / "many", tmp_path / "one")
+    many, one = (records.read(tmp_path / x / "record.json") for x in ("many", "one"))
+    assert many.scores == one.scores
+    assert len([line for line in lines(tmp_path / "many") if line["event"] == "step"]) == 2
+    assert not (tmp_path / "many" / "checkpoints").exists()
+
+
+@pytest.mark.checklist(3, 21, 40)
+def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(config, tmp_path):
+    folder, weights = tmp_path / "many", config.model.weights
+    more = (f"--config.training.epochs={STEPS / 3}", "--config.training.checkpoint_every=5")
+
+    processes = start(folder, weights, 2, *more)
+    await_step(folder, 8)
+    processes[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    (status, said), _ = ended(processes)
+    assert time.monotonic() - killed < 3 * HEARTBEAT
+    assert status != 0 and "another task died" in said
+
+    processes = start(folder, weights, 2, *more)
+    await_step(folder, 15)
+    processes[1].send_signal(signal.SIGTERM)  # Told to one, all save and stop.
+    for status, said in ended(processes):
+        assert status == 143 and "The same command goes on from there" in said
+    assert max(line["step"] for line in lines(folder)) < STEPS
+
+    for status, said in ended(start(folder, weights, 2, *more)):
+        assert status == 0, said[-2000:]
+    assert_close(folder, one_process(config, tmp_path / "one", STEPS / 3))
+    entries, _ = ledger.read(folder)
+    assert [entry.steps for entry in entries.values()] == [STEPS]
+    assert {line["step"] for line in lines(folder)[:-1]} == set(range(1, STEPS + 1))
+
+
+def test_a_mistake_of_one_is_told_by_all(config, tmp_path):
+    processes = start(
+        tmp_path / "x", config.model.weights, 2, only_last=("--config.privacy.epsilon=3",)
+    )
+    for status, said in ended(processes):
+        assert status == 2 and "Traceback" not in said
+        assert "privacy.epsilon is 8.0 in process 0, 3.0 in process 1" in said
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "count", "number", "message"),
+    [
+        (None, None, 1, "--coordinator_address and --num_processes are missing"),
+        ("localhost:1", 2, None, "--process_id are missing"),
+        (None, None, None, "No cluster was found"),
+        ("localhost", 2, 1, "'localhost'; give HOST:PORT"),
+        ("localhost:1", 2, 2, "--process_id is 2; give 0 to 1"),
+        ("localhost:1", 2, 1, "Process 0 does not answer at localhost:1 after 0 s"),
+    ],
+)
+def test_flags_that_find_no_other_process_say_what_to_give(
+    monkeypatch, coordinator, count, number, message
+):
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    was_on = faulthandler.is_enabled()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        processes_lib.start(coordinator, count, number, connect_seconds=0, heartbeat_seconds=9)
+    if was_on:
+        faulthandler.enable()
+
+
+def test_one_process_talks_to_itself():
+    assert processes_lib.gather("x") == ["x"]
+    assert processes_lib.of_first(lambda: {"a": [1, None]}) == {"a": [1, None]}
+    assert processes_lib.any_of(True) and not processes_lib.any_of(False)
+    assert processes_lib.is_first()
+    with pytest.raises(OSError, match="as it was"):
+        processes_lib.everywhere(lambda: (_ for _ in ()).throw(OSError("as it was")))
+
+
+def test_processes_that_differ_are_named(monkeypatch):
+    told = ['{"a": 1, "b": 2}', '{"a": 1, "b": 2}', '{"a": 1, "b": 3}']
+    monkeypatch.setattr(processes_lib, "gather", lambda text: told)
+    with pytest.raises(ValueError, match="b is 2 in process 0, 3 in process 2"):
+        processes_lib.check_equal({})
+    told[2] = told[0]
+    processes_lib.check_equal({})
