@@ -195,8 +195,7 @@ def _words(config) -> list[str]:
 
 def _tokenizer(config, texts):
     if config.tokenizer == tokenize.WORD_LEVEL:
-        words = restaurants.vocabulary()
-        return tokenize.word_level_tokenizer(words, end_token=tokenize.END_TOKEN)
+        return restaurants.tokenizer()
     if config.tokenizer == TRAINED:
         return tokenize.train_tokenizer(texts, config.vocab_size, end_token=config.end)
     return tokenize.load_tokenizer(config.tokenizer, needs_pad=False)

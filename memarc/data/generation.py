@@ -231,8 +231,7 @@ def _check_fit(task, config):
 
 def _tokenizer(config):
     if config.tokenizer == tokenize.WORD_LEVEL:
-        words = restaurants.vocabulary()
-        return tokenize.word_level_tokenizer(words, end_token=tokenize.END_TOKEN)
+        return restaurants.tokenizer()
     return tokenize.load_tokenizer(config.tokenizer, needs_pad=False)
 
 

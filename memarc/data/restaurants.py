@@ -9,7 +9,9 @@ belongs to one stream by a hash of it: train, dev and public never share one, at
 
 import random
 import re
+from typing import Any
 
+from memarc.data import tokenize
 from memarc.data.draws import hundredth, pick, shuffle
 from memarc.data.pair_rows import PairRows, flatten
 
@@ -139,6 +141,11 @@ def vocabulary() -> tuple[str, ...]:
         _OPINIONS_FIRST,
     ]
     return tuple(sorted({word for phrase in phrases for word in _GAP.sub("", phrase).split()}))
+
+
+def tokenizer() -> Any:
+    """The word-level tokenizer of ``vocabulary``, with a token that ends a text."""
+    return tokenize.word_level_tokenizer(vocabulary(), end_token=tokenize.END_TOKEN)
 
 
 def _draw(stream, count, seed):

@@ -9,7 +9,7 @@ import pytest
 
 from configs import common
 from experiments import assemble, run, settings
-from memarc.data import restaurants, tokenize
+from memarc.data import restaurants
 from memarc.evaluation import text_scores
 from memarc.models import backbone, pretrained
 from memarc.models.config import BackboneConfig
@@ -19,7 +19,7 @@ from memarc.training import export
 @pytest.fixture(scope="session")
 def decoder(tmp_path_factory):
     """A folder with a tiny random GPT-2 that fits the embedded task's tokenizer."""
-    codec = tokenize.word_level_tokenizer(restaurants.vocabulary(), end_token=tokenize.END_TOKEN)
+    codec = restaurants.tokenizer()
     config = BackboneConfig(
         kind="gpt2",
         vocab_size=len(codec),

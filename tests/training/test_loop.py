@@ -172,6 +172,34 @@ def test_the_sum_does_not_depend_on_microbatches(toy, microbatch_size):
     )
 
 
+def test_a_logical_batch_of_4096_takes_the_memory_of_a_small_one(toy, tmp_path):
+    """Arrays alive while the loop runs; a draw is never on the devices whole."""
+    rng = np.random.default_rng(1)
+    toy.features = rng.normal(size=(6000, 3)).astype(np.float32)
+    toy.labels = np.where(toy.features[:, 1] > 0, 1.0, -1.0).astype(np.float32)
+    chunks, counts, alive = toy.chunks, [], []
+
+    def counted(indices):
+        counts.append(len(indices))
+        for chunk in chunks(indices):
+            alive.append(sum(array.nbytes for array in jax.live_arrays()))
+            yield chunk
+
+    def peak(expected):
+        alive.clear()
+        sampler = PoissonSampler(6000, expected / 6000, None)
+        toy.mechanism = dataclasses.replace(
+            toy.mechanism, sampler=sampler, divisor=expected, steps=1
+        )
+        toy.train(tmp_path / str(expected))
+        return max(alive)
+
+    toy.chunks = counted
+    small, large = peak(64), peak(4096)
+    assert counts[0] < 100 and 3900 < counts[1] < 4300
+    assert large <= small + 1000 < counts[1] * 3 * 4  # Bytes; a few batches are 80 each.
+
+
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():
     entropy = sampling.streams(11).coins
     drawn = [sampling.step_generator(entropy, k).integers(2**32, size=9) for k in (0, 1, 0)]
