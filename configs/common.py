@@ -216,6 +216,7 @@ def _trained(task, weights) -> config_dict.ConfigDict:
     config.mesh = dict(
         data=config_dict.placeholder(int),  # Copies of frozen weights; None: all devices / model.
         model=1,  # Devices that hold one copy of the frozen layers together.
+        state="whole",  # Of trainable parameters and optimizer; or "cut" over all devices.
     )
     config.runs = {}  # Name -> what differs.
     # Name -> another whole config that the same command runs. It has fields of its own: change

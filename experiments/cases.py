@@ -192,7 +192,7 @@ def placed(case: Case, devices: Sequence[Any], placement: Placement | None) -> t
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), (state, frozen, *rows)
         )
     return (
-        placement.abstract_copies(state),
+        placement.abstract_state(state),
         placement.abstract_frozen(frozen),
         *placement.abstract_rows(rows),
     )

@@ -28,6 +28,7 @@ from memarc.training import sharding
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")
 _MESH = flags.DEFINE_string("mesh", "model:1", "data:N,model:M of several devices; data: the rest.")
+_CUT_STATE = flags.DEFINE_bool("cut_state", False, "Cut parameters in training over devices too.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
 _PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing else.")
 
@@ -65,7 +66,9 @@ def _mesh(text: str) -> sharding.MeshConfig:
     if not set(sizes) <= set(sharding.AXES) or not all(x.isdecimal() for x in sizes.values()):
         raise ValueError(f"Unknown mesh {text!r}; give sizes such as data:4,model:4.")
     return sharding.MeshConfig(
-        data=int(sizes["data"]) if "data" in sizes else None, model=int(sizes.get("model", 1))
+        data=int(sizes["data"]) if "data" in sizes else None,
+        model=int(sizes.get("model", 1)),
+        state="cut" if _CUT_STATE.value else "whole",
     )
 
 

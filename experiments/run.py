@@ -92,8 +92,9 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     """Trains, evaluates and records one run in one folder."""
     trained = training.train(run, folder, training.make_problem, should_stop)
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
+    released = processes.whole(trained.state.trainable)
     if processes.is_first():
-        export.save(folder / export.FILE_NAME, trained.state.trainable)
+        export.save(folder / export.FILE_NAME, released)
     with closing(trained.log) as log:
         found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)

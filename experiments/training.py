@@ -120,8 +120,10 @@ def _prepare(run, checkpoints, streams, make_problem):
     privatize = run.mechanism.gradient_transform(key_from_words(streams.noise))
     optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
     state = step.init_state(trainable, privatize, optimize)
-    state = placement.replicate(state) if placement else state
-    run.model.check_start(state.trainable, frozen)
+    run.model.check_start(
+        placement.replicate(state.trainable) if placement else state.trainable, frozen
+    )
+    state = placement.place_state(state) if placement else state
     state = checkpoints.restore(state)
     problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
     gradient = _gradient_settings(run, problem, state)

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from memarc.training import processes
@@ -213,9 +212,9 @@ def _is_key(leaf) -> bool:
 def _digest(state: Any) -> str:
     """A hash of all arrays of a state without keys."""
     found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(processes.whole(state))[0]:
         found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.asarray(leaf).tobytes())
+        found.update(leaf.tobytes())
     return found.hexdigest()
 
 

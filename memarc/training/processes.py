@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from memarc.typing import PyTree
+
 _Value = TypeVar("_Value")
 
 _LOGGER = logging.getLogger(__name__)
@@ -130,6 +132,16 @@ def gather(text: str) -> list[str]:
     padded[: len(data)] = data
     rows = multihost_utils.process_allgather(padded)  # [processes, bytes]
     return [bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)]
+
+
+def whole(tree: PyTree) -> PyTree:
+    """The NumPy arrays of a tree, whole in every process; all must call it."""
+
+    def one(x):
+        is_cut = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
+        return multihost_utils.process_allgather(x, tiled=True) if is_cut else np.asarray(x)
+
+    return jax.tree.map(one, tree)
 
 
 def everywhere(make: Callable[[], _Value]) -> _Value:

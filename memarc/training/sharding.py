@@ -1,9 +1,10 @@
 """Where arrays live on a mesh of devices: the one place that states shardings.
 
 Rows of a batch are cut over all devices. Each computes the clipped sum of its own rows by itself;
-sums are added up once a step, before noise is drawn once. Trainable parameters, optimizer state
-and noise are on every device, so noise has one standard deviation on every mesh. Frozen kernels of
-layers may be cut over the axis "model", and are gathered a layer at a time.
+sums are added up once a step, before noise is drawn once, from keys that know nothing of the mesh:
+noise has one standard deviation everywhere. Trainable parameters and optimizer state are on every
+device, or cut over all of them. Frozen kernels of layers may be cut over the axis "model", and are
+gathered a layer at a time.
 
 Axes: N devices, B rows of a batch, L layers.
 """
@@ -23,6 +24,7 @@ from memarc.training import step
 from memarc.typing import Params, PyTree
 
 AXES = ("data", "model")
+STATES = ("whole", "cut")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +34,18 @@ class MeshConfig:
     Attributes:
       data: Copies of the frozen weights; None: all devices over ``model``.
       model: Devices that hold one copy of the frozen layers together.
+      state: "whole": trainable parameters and optimizer state are on every device; "cut": each
+        array is cut over all devices where one of its axes allows, and gathered for each batch.
     """
 
     data: int | None
     model: int
+    state: str
 
     def __post_init__(self):
-        """Checks both."""
+        """Checks all fields."""
+        if self.state not in STATES:
+            raise ValueError(f"mesh.state is {self.state!r}; choose one of {STATES}.")
         for name, size in (("data", self.data), ("model", self.model)):
             if size is not None and size < 1:
                 raise ValueError(f"mesh.{name} is {size}; give at least 1.")
@@ -46,9 +53,15 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """A mesh, and how a step's arrays lie on it."""
+    """A mesh, and how a step's arrays lie on it.
+
+    Attributes:
+      mesh: The devices.
+      cuts_state: Whether trainable parameters and optimizer state are cut over them.
+    """
 
     mesh: Mesh
+    cuts_state: bool
 
     @property
     def size(self) -> int:
@@ -65,9 +78,20 @@ class Placement:
         sharding = NamedSharding(self.mesh, P(AXES))
         return jax.tree.map(lambda x: _put(x, sharding), batch)
 
-    def abstract_copies(self, tree: PyTree) -> PyTree:
-        """Abstract arrays that are whole on every device."""
-        return _abstract(tree, NamedSharding(self.mesh, P()))
+    def state_sharding(self, shape: tuple[int, ...]) -> NamedSharding:
+        """Of an array of the train state: cut along its largest axis that all devices divide."""
+        axes = [axis for axis, size in enumerate(shape) if size and size % self.size == 0]
+        if not (self.cuts_state and axes):
+            return NamedSharding(self.mesh, P())
+        return NamedSharding(self.mesh, P(*[None] * max(axes, key=lambda x: shape[x]), AXES))
+
+    def place_state(self, state: PyTree) -> PyTree:
+        """Puts a train state on the mesh."""
+        return jax.tree.map(lambda x: _put(x, self.state_sharding(x.shape)), state)
+
+    def abstract_state(self, state: PyTree) -> PyTree:
+        """An abstract train state, as `place_state` lays it."""
+        return jax.tree.map(lambda x: _abstract(x, self.state_sharding(x.shape)), state)
 
     def abstract_frozen(self, frozen: Params) -> Params:
         """Abstract frozen parameters, as `place_frozen` lays them."""
@@ -130,7 +154,9 @@ class Placement:
         """Makes `step.make_update`'s function add up the devices' parts first."""
 
         def total(state, parts):
-            return update(state, jax.tree.map(lambda x: x.sum(0), parts))
+            state, metrics = update(state, jax.tree.map(lambda x: x.sum(0), parts))
+            lie = jax.tree.map(lambda x: self.state_sharding(x.shape), state)
+            return jax.lax.with_sharding_constraint(state, lie), metrics
 
         return total
 
@@ -197,7 +223,8 @@ def place(config: MeshConfig, devices: Sequence[Any], physical_batch_size: int) 
             f"share evenly; give a multiple, such as {best}."
         )
     arranged = np.asarray(devices).reshape(data, config.model)
-    return Placement(Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES)))
+    mesh = Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Placement(mesh, cuts_state=config.state == "cut")
 
 
 def compile_rows(

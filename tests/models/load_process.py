@@ -53,7 +53,7 @@ def random_params(config, seed=0):
 def placement_of(mesh):
     """Of "2x2", or None for "1x1"."""
     data, model = map(int, mesh.split("x"))
-    return place(MeshConfig(data, model), jax.devices()[: data * model], 4)
+    return place(MeshConfig(data, model, "whole"), jax.devices()[: data * model], 4)
 
 
 def sharding_of(placement):

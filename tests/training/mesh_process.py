@@ -80,19 +80,20 @@ def summed(method, engine, placement):
 
 
 def noised(placement):
-    """The update of zero sums without a learning rate: the noise itself."""
-    trainable = {"w": jnp.zeros((300, 50)), "b": jnp.zeros(7)}
+    """The update of zero sums is the noise itself; and the bytes of it on one device."""
+    trainable = {"w": jnp.zeros((304, 50)), "b": jnp.zeros(7)}
     privatize = noise.privatize_sum(stddev=STDDEV, divisor=1.0, key=jax.random.key(3))
     optimizer = optax.sgd(1.0)
     state = step.init_state(trainable, privatize, optimizer)
     update = step.make_update(privatize, optimizer)
     parts = step.zero_sum(trainable)
     if placement:
-        state, parts = placement.replicate(state), placement.zero_sum(trainable)
+        state, parts = placement.place_state(state), placement.zero_sum(trainable)
         update = placement.update(update)
     state, _ = jax.jit(update)(state, parts)
-    values = np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(state.trainable)])
-    return values
+    leaves = jax.tree.leaves(state.trainable)
+    held = sum(x.addressable_shards[0].data.nbytes for x in leaves)
+    return np.concatenate([np.asarray(x).ravel() for x in leaves]), held
 
 
 def main():
@@ -101,12 +102,12 @@ def main():
     cases = [name.split("/") for name in sys.argv[1:] if "/" in name]
     found, first = {}, None
     for name in names:
-        data, model = map(int, name.split("x"))
-        config = sharding.MeshConfig(data, model)
+        data, model = map(int, name.removesuffix("cut").split("x"))
+        config = sharding.MeshConfig(data, model, "cut" if name.endswith("cut") else "whole")
         placement = sharding.place(config, jax.devices()[: data * model], ROWS)
         sums = {f"{method}/{engine}": summed(method, engine, placement) for method, engine in cases}
         first = sums if first is None else first
-        values = noised(placement)
+        values, held = noised(placement)
         kernels = [
             x.addressable_shards[0].data.nbytes
             for path, x in jax.tree_util.tree_leaves_with_path(
@@ -123,6 +124,7 @@ def main():
             "noise": hashlib.sha256(values.tobytes()).hexdigest(),
             "noise_scale": float(values.std() / STDDEV),
             "bytes_of_kernels": sum(kernels),
+            "bytes_of_state": held,
         }
     print(json.dumps(found))
 

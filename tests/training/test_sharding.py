@@ -11,7 +11,7 @@ import pytest
 from memarc.training.sharding import MeshConfig, place
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MESHES = ("1x1", "2x1", "4x1", "8x1", "1x8", "2x4")
+MESHES = ("1x1", "2x1", "4x1", "8x1", "1x8", "2x4", "8x1cut", "2x4cut")
 FAST = ("lora/vmap", "side/book_keeping", "reversible/ghost")
 SLOW = ("lora/ghost", "reversible/vmap", "reversible/book_keeping", "full/loop", "full/ghost")
 
@@ -61,18 +61,27 @@ def test_noise_is_the_same_bit_for_bit_and_has_one_standard_deviation(found, mes
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_layers_are_cut_over_the_model_axis_alone(found, mesh):
-    model = int(mesh.split("x")[1])
+    model = int(mesh.removesuffix("cut").split("x")[1])
     assert found[mesh]["bytes_of_kernels"] * model == found["1x1"]["bytes_of_kernels"]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_state_is_cut_over_all_devices_if_asked(found, mesh):
+    whole, cut = (304 * 50 + 7) * 4, (304 // 8 * 50 + 7) * 4
+    assert found["1x1"]["bytes_of_state"] == whole
+    assert found[mesh]["bytes_of_state"] == (cut if mesh.endswith("cut") else whole)
 
 
 def test_sizes_that_do_not_fit_say_what_would():
     devices = [object()] * 8
     with pytest.raises(ValueError, match="there are 8 devices; give sizes whose product is 8"):
-        place(MeshConfig(3, 2), devices, 8)
+        place(MeshConfig(3, 2, "whole"), devices, 8)
     with pytest.raises(ValueError, match=r"mesh\.model 16, but there are 8"):
-        place(MeshConfig(None, 16), devices, 8)
+        place(MeshConfig(None, 16, "whole"), devices, 8)
     with pytest.raises(ValueError, match=r"8 devices cannot share evenly.*such as 24"):
-        place(MeshConfig(None, 1), devices, 27)
+        place(MeshConfig(None, 1, "whole"), devices, 27)
     with pytest.raises(ValueError, match=r"mesh\.data is 0"):
-        MeshConfig(0, 1)
-    assert place(MeshConfig(None, 1), devices[:1], 27) is None
+        MeshConfig(0, 1, "whole")
+    with pytest.raises(ValueError, match=r"mesh\.state is 'halved'; choose one of"):
+        MeshConfig(1, 1, "halved")
+    assert place(MeshConfig(None, 1, "whole"), devices[:1], 27) is None
