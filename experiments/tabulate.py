@@ -6,8 +6,8 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
 replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
-memory over the size that --over names. --by_epsilon makes one row a method and one column a budget,
-of the headline or of --score.
+memory over the size that --over names (of chips: the peak of one). --by_epsilon makes one row a
+method and one column a budget, of the headline or of --score.
 """
 
 import glob
@@ -23,7 +23,9 @@ _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of 
 _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
 _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
 _PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
-_OVER = flags.DEFINE_enum("over", "layers", ("layers", "batch_size", "seq_len"), "Its x axis.")
+_OVER = flags.DEFINE_enum(
+    "over", "layers", ("layers", "batch_size", "seq_len", "chips"), "Its x axis."
+)
 _COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
 
 _BY_EPSILON = flags.DEFINE_bool("by_epsilon", False, "One row a method, one column a budget.")
@@ -64,8 +66,11 @@ def _of_records(paths, style) -> tuple[str, int]:
 def _of_lines(paths, style) -> tuple[str, int]:
     lines = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
     if _PLOT.value:
-        plots.memory_over(lines, _OVER.value, Path(_PLOT.value))
-    default = tables.BENCH if "median_seconds" in lines[0] else tables.MEMORY
+        sized = [{**line, "chips": tables.chips(line)} for line in lines]
+        plots.memory_over(sized, _OVER.value, Path(_PLOT.value))
+    shared = any(tables.chips(line) > 1 for line in lines)
+    default = tables.SLICES if shared else tables.MEMORY
+    default = tables.BENCH if "median_seconds" in lines[0] else default
     columns = _COLUMNS.value or default
     return tables.table(lines, columns, style, tables.LINE_COLUMNS), len(lines)
 

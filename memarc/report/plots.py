@@ -37,11 +37,12 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
 
 
 def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None:
-    """Draws memory beyond weights over one size, one line a method and engine.
+    """Draws memory of one device over one size, one line a method and engine.
 
     Args:
       lines: Of the memory report; steps that do not fit are left out.
-      field: "layers", "batch_size" or "seq_len".
+      field: "layers", "batch_size" or "seq_len": memory beyond weights; or "chips": the whole peak,
+        as weights are shared too.
       path: Picture to write; its suffix names the format.
 
     Raises:
@@ -51,16 +52,18 @@ def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None
     if len(sizes) < 2:
         raise ValueError(f"The lines have {field} {sizes}; give a sweep of two sizes or more.")
     figure, axes = _axes()
+    shown = "peak_bytes" if field == "chips" else "beyond_arguments_bytes"
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         if not line["out_of_memory"]:
-            point = line[field], line["beyond_arguments_bytes"] / 2**20
+            point = line[field], line[shown] / 2**20
             curves.setdefault(f"{line['method']} ({line['engine']})", []).append(point)
     for label, points in curves.items():
         axes.plot(*zip(*sorted(points), strict=True), marker="o", label=label)
     axes.set_yscale("log")
     axes.set_xlabel(field.replace("_", " "))
-    axes.set_ylabel(f"MiB beyond weights, {lines[0]['target']}")
+    target = ":".join(lines[0]["target"].split(":")[:2])  # Slices differ in their topology.
+    axes.set_ylabel(f"MiB {'of one chip' if field == 'chips' else 'beyond weights'}, {target}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

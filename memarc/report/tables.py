@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import tabulate
 
+from memarc.report import targets
 from memarc.report.records import Record
 
 NOT_PERCENT = ("nist", "cider", "perplexity")
@@ -55,6 +56,11 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "whole peak": lambda line: _peak(line, "peak_bytes"),
     "whole set aside": lambda line: _peak(line, "reserved_bytes"),
     "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
+    "chips": lambda line: str(chips(line)),
+    "mesh": lambda line: f"{line.get('data', 1)} x {line.get('model', 1)}",
+    "received": lambda line: f"{_received(line) / 2**30:.1f} GiB",
+    "work at peak": lambda line: _least_seconds(line, 0),
+    "received at peak": lambda line: _least_seconds(line, 1),
     "milliseconds": lambda line: f"{1e3 * line['median_seconds']:.0f}",
     "over plain": lambda line: f"{line['over_plain']:.2f}",
     "rows a second": lambda line: f"{line['examples_per_second']:.1f}",
@@ -62,6 +68,19 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
 
 MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "whole set aside", "work")
 BENCH = ("method", "engine", "rows at once", "milliseconds", "over plain", "rows a second")
+
+SLICES = (
+    "method",
+    "chips",
+    "mesh",
+    "batch",
+    "tokens",
+    "beyond weights",
+    "whole peak",
+    "work at peak",
+    "received",
+    "received at peak",
+)
 
 STYLES = {"terminal": "simple", "markdown": "pipe"}
 
@@ -164,6 +183,21 @@ def _number(value: float) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
+
+
+def chips(line: dict[str, Any]) -> int:
+    """Chips that share the step of a line."""
+    return line.get("data", 1) * line.get("model", 1)
+
+
+def _received(line: dict[str, Any]) -> int:
+    """Bytes that one chip receives from others in a step: weights and sums."""
+    return line.get("gathered_bytes", 0) + line.get("reduced_bytes", 0)
+
+
+def _least_seconds(line: dict[str, Any], place: int) -> str:
+    found = targets.least_seconds(line["target"], line["flops"], _received(line))
+    return f"{found[place]:.2f} s" if found else "unknown"
 
 
 def _peak(line: dict[str, Any], field: str) -> str:

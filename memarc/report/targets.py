@@ -14,6 +14,10 @@ from jax.experimental import topologies
 TPU_TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 """The smallest topology of each generation, of which one chip is used if none is named."""
 
+RATES = {"v5e": (197e12, 200e9), "v6e": (918e12, 400e9)}
+"""Published peaks of a chip: bfloat16 operations a second, and bytes a second that it receives from
+other chips (half of the bidirectional figure). docs.cloud.google.com/tpu/docs/v5e and v6e."""
+
 _NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -43,6 +47,24 @@ def devices(target: str) -> list[Any]:
         return jax.devices(kind)[:1]
     except RuntimeError as error:
         raise ValueError(f"Target {target!r} needs such a device here: {error}") from error
+
+
+def least_seconds(target: str, flops: float, received: float) -> tuple[float, float] | None:
+    """Least time of a step's work, and of what a chip receives, at published peaks.
+
+    Args:
+      target: As of `devices`.
+      flops: Of one chip.
+      received: Bytes from other chips.
+
+    Returns:
+      Both in seconds; None for a target without published figures here.
+    """
+    generation = target.split(":")[1] if target.startswith("tpu:") else ""
+    if generation not in RATES:
+        return None
+    operations, bandwidth = RATES[generation]
+    return flops / operations, received / bandwidth
 
 
 def needed_bytes(error: Exception) -> int | None:

@@ -35,11 +35,33 @@ def test_a_table_of_memory_shows_what_fits_and_what_does_not():
     assert rows[3][3] == rows[3][4] == rows[3][5] == "does not fit (26.0 GiB)"
 
 
+def test_a_table_of_slices_shows_what_chips_receive_and_the_least_time_it_takes():
+    slice_of_four = {
+        **FITS,
+        "target": "tpu:v5e:2x2",
+        "data": 2,
+        "model": 2,
+        "flops": 394 * 10**12,
+        "gathered_bytes": 40 * 10**9,
+        "reduced_bytes": 10 * 10**9,
+    }
+    table = tables.table([slice_of_four, FITS], tables.SLICES, "markdown", tables.LINE_COLUMNS)
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()]
+    assert rows[0] == list(tables.SLICES)
+    assert rows[2][1:3] == ["4", "2 x 2"] and rows[2][-3:] == ["2.00 s", "46.6 GiB", "0.25 s"]
+    assert rows[3][1:3] == ["1", "1 x 1"] and rows[3][-3:] == ["0.01 s", "0.0 GiB", "0.00 s"]
+    unknown = {**slice_of_four, "target": "cpu"}
+    assert tables.LINE_COLUMNS["work at peak"](unknown) == "unknown"
+
+
 def test_a_picture_of_memory_leaves_out_what_does_not_fit_and_needs_two_sizes(tmp_path):
     pytest.importorskip("matplotlib")
     lines = [FITS, {**FITS, "layers": 48}, DOES_NOT]
     plots.memory_over(lines, "layers", tmp_path / "depth.png")
     assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
+    chips = [{**FITS, "chips": count} for count in (1, 4)]
+    plots.memory_over(chips, "chips", tmp_path / "chips.png")
+    assert (tmp_path / "chips.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"have batch_size \[32\]; give a sweep"):
         plots.memory_over(lines, "batch_size", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
