@@ -6,17 +6,25 @@ Axes: N rows.
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from sklearn import metrics
+
+
+def _accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
+    """Share of rows that are right."""
+    from sklearn import metrics  # Seconds to import, and not needed before a run has ended.
+
+    return float(metrics.accuracy_score(labels, predicted))
 
 
 def _f1(labels: np.ndarray, predicted: np.ndarray) -> float:
     """F1 of class 1, as GLUE scores QQP; 0 where class 1 is neither present nor predicted."""
+    from sklearn import metrics
+
     # scikit-learn's own annotation of this argument leaves its numbers out.
     return float(metrics.f1_score(labels, predicted, zero_division=0))  # pyright: ignore
 
 
 SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": lambda labels, predicted: float(metrics.accuracy_score(labels, predicted)),
+    "accuracy": _accuracy,
     "f1": _f1,
 }
 
