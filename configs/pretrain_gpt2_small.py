@@ -18,7 +18,7 @@ def get_config():
     config.sources = ("webnlg", "venues")
     config.root = "data"
     config.restaurant_rows = 0
-    config.venue_rows = 60_000
+    config.venue_rows = 100_000
     config.tokenizer = "trained"  # Byte-level pairs of these texts; or a folder or hub name.
     config.vocab_size = 2048
     config.separator = "<|endoftext|>"
@@ -35,9 +35,10 @@ def get_config():
         activation="gelu_new",
         norm_epsilon=1e-5,
     )
+    config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 2600
+    config.steps = 4400
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

@@ -33,6 +33,7 @@ def get_config():
         activation="gelu_new",
         norm_epsilon=1e-5,
     )
+    config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 2.0  # Times N(0, 0.02^2), which is made for wider layers.
     config.batch_tokens = 4096
     config.steps = 900

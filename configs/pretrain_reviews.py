@@ -24,6 +24,7 @@ def get_config():
         activation="gelu_new",
         norm_epsilon=1e-12,
     )
+    config.positions = "random"  # Or "waves": what the table of positions starts as.
     config.initial_scale = 3.0  # Times BERT's N(0, 0.02^2), which is made for wider layers.
     config.pooling = "mean"
     config.batch_tokens = 128 * 32

@@ -25,6 +25,7 @@ from memarc.models import backbone, pretrained
 from memarc.report import records
 
 _KINDS = {"reviews": public_rows.labelled_reviews, "text": public_rows.plain_text}
+POSITIONS = ("random", "waves")
 _BLOCK = 10  # Steps between two looks at the loss.
 
 
@@ -69,6 +70,8 @@ def _check(config) -> None:
         raise ValueError(
             f"config.storage_dtype is {config.storage_dtype!r}; choose one of {choices}."
         )
+    if config.positions not in POSITIONS:
+        raise ValueError(f"config.positions is {config.positions!r}; choose one of {POSITIONS}.")
     for name, least in (("batch_tokens", 1), ("warmup_steps", 0), ("steps", 1)):
         if config[name] < least:
             raise ValueError(f"config.{name} is {config[name]}; give at least {least}.")
@@ -86,11 +89,7 @@ def train(config, rows: PublicRows):
     share of all tokens, and its rows are drawn with replacement.
     """
     start_key, draw_key = jax.random.split(jax.random.key(config.seed))
-    scaled = jax.tree.map(
-        lambda x: config.initial_scale * x if x.ndim > 1 else x,
-        backbone.init(rows.backbone, start_key),
-    )
-    trainable = rows.init(start_key, scaled)
+    trainable = rows.init(start_key, _start(config, rows.backbone, start_key))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps
     )
@@ -122,6 +121,30 @@ def train(config, rows: PublicRows):
             if number % _BLOCK == 0:
                 bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
     return rows.params(trainable), float(jnp.stack(losses[-20:]).mean())
+
+
+def _start(config, sizes, key):
+    """Random parameters, scaled; positions start as waves if the config says so."""
+    params = jax.tree.map(
+        lambda x: config.initial_scale * x if x.ndim > 1 else x, backbone.init(sizes, key)
+    )
+    if config.positions == "waves":
+        table = params["embeddings"]["position"]
+        # The deviation of one wave over its whole period is the root of one half.
+        waves = jnp.asarray(_waves(*table.shape) / np.sqrt(0.5), table.dtype)
+        params["embeddings"]["position"] = waves * table.std()
+    return params
+
+
+def _waves(count, width):
+    """Sines and cosines of positions (Vaswani et al. 2017, section 3.5), [count, width].
+
+    A shift is a rotation of them, the same at all positions: attention to the token before, of
+    which copying is made, is learned at once for all.
+    """
+    rates = 10_000.0 ** (-np.arange(0, width, 2) / width)  # [width / 2]
+    angles = np.arange(count)[:, None] * rates
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :width]
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ _VALUES = {
 }
 """Slot -> its usual values, in the order in which an MR gives slots after the name."""
 
-_OPEN = {"name": 0.5, "near": 0.5, "food": 0.25, "eatType": 0.15, "area": 0.25}
-_OPEN |= {"priceRange": 0.2, "customer rating": 0.2}
+_OPEN = {"name": 0.8, "near": 0.8, "food": 0.4, "eatType": 0.25, "area": 0.4}
+_OPEN |= {"priceRange": 0.35, "customer rating": 0.35}
 """Slot -> share of its values that are random words."""
 
 _PRICE_WORDS = {
@@ -165,7 +165,7 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
     Args:
       count: Number of texts; two in a row say the same MR.
       seed: Fixes the rows; the same on every machine.
-      words: Many values, and half of the names, are one to three of these, whatever they mean.
+      words: Many values, and most names, are one to three of these, whatever they mean.
         Those of two letters or less are left out.
 
     Returns:

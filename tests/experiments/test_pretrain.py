@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -84,3 +85,30 @@ def test_unknown_kinds_and_sources_are_named(made):
     config.kind = "images"
     with pytest.raises(ValueError, match="kind is 'images'; give a config"):
         made(config)
+
+
+def test_a_shift_of_positions_is_one_rotation_of_their_waves():
+    waves = pretrain._waves(40, 12)
+    np.testing.assert_allclose(waves[1, [0, 6]], [np.sin(1.0), np.cos(1.0)], atol=1e-6)
+    products = waves @ waves.T
+    for shift in (0, 1, 7):
+        along = np.diag(products, shift)
+        np.testing.assert_allclose(along, along[0], atol=1e-5)
+    assert np.abs(np.diff([products[0, 0], products[0, 1], products[0, 7]])).min() > 0.1
+
+
+def test_positions_start_as_the_config_says(made):
+    starts = {}
+    for start in pretrain.POSITIONS:
+        config = config_of("pretrain_restaurants", restaurant_rows=30)
+        config.positions = start
+        rows = public_rows.plain_text(config)
+        params = pretrain._start(config, rows.backbone, jax.random.key(0))
+        starts[start] = np.asarray(params["embeddings"]["position"])
+    waves, random = starts["waves"], starts["random"]
+    assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.
+    assert np.corrcoef(waves[5], waves[6])[0, 1] > 0.5 > np.corrcoef(random[5], random[6])[0, 1]
+    broken = config_of("pretrain_restaurants", restaurant_rows=30)
+    broken.positions = "sines"
+    with pytest.raises(ValueError, match="positions is 'sines'; choose one of"):
+        made(broken)
