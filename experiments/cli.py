@@ -8,25 +8,9 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from memarc.training import processes
-
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error was found.")
-
-# Of runs in several processes.
-DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One process of several; SLURM, Open MPI, Cloud TPU and GKE are found."
-)
-COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, where no cluster is found."
-)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-CONNECT_SECONDS = flags.DEFINE_integer("connect_seconds", 300, "How long to wait for the others.")
-HEARTBEAT_SECONDS = flags.DEFINE_integer(
-    "heartbeat_seconds", 100, "All stop when one of them has been silent for so long."
-)
 
 # Of the commands that measure steps of stated sizes.
 METHODS = flags.DEFINE_list("methods", ["lora"], "Tuning methods, each also with +remat.")
@@ -69,21 +53,6 @@ def workdir() -> str:
     if not WORKDIR.value:
         raise ValueError("No --workdir was given; name the folder to write to.")
     return WORKDIR.value
-
-
-def join_processes() -> None:
-    """Joins the other processes of the run, if flags say that there are any.
-
-    Raises:
-      ValueError: If the flags do not go together, or the others do not come.
-    """
-    given = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    if DISTRIBUTED.value or any(value is not None for value in given):
-        processes.start(
-            *given,
-            connect_seconds=CONNECT_SECONDS.value,
-            heartbeat_seconds=HEARTBEAT_SECONDS.value,
-        )
 
 
 def microbatch_size(batch_size: int) -> int:

@@ -63,7 +63,8 @@ def _evaluate(run, trainable, frozen, folder):
             rows=rows,
         )
         texts = [splits.decode(row) for row in decoded.tokens]
-        _write_outputs(folder / OUTPUTS.format(split=split), given, texts, decoded)
+        path = folder / OUTPUTS.format(split=split)
+        processes.of_first(partial(_write_outputs, path, given, texts, decoded))
         found |= {
             f"{split}_{name}": value
             for name, value in text_scores.score(
@@ -94,8 +95,6 @@ def decoder_of(model: LanguageModel):
 
 def _write_outputs(path, given, texts, decoded) -> None:
     """One line an input: what was given, written, and wanted, and whether the cap cut it."""
-    if not processes.is_first():
-        return
     rows = zip(given.inputs, texts, given.references, decoded.is_finished.tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
         for source, text, references, is_finished in rows:

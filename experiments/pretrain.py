@@ -72,6 +72,8 @@ def _check(config) -> None:
         )
     if config.positions not in POSITIONS:
         raise ValueError(f"config.positions is {config.positions!r}; choose one of {POSITIONS}.")
+    if config.positions == "waves" and config.backbone.get("kind") == "llama":
+        raise ValueError("config.positions is 'waves', but a llama has no table; give 'random'.")
     for name, least in (("batch_tokens", 1), ("warmup_steps", 0), ("steps", 1)):
         if config[name] < least:
             raise ValueError(f"config.{name} is {config[name]}; give at least {least}.")

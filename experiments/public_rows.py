@@ -43,13 +43,15 @@ _REVIEWS = (
 _TEXTS = {
     "restaurants": "public rows of memarc.data.restaurants, which lack one form and one wording "
     "of its private rows",
-    "venues": "public rows of memarc.data.venues, a grammar written by hand for E2E's slots",
+    "venues": "public rows of memarc.data.venues, a grammar written by hand for E2E's slots, with "
+    "words of WebNLG 2017's train file as values",
     "webnlg": "the train file of WebNLG 2017",
     "sst2": "the sentences of SST-2's train file, without labels",
 }
 
 
 NOT_PRIVATE = {"webnlg": ("webnlg", "dart"), "sst2": ("sst2",)}
+NOT_PRIVATE["venues"] = NOT_PRIVATE["webnlg"]  # Their values are words of it.
 """Source -> tasks whose private rows it holds (some of DART's texts are WebNLG's)."""
 
 
@@ -144,7 +146,9 @@ def plain_text(config) -> PublicRows:
     model = build_language_model("full", {}, decoder, LanguageConfig(config.chunk, 0.0))
     return PublicRows(
         source=f"Read were {'; '.join(_TEXTS[name] for name in config.sources)}.",
-        not_private=tuple(x for name in config.sources for x in NOT_PRIVATE.get(name, ())),
+        not_private=tuple(
+            dict.fromkeys(task for name in config.sources for task in NOT_PRIVATE.get(name, ()))
+        ),
         backbone=decoder,
         buckets=_by_length(dataset, config.buckets),
         tokenizer=codec,
@@ -190,7 +194,7 @@ def _words(config) -> list[str]:
     """The words of WebNLG's texts, without marks around them, and amounts of money."""
     texts = [text for _, text in _pairs("webnlg", config)]
     words = {word.strip(_MARKS) for text in texts for word in text.split()} - {""}
-    return [*sorted(words), *(f"{mark}{amount}" for mark in "£$€" for amount in range(1, 100))]
+    return [*sorted(words), *(f"{mark}{amount}" for mark in "£$€" for amount in range(10, 100))]
 
 
 def _tokenizer(config, texts):

@@ -6,8 +6,7 @@ A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each.
 stopped goes on from its last checkpoint; a finished one is not run again.
 """
 
-import os
-import sys
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,21 +16,18 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import config_dict
 
-from experiments import assemble, cli, training
+from experiments import assemble, cli, joining, training
 from experiments import settings as settings_lib
 from memarc.report import memory, records, tables
 from memarc.training import export, processes
 from memarc.training.interrupt import stop_requests
-
-LOST = 3
-"""Exit status of a process that has lost the others of its run."""
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
 
 
 def main() -> int:
     """Runs the config of the command line and prints one table."""
-    cli.join_processes()
+    joining.join()
     workdir = Path(cli.workdir())
     try:
         made = run_all(cli.config(), workdir, _ONLY.value)
@@ -39,24 +35,11 @@ def main() -> int:
         print(f"{stopped} The same command goes on from there.")
         return training.STOPPED
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() > 1:
-            _leave(error)
+        joining.leave(error)
         raise
     if processes.is_first():
         print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
     return 0
-
-
-def _leave(error) -> None:
-    """Ends a process that has lost the others, at once: a regular end would wait for them."""
-    print(
-        f"error: Process {jax.process_index()} of {jax.process_count()} lost the others "
-        f"({str(error).splitlines()[0]}). What was saved is kept: start all of them again by the "
-        "same command.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(LOST)
 
 
 def run_all(
@@ -69,7 +52,7 @@ def run_all(
       training.Stopped: If a signal ended a run early; it is saved.
     """
     chosen = processes.everywhere(lambda: settings_lib.parse(config, only))
-    processes.check_equal(_facts(chosen, workdir))
+    processes.check_equal(_facts(chosen, workdir), are_secret=False)
     several = bool(config.to_dict()["runs"] or config.to_dict()["more"])
     folders = [workdir / settings.name if several else workdir for settings in chosen]
     prepared = processes.everywhere(
@@ -78,13 +61,21 @@ def run_all(
             for settings, folder in zip(chosen, folders, strict=True)
         ]
     )
-    seen = {settings.name: _seen(item) for settings, item in zip(chosen, prepared, strict=True)}
-    processes.check_equal(seen)
+    seen = {
+        f"{settings.name}: its train rows, or whether it is finished": _seen(item)
+        for settings, item in zip(chosen, prepared, strict=True)
+    }
+    processes.check_equal(seen, are_secret=True)
     made = []
     with stop_requests() as should_stop:
         for item, folder in zip(prepared, folders, strict=True):
-            finished = isinstance(item, records.Record)
-            made.append(item if finished else run_one(item, folder, should_stop))
+            if isinstance(item, records.Record):
+                # A process that died between its record and its end left the noise key.
+                if processes.is_first():
+                    shutil.rmtree(folder / training.CHECKPOINTS, ignore_errors=True)
+                made.append(item)
+            else:
+                made.append(run_one(item, folder, should_stop))
     return made
 
 
@@ -93,14 +84,12 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     trained = training.train(run, folder, training.make_problem, should_stop)
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
     released = processes.whole(trained.state.trainable)
-    if processes.is_first():
-        export.save(folder / export.FILE_NAME, released)
+    processes.of_first(lambda: export.save(folder / export.FILE_NAME, released))
     with closing(trained.log) as log:
         found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)
     record = _record(run, trained, found)
-    if processes.is_first():
-        records.write(record, folder)
+    processes.of_first(lambda: str(records.write(record, folder)))
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record
 

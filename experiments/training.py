@@ -11,6 +11,7 @@ from experiments import assemble
 from memarc.data.dataset import padded_chunks
 from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
+from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.noise import key_from_words
 from memarc.report import records
@@ -21,6 +22,10 @@ from memarc.typing import Params
 
 STOPPED = 143
 """Exit status after SIGTERM, as shells report it."""
+
+
+CHECKPOINTS = "checkpoints"
+"""Folder within a run's, of secrets; gone at its end."""
 
 
 class Stopped(Exception):
@@ -75,17 +80,20 @@ def train(
       Stopped: If ``should_stop`` ended the run early; it is saved.
     """
     mechanism = run.mechanism
-    folder.mkdir(parents=True, exist_ok=True)
+    processes.everywhere(lambda: folder.mkdir(parents=True, exist_ok=True))
     checkpoints = _open_checkpoints(run, folder)
     with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         entropy = processes.everywhere(checkpoints.entropy)
         streams = sampling.streams(entropy)
         state, problem, programs, engine = _prepare(run, checkpoints, streams, make_problem)
+        done = int(state.step)
+        begun = {"step": done, "engine": engine, "randomness": ledger_lib.name_of(entropy)}
+        processes.check_equal(begun, are_secret=False)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
         ledger = processes.everywhere(
-            lambda: _begin_ledger(run, folder, entropy, int(state.step), checkpoints.made_on)
+            lambda: _begin_ledger(run, folder, entropy, done) if processes.is_first() else None
         )
         if ledger:
             always.callback(ledger.close)
@@ -134,10 +142,9 @@ def _prepare(run, checkpoints, streams, make_problem):
 def _open_checkpoints(run, folder) -> Checkpoints:
     settings = run.settings
     return Checkpoints(
-        folder / "checkpoints",
+        folder / CHECKPOINTS,
         identity=Identity(settings.of_training, run.splits.train.fingerprint()),
         entropy=int(processes.of_first(lambda: str(sampling.entropy_from(settings.seed)[0]))),
-        machine=_machine(run.placement),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
     )
@@ -168,31 +175,27 @@ def _open_log(run, folder, state) -> Log | NoLog:
 
 
 def _machine(placement) -> str:
-    """What decides how sums round: devices, their mesh, and the compiler."""
+    """What decides how sums round: devices, their mesh, processes, and the compiler."""
     mesh = dict(placement.mesh.shape) if placement else "none"
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    return f"{devices}, mesh {mesh}, jaxlib {records.versions()['jaxlib']}"
+    device, versions = jax.devices()[0], records.versions()
+    platform = " ".join(device.client.platform_version.split())
+    return (
+        f"{jax.device_count()} x {device.device_kind} in {jax.process_count()} processes, mesh "
+        f"{mesh}, jax {versions['jax']}, jaxlib {versions['jaxlib']}, {platform}"
+    )
 
 
-def _begin_ledger(run, folder, entropy, done, made_on) -> Ledger | None:
-    """The ledger, in which the run is begun or goes on; None where another process keeps it.
-
-    Raises:
-      ValueError: As the ledger's ``begin``; or if steps that were charged would be made again on
-        another machine: their noise would then hide two sums that differ.
-    """
-    if not processes.is_first():
-        return None
+def _begin_ledger(run, folder, entropy, done) -> Ledger:
+    """The ledger, in which the run is begun or goes on."""
     ledger = open_ledger(run, folder)
     try:
-        ledger.begin(run.mechanism, entropy=entropy, config=run.settings.of_training, done=done)
-        if ledger.charged > done and made_on != _machine(run.placement):
-            raise ValueError(
-                f"Steps {done + 1} to {ledger.charged} of {run.settings.name} were made on "
-                f"{made_on}; made again on {_machine(run.placement)}, their sums would round "
-                "otherwise under the same noise. Go on there, or begin a new run in another "
-                "workdir. (A run that was stopped by a signal can go on anywhere.)"
-            )
+        ledger.begin(
+            run.mechanism,
+            entropy=entropy,
+            config=run.settings.of_training,
+            done=done,
+            machine=_machine(run.placement),
+        )
     except BaseException:
         ledger.close()
         raise

@@ -50,10 +50,20 @@ class Entry:
     Attributes:
       plan: Mechanism, unit, relation and config hash, as JSON values.
       steps: Highest step that was charged.
+      machines: Where steps were made: (charged before, machine), in order. Empty in ledgers that
+        were begun before machines were written down.
     """
 
     plan: dict[str, Any]
     steps: int
+    machines: tuple[tuple[int, str], ...]
+
+    def made_on(self, done: int) -> set[str]:
+        """Machines of the charged steps after the first ``done``."""
+        ends = [*(before for before, _ in self.machines[1:]), self.steps]
+        return {
+            machine for (_, machine), end in zip(self.machines, ends, strict=False) if end > done
+        }
 
     @property
     def spending(self) -> Spending:
@@ -103,7 +113,13 @@ class Ledger:
         self._run, self._most = "", 0
 
     def begin(
-        self, mechanism: Mechanism, *, entropy: int, config: dict[str, Any], done: int
+        self,
+        mechanism: Mechanism,
+        *,
+        entropy: int,
+        config: dict[str, Any],
+        done: int,
+        machine: str,
     ) -> None:
         """Registers a run, or goes on with one; nothing is charged yet.
 
@@ -112,12 +128,15 @@ class Ledger:
           entropy: Root entropy of the run, secret; only a hash is written.
           config: The run's whole config: equal randomness must not serve another computation.
           done: Steps that the run's checkpoint has made.
+          machine: What decides how sums round. Charged steps that the checkpoint lacks are made
+            again; elsewhere the same noise would hide sums that differ.
 
         Raises:
           ValueError: If the same randomness belongs to another plan or config, if the ledger
-            holds fewer steps than the checkpoint, or if the budget does not suffice.
+            holds fewer steps than the checkpoint, if steps would be made again on another machine,
+            or if the budget does not suffice.
         """
-        run, plan = _identity(entropy), _plan(mechanism, config)
+        run, plan = name_of(entropy), _plan(mechanism, config)
         known = self.entries.get(run)
         if known and known.plan != plan:
             differing = sorted(key for key in plan if known.plan.get(key) != plan[key])
@@ -132,6 +151,14 @@ class Ledger:
                 f"checkpoint {done}: the ledger was shortened. Restore the whole file, or begin a "
                 "new run."
             )
+        elsewhere = known.made_on(done) - {machine} if known else set()
+        if known and elsewhere:
+            raise ValueError(
+                f"{self.path}: steps {done + 1} to {known.steps} were made on "
+                f"{', '.join(sorted(elsewhere))}. Made again on {machine}, their sums would round "
+                "otherwise under the same noise. Go on there, or begin a new run in another "
+                "workdir. (A run that was stopped by a signal can go on anywhere.)"
+            )
         others = [entry.spending for name, entry in self.entries.items() if name != run]
         whole = Spending(mechanism.sampler, mechanism.noise_multiplier, mechanism.steps)
         total, before = self._total([*others, whole]), self._total(others)
@@ -144,7 +171,11 @@ class Ledger:
             )
         if not known:
             self._append({"kind": "run", "run": run, "plan": plan})
-            self.entries[run] = Entry(plan, 0)
+            known = Entry(plan, 0, ())
+        if not known.machines or known.machines[-1][1] != machine:
+            self._append({"kind": "machine", "run": run, "machine": machine})
+            known = _moved(known, machine)
+        self.entries[run] = known
         self._run, self._most = run, mechanism.steps
 
     def charge(self, step: int) -> None:
@@ -162,12 +193,7 @@ class Ledger:
             raise ValueError(f"Step {step} cannot be charged to run {self._run!r} of {self.path}.")
         if step > entry.steps:
             self._append({"kind": "step", "run": self._run, "step": step})
-            self.entries[self._run] = Entry(entry.plan, step)
-
-    @property
-    def charged(self) -> int:
-        """Steps of the run that was begun, made or about to be made."""
-        return self.entries[self._run].steps
+            self.entries[self._run] = dataclasses.replace(entry, steps=step)
 
     def spent(self) -> Spent:
         """Both epsilons of all runs so far."""
@@ -252,7 +278,7 @@ def _plan(mechanism: Mechanism, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _identity(entropy: int) -> str:
+def name_of(entropy: int) -> str:
     """Names a run's randomness without telling it."""
     return hashlib.sha256(f"memarc ledger {entropy}".encode()).hexdigest()[:32]
 
@@ -296,11 +322,19 @@ def _read(file: Any, path: Path, *, mend: bool = True) -> tuple[list[dict[str, A
 def _entries(lines: list[dict[str, Any]]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for line in lines[1:]:
+        run = line["run"]
         if line["kind"] == "run":
-            found[line["run"]] = Entry(line["plan"], 0)
+            found[run] = Entry(line["plan"], 0, ())
+        elif line["kind"] == "machine":
+            found[run] = _moved(found[run], line["machine"])
         else:
-            found[line["run"]] = Entry(found[line["run"]].plan, line["step"])
+            found[run] = dataclasses.replace(found[run], steps=line["step"])
     return found
+
+
+def _moved(entry: Entry, machine: str) -> Entry:
+    """The entry of a run that goes on elsewhere."""
+    return dataclasses.replace(entry, machines=(*entry.machines, (entry.steps, machine)))
 
 
 def _checked_begin(first: dict[str, Any], data: str, budget: Budget | None, path: Path) -> Budget:

@@ -46,7 +46,6 @@ class Checkpoints:
         *,
         identity: Identity,
         entropy: int,
-        machine: str,
         every: int,
         keep: int,
     ):
@@ -56,7 +55,6 @@ class Checkpoints:
           folder: Holds one folder per saved step.
           identity: Of the run.
           entropy: Root entropy of a run that starts; a restored one replaces it.
-          machine: Devices and compiler: what decides how sums round.
           every: Steps between checkpoints.
           keep: Number of latest checkpoints that are kept.
 
@@ -70,9 +68,6 @@ class Checkpoints:
             )
         self._every = every
         self._about = {**dataclasses.asdict(identity), "entropy": str(entropy)}
-        self._machine = machine
-        self.made_on = machine
-        """Where the steps of the newest checkpoint were made, known once it is read."""
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
@@ -97,7 +92,6 @@ class Checkpoints:
                 f"{'; '.join(differing)}. Use another workdir, or the config it was started with."
             )
         self._about = {key: about[key] for key in self._about}
-        self.made_on = about["machine"]
         return int(about["entropy"])
 
     def restore(self, state: TrainState) -> TrainState:
@@ -164,7 +158,7 @@ class Checkpoints:
         if not force and number % self._every:
             return
         plain = _without_keys(state)
-        about = {**self._about, "machine": self._machine, "digest": _digest(plain)}
+        about = {**self._about, "digest": _digest(plain)}
         with self._explained():
             self._manager.save(
                 number,
@@ -197,8 +191,7 @@ class Checkpoints:
         """Deletes the folder and all that is in it, once every process is done with it."""
         self.close()
         processes.gather("closed")
-        if processes.is_first():
-            shutil.rmtree(self._manager.directory)
+        processes.of_first(lambda: shutil.rmtree(self._manager.directory))
 
     def close(self) -> None:
         """Waits and frees the folder."""
@@ -212,9 +205,9 @@ def _is_key(leaf) -> bool:
 def _digest(state: Any) -> str:
     """A hash of all arrays of a state without keys."""
     found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(processes.whole(state))[0]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
         found.update(jax.tree_util.keystr(path).encode())
-        found.update(leaf.tobytes())
+        found.update(processes.whole(leaf).tobytes())
     return found.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """Several processes of one run: how they start, and what they tell each other.
 
 Every process runs the same program on the same global arrays. What must be done once (ledger, log,
-records) the first does. A mistake that one of them finds is raised in all, so that none waits for
-one that is gone. What they tell each other goes over the cluster's network as it is.
+records) the first does. A mistake that one of them finds before or after training is raised in all,
+so that none waits for one that is gone; one that ends a process within a step ends the others as
+its death would. What they tell each other goes over the cluster's network as it is.
 """
 
 import faulthandler
@@ -50,19 +51,9 @@ def start(
       ValueError: If only some of the three are given, they do not go together, no cluster is
         found, or process 0 does not answer. Where another one does not come, JAX aborts.
     """
-    given = {"coordinator_address": coordinator, "num_processes": count, "process_id": number}
-    absent = [f"--{name}" for name, value in given.items() if value is None]
-    if absent and len(absent) < len(given):
-        raise ValueError(
-            f"{' and '.join(absent)} are missing; give all of --coordinator_address=HOST:PORT, "
-            "--num_processes and --process_id, or --distributed alone on a cluster that JAX knows."
-        )
-    if count is not None and number is not None and not 0 <= number < count:
-        raise ValueError(f"--process_id is {number}; give 0 to {count - 1}, one each.")
-    if coordinator is not None:
-        place = _address(coordinator)
-        if number:
-            _await(place, connect_seconds)
+    place = _checked(coordinator, count, number)
+    if place and number:
+        _await(place, connect_seconds)
     # The runtime ends a process by abort, and says why; where Python stood then is only noise.
     faulthandler.disable()
     before = signal.getsignal(signal.SIGTERM)
@@ -93,6 +84,22 @@ def start(
     )
 
 
+def _checked(coordinator, count, number) -> tuple[str, int] | None:
+    """Host and port of process 0, if they are given at all."""
+    given = {"coordinator_address": coordinator, "num_processes": count, "process_id": number}
+    absent = [f"--{name}" for name, value in given.items() if value is None]
+    if absent and len(absent) < len(given):
+        raise ValueError(
+            f"{' and '.join(absent)} are missing; give all of --coordinator_address=HOST:PORT, "
+            "--num_processes and --process_id, or --distributed alone on a cluster that JAX knows."
+        )
+    if count is not None and number is not None and not 0 <= number < count:
+        raise ValueError(f"--process_id is {number}; give 0 to {count - 1}, one each.")
+    if coordinator is not None:
+        return _address(coordinator)
+    return None
+
+
 def _address(coordinator: str) -> tuple[str, int]:
     """Host and port of "HOST:PORT"."""
     host, colon, port = coordinator.rpartition(":")
@@ -106,7 +113,7 @@ def _await(place: tuple[str, int], seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            socket.create_connection(place, timeout=max(1.0, seconds)).close()
+            socket.create_connection(place, timeout=5.0).close()
             return
         except OSError as error:
             if time.monotonic() > end:
@@ -148,7 +155,7 @@ def everywhere(make: Callable[[], _Value]) -> _Value:
     """Calls a function on every process; what one of them raises, all raise.
 
     Args:
-      make: Must not talk to the other processes.
+      make: Where it waits for the other processes, none of them may raise before.
 
     Returns:
       This process's own result.
@@ -171,28 +178,35 @@ def everywhere(make: Callable[[], _Value]) -> _Value:
 
 
 def of_first(make: Callable[[], Any]) -> Any:
-    """A JSON value that the first process makes and all get; its errors are everyone's."""
+    """A JSON value that the first process makes and all get; what it raises, all raise."""
     made = everywhere(lambda: json.dumps(make()) if is_first() else "")
     return json.loads(gather(made)[0])
 
 
 def any_of(flag: bool) -> bool:
     """Whether any process says so."""
-    return "1" in gather(str(int(flag)))
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
 
 
-def check_equal(facts: dict[str, Any]) -> None:
+def check_equal(facts: dict[str, Any], *, are_secret: bool) -> None:
     """Raises ValueError, on every process, where they differ in a fact.
 
     Args:
       facts: Name -> JSON value; long values are told as they are, so give hashes of those.
+      are_secret: The message names the facts that differ, and not their values.
     """
     told = [json.loads(text) for text in gather(json.dumps(facts, sort_keys=True))]
     for number, other in enumerate(told[1:], start=1):
-        differing = sorted(name for name in other if other[name] != told[0].get(name))
+        names = told[0].keys() | other.keys()
+        differing = sorted(name for name in names if other.get(name) != told[0].get(name))
         if differing:
             values = "; ".join(
-                f"{name} is {told[0].get(name)!r} in process 0, {other[name]!r} in process {number}"
+                f"{name} in process {number}"
+                if are_secret
+                else f"{name} is {told[0].get(name)!r} in process 0, {other.get(name)!r} in "
+                f"process {number}"
                 for name in differing
             )
             raise ValueError(

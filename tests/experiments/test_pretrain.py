@@ -109,6 +109,9 @@ def test_positions_start_as_the_config_says(made):
     assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.
     assert np.corrcoef(waves[5], waves[6])[0, 1] > 0.5 > np.corrcoef(random[5], random[6])[0, 1]
     broken = config_of("pretrain_restaurants", restaurant_rows=30)
+    broken.positions, broken.backbone.kind = "waves", "llama"
+    with pytest.raises(ValueError, match="a llama has no table"):
+        made(broken)
     broken.positions = "sines"
     with pytest.raises(ValueError, match="positions is 'sines'; choose one of"):
         made(broken)

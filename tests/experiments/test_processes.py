@@ -205,6 +205,12 @@ def test_processes_that_differ_are_named(monkeypatch):
     told = ['{"a": 1, "b": 2}', '{"a": 1, "b": 2}', '{"a": 1, "b": 3}']
     monkeypatch.setattr(processes_lib, "gather", lambda text: told)
     with pytest.raises(ValueError, match="b is 2 in process 0, 3 in process 2"):
-        processes_lib.check_equal({})
-    told[2] = told[0]
-    processes_lib.check_equal({})
+        processes_lib.check_equal({}, are_secret=False)
+    with pytest.raises(ValueError, match="must not differ: b in process 2"):
+        processes_lib.check_equal({}, are_secret=True)
+    for left_out in ('{"a": 1}', '{"a": 1, "b": 2, "c": null, "d": 0}'):
+        told[1] = left_out
+        with pytest.raises(ValueError, match="in process 1"):
+            processes_lib.check_equal({}, are_secret=False)
+    told[1:] = told[0], told[0]
+    processes_lib.check_equal({}, are_secret=True)

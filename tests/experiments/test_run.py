@@ -97,7 +97,7 @@ def test_noised_steps_are_made_again_on_the_same_machine_alone(config, tmp_path,
         run.run_one(assemble.assemble(chosen), tmp_path / "stopped", lambda: True)
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(training, "_machine", lambda placement: "8 x other")
-        with pytest.raises(ValueError, match=r"Steps 1 to 2 of lora .* made again on 8 x other"):
+        with pytest.raises(ValueError, match=r"steps 1 to 2 were .* Made again on 8 x other"):
             run.run_all(config, tmp_path / "died")
         (moved,) = run.run_all(config, tmp_path / "stopped")
     (again,) = run.run_all(config, tmp_path / "died")

@@ -40,10 +40,22 @@ class Folder:
     def __init__(self, path):
         self.path = path
 
-    def run(self, steps, mechanism=None, *, entropy=11, done=0, budget=BUDGET, config=CONFIG):
+    def run(
+        self,
+        steps,
+        mechanism=None,
+        *,
+        entropy=11,
+        done=0,
+        budget=BUDGET,
+        config=CONFIG,
+        machine="A",
+    ):
         ledger = Ledger(self.path, data="rows", budget=budget)
         try:
-            ledger.begin(mechanism or plan(), entropy=entropy, config=config, done=done)
+            ledger.begin(
+                mechanism or plan(), entropy=entropy, config=config, done=done, machine=machine
+            )
             for step in steps:
                 ledger.charge(step)
             return ledger.spent()
@@ -83,7 +95,32 @@ def test_a_step_made_again_is_charged_once(folder):
     folder.run([1, 2, 3])
     assert folder.run([2, 3, 4], done=1).steps == 4
     kinds = [json.loads(line)["kind"] for line in folder.lines()]
-    assert kinds == ["begin", "run", *["step"] * 4]
+    assert kinds == ["begin", "run", "machine", *["step"] * 4]
+
+
+@pytest.mark.checklist(3, 21, 40)
+def test_charged_steps_are_made_again_where_they_were_made(folder):
+    """Elsewhere their sums round otherwise: two values under the same noise."""
+    folder.run([1, 2])
+    with pytest.raises(ValueError, match=r"steps 2 to 2 were made on A\. Made again on B"):
+        folder.run([2], done=1, machine="B")
+    folder.run([3], done=2, machine="B")  # Nothing is made again, so it may move.
+    for done, machine in ((2, "A"), (1, "A"), (1, "B"), (0, "C")):  # From 1 on, both made some.
+        with pytest.raises(ValueError, match=f"steps {done + 1} to 3 were made on"):
+            folder.run([], done=done, machine=machine)
+    folder.run([3], done=2, machine="B")
+    folder.run([4, 5], done=3, machine="A")
+    entries, _ = read(folder.path)
+    (entry,) = entries.values()
+    assert entry.machines == ((0, "A"), (2, "B"), (3, "A"))
+
+
+@pytest.mark.checklist(40)
+def test_a_ledger_from_before_machines_were_written_can_be_gone_on_with(folder):
+    folder.run([1])
+    entries, _ = read(folder.path)
+    old = dataclasses.replace(next(iter(entries.values())), machines=())
+    assert old.made_on(0) == set()
 
 
 @pytest.mark.checklist(40)
@@ -184,7 +221,7 @@ def test_a_full_disk_stops_before_the_step_and_keeps_what_was_saved(folder, monk
     folder.run([1])
     before = folder.lines()
     ledger = Ledger(folder.path, data="rows", budget=BUDGET)
-    ledger.begin(plan(), entropy=11, config=CONFIG, done=1)
+    ledger.begin(plan(), entropy=11, config=CONFIG, done=1, machine="A")
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

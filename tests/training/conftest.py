@@ -83,14 +83,15 @@ class Toy:
             folder / "checkpoints",
             identity=self.identity(**config),
             entropy=self.entropy,
-            machine="toy",
             every=2,
             keep=2,
         )
         self.entropy = checkpoints.entropy()
         problem, state = self.problem(), checkpoints.restore(self.start())
         ledger = Ledger(folder, data="hash", budget=Budget(float("inf"), 1e-3))
-        ledger.begin(self.mechanism, entropy=self.entropy, config=config, done=int(state.step))
+        ledger.begin(
+            self.mechanism, entropy=self.entropy, config=config, done=int(state.step), machine="toy"
+        )
         first = int(state.step)
         asked = []
         log = Log(

@@ -10,9 +10,7 @@ from memarc.training.checkpoint import Checkpoints, Identity
 
 
 def opened(folder, identity, entropy=5, every=2, keep=2):
-    return Checkpoints(
-        folder, identity=identity, entropy=entropy, machine="toy", every=every, keep=keep
-    )
+    return Checkpoints(folder, identity=identity, entropy=entropy, every=every, keep=keep)
 
 
 def test_entropy_and_state_come_back(toy, tmp_path):
