@@ -17,6 +17,7 @@ import pytest
 from jax._src import xla_bridge
 
 from experiments import run
+from experiments.joining import LOST
 from memarc.privacy import ledger
 from memarc.report import records
 from memarc.training import export
@@ -143,7 +144,9 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
     killed = time.monotonic()
     (status, said), _ = ended(processes)
     assert time.monotonic() - killed < 3 * HEARTBEAT
-    assert status != 0 and "another task died" in said
+    # A collective breaks off, or the heartbeats stop: whichever is noticed first.
+    broken, silent = "cannot go on" in said, "another task died" in said
+    assert (status == LOST and broken) or (status != 0 and silent), said[-2000:]
 
     processes = start(folder, weights, 2, *more)
     await_step(folder, 15)

@@ -43,13 +43,13 @@ def assert_sums_are_those_of_one_device(meshes, cases):
 
 
 def test_clipped_sums_are_those_of_one_device():
-    assert_sums_are_those_of_one_device(("8x1", "2x4"), FAST)
+    assert_sums_are_those_of_one_device(("2x4",), FAST)
 
 
 @pytest.mark.slow
 def test_clipped_sums_of_other_engines_and_meshes_are_those_of_one_device():
     assert_sums_are_those_of_one_device(("2x1", "4x1", "1x8", "2x4"), SLOW)
-    assert_sums_are_those_of_one_device(("2x1", "4x1", "1x8"), FAST)
+    assert_sums_are_those_of_one_device(("2x1", "4x1", "8x1", "1x8"), FAST)
 
 
 @pytest.mark.checklist(21, 22)
