@@ -15,10 +15,9 @@ def get_config():
     config = config_dict.ConfigDict()
     config.kind = "text"
     config.seed = 0
-    config.sources = ("webnlg", "venues")
+    # Name -> rows; None: the whole file.
+    config.sources = {"webnlg": config_dict.placeholder(int), "venues": 100_000}
     config.root = "data"
-    config.restaurant_rows = 0
-    config.venue_rows = 100_000
     config.tokenizer = "trained"  # Byte-level pairs of these texts; or a folder or hub name.
     config.vocab_size = 2048
     config.separator = "<|endoftext|>"
@@ -38,7 +37,7 @@ def get_config():
     config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 4400
+    config.steps = 2200
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

@@ -13,10 +13,8 @@ def get_config():
     config = config_dict.ConfigDict()
     config.kind = "text"
     config.seed = 0
-    config.sources = ("restaurants",)
+    config.sources = {"restaurants": 20_000}  # Name -> rows.
     config.root = "data"  # Of other sources.
-    config.restaurant_rows = 20_000
-    config.venue_rows = 0
     config.tokenizer = "word_level"
     config.vocab_size = 0  # Of a tokenizer that is trained.
     config.separator = "[SEP]"

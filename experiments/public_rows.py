@@ -48,6 +48,7 @@ _TEXTS = {
     "webnlg": "the train file of WebNLG 2017",
     "sst2": "the sentences of SST-2's train file, without labels",
 }
+_GRAMMARS = ("restaurants", "venues")
 
 
 NOT_PRIVATE = {"webnlg": ("webnlg", "dart"), "sst2": ("sst2",)}
@@ -115,14 +116,14 @@ def plain_text(config) -> PublicRows:
     Raises:
       ValueError: If a source is unknown, or its files are missing or damaged.
     """
-    if config.tokenizer == tokenize.WORD_LEVEL and tuple(config.sources) != ("restaurants",):
+    if config.tokenizer == tokenize.WORD_LEVEL and list(config.sources) != ["restaurants"]:
         raise ValueError(
             f"Tokenizer {tokenize.WORD_LEVEL!r} knows the words of source 'restaurants' only; the "
-            f"sources are {tuple(config.sources)}."
+            f"sources are {list(config.sources)}."
         )
-    rows = [pair for name in config.sources for pair in _pairs(name, config)]
+    rows = [pair for name in config.sources for pair in _pairs(config, name)]
     if not rows:
-        raise ValueError(f"The sources {tuple(config.sources)} hold no row; name some.")
+        raise ValueError(f"The sources {list(config.sources)} hold no row; name some.")
     inputs, targets = (list(column) for column in zip(*rows, strict=True))
     codec = _tokenizer(config, [*inputs, *targets])
     separator = prompts.special_id(codec, config.separator)
@@ -170,29 +171,37 @@ def _by_length(dataset, buckets) -> list[dict[str, np.ndarray]]:
     return found
 
 
-def _pairs(name, config) -> list[tuple[str, str]]:
-    """(what a text says or "", the text) of every row of a source."""
+def _pairs(config, name) -> list[tuple[str, str]]:
+    """(what a text says or "", the text) of a source's rows, as many as the config says."""
+    if name not in _TEXTS:
+        raise ValueError(f"Unknown source {name!r}; choose from {list(_TEXTS)}.")
+    count = config.sources[name]
+    if name in _GRAMMARS and count is None:
+        raise ValueError(f"config.sources.{name} is None; say how many rows the grammar makes.")
     if name == "restaurants":
-        rows = restaurants.public_rows(config.restaurant_rows, config.seed)
+        rows = restaurants.public_rows(count, config.seed)
     elif name == "venues":
-        rows = venues.rows(config.venue_rows, config.seed, _words(config))
-    elif name == "webnlg":
+        rows = venues.rows(count, config.seed, _words(config))
+    else:
+        rows = _read(config, name)
+    return list(zip(rows.inputs, rows.targets, strict=True))[:count]
+
+
+def _read(config, name) -> PairRows:
+    """All rows of a source that is a file."""
+    if name == "webnlg":
         task = get_generation_task("webnlg")
         folder = Path(config.root) / task.folder
         advice = f"Set root, or get the files from {task.origin}."
         path = text_files.find(folder, task.train_file, task=task.name, advice=advice)
-        rows = triples_json.read_file(path)
-    elif name == "sst2":
-        (texts,) = glue_tsv.read_split(get_task("sst2"), config.root, "train.tsv").columns
-        rows = PairRows([""] * len(texts), texts)
-    else:
-        raise ValueError(f"Unknown source {name!r}; choose from {list(_TEXTS)}.")
-    return list(zip(rows.inputs, rows.targets, strict=True))
+        return triples_json.read_file(path)
+    (texts,) = glue_tsv.read_split(get_task("sst2"), config.root, "train.tsv").columns
+    return PairRows([""] * len(texts), texts)
 
 
 def _words(config) -> list[str]:
     """The words of WebNLG's texts, without marks around them, and amounts of money."""
-    texts = [text for _, text in _pairs("webnlg", config)]
+    texts = _read(config, "webnlg").targets
     words = {word.strip(_MARKS) for text in texts for word in text.split()} - {""}
     return [*sorted(words), *(f"{mark}{amount}" for mark in "£$€" for amount in range(10, 100))]
 

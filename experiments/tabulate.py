@@ -7,7 +7,8 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
 replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
 memory over the size that --over names (of chips: the peak of one). --by_epsilon makes one row a
-method and one column a budget, of the headline or of --score.
+method and one column a budget, of the headline or of --score. Lines may also be texts that a run
+wrote (outputs-*.jsonl).
 """
 
 import glob
@@ -68,10 +69,7 @@ def _of_lines(paths, style) -> tuple[str, int]:
     if _PLOT.value:
         sized = [{**line, "chips": tables.chips(line)} for line in lines]
         plots.memory_over(sized, _OVER.value, Path(_PLOT.value))
-    shared = any(tables.chips(line) > 1 for line in lines)
-    default = tables.SLICES if shared else tables.MEMORY
-    default = tables.BENCH if "median_seconds" in lines[0] else default
-    columns = _COLUMNS.value or default
+    columns = _COLUMNS.value or tables.usual_columns(lines)
     return tables.table(lines, columns, style, tables.LINE_COLUMNS), len(lines)
 
 

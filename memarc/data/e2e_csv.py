@@ -2,15 +2,22 @@
 
 Format: UTF-8, cells quoted as the csv module does, the first record names the columns; a text may
 hold a line end. White space at a text's ends is dropped, and so are blank lines.
+
+The meaning representation "name[Blue Spice], area[city centre]" becomes the input
+"name : Blue Spice | area : city centre" (as in prefix-tuning, Li and Liang 2021): a byte-level
+tokenizer then writes a value with the tokens that it has in a text, and copying is repeating them.
 """
 
 import csv
 import pathlib
+import re
+from collections.abc import Iterable
 
 from memarc.data import text_files
 from memarc.data.pair_rows import PairRows
 
 _COLUMNS = ("mr", "ref")
+_SLOT = re.compile(r"([^][,\s][^][]*)\[([^][]*)\](?:,\s*|$)")
 
 
 def read_file(path: pathlib.Path) -> PairRows:
@@ -23,8 +30,9 @@ def read_file(path: pathlib.Path) -> PairRows:
       All rows in the file's order.
 
     Raises:
-      ValueError: If a column is missing, or a record is broken or lacks a text; named by the file
-        and the line on which the record begins (texts may run over several lines).
+      ValueError: If a column is missing, or a record is broken, lacks a text or has an mr that is
+        none; named by the file and the line on which the record begins (texts may run over several
+        lines).
     """
     with text_files.open_text(path, newline="") as lines:
         records = _records(path, csv.reader(lines, strict=True))
@@ -48,7 +56,23 @@ def read_file(path: pathlib.Path) -> PairRows:
                     raise ValueError(
                         f"{path}, line {line}: {column} is empty; fill in or remove the line."
                     )
+            columns["mr"][-1] = _linearise(f"{path}, line {line}", columns["mr"][-1])
     return PairRows(inputs=columns["mr"], targets=columns["ref"])
+
+
+def linearise(slots: Iterable[tuple[str, str]]) -> str:
+    """(slot, value) pairs as the input of a model: "slot : value | slot : value"."""
+    return " | ".join(f"{slot} : {value}" for slot, value in slots)
+
+
+def _linearise(place, text):
+    slots = _SLOT.findall(text)
+    if not slots or _SLOT.sub("", text):
+        raise ValueError(
+            f"{place}: mr {text!r} is not of the form 'slot[value], slot[value]'; repair or remove "
+            "the line."
+        )
+    return linearise(slots)
 
 
 def _records(path, reader):

@@ -1,15 +1,17 @@
 """A seeded grammar of places to eat, in E2E's slots and in many wordings: public, to pre-train on.
 
-A meaning representation (MR) has the slots and the syntax of the E2E challenge, "name[Old Mill],
-food[Thai], area[harbour]"; a text says all of them in one to six sentences. Slots, their usual
-values and wordings are written down here from what the challenge's description says and from common
-English; no text of its files was used. Many values are random words, so that a decoder has to copy.
+A meaning representation (MR) has the slots of the E2E challenge and the form in which models read
+them, "name : Old Mill | food : Thai | area : harbour"; a text says all of them in one to six
+sentences. Slots, their usual values and wordings are written down here from what the challenge's
+description says and from common English; no text of its files was used. Many values are random
+words, so that a decoder has to copy.
 """
 
 import random
 import re
 from collections.abc import Sequence
 
+from memarc.data import e2e_csv
 from memarc.data.draws import pick, shuffle
 from memarc.data.pair_rows import PairRows
 
@@ -185,7 +187,7 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
     while len(inputs) < count:
         slots = _slots(rng, words)
         for _ in range(min(_TEXTS_PER_MR, count - len(inputs))):
-            inputs.append(", ".join(f"{slot}[{value}]" for slot, value in slots.items()))
+            inputs.append(e2e_csv.linearise(slots.items()))
             targets.append(_text(rng, slots))
     return PairRows(inputs, targets)
 

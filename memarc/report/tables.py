@@ -64,6 +64,9 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "milliseconds": lambda line: f"{1e3 * line['median_seconds']:.0f}",
     "over plain": lambda line: f"{line['over_plain']:.2f}",
     "rows a second": lambda line: f"{line['examples_per_second']:.1f}",
+    "input": lambda line: _cell(line["input"]),
+    "output": lambda line: _cell(line["output"]),
+    "a reference": lambda line: _cell(line["references"][0]),
 }
 
 MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "whole set aside", "work")
@@ -81,6 +84,8 @@ SLICES = (
     "received",
     "received at peak",
 )
+
+TEXTS = ("input", "output", "a reference")
 
 STYLES = {"terminal": "simple", "markdown": "pipe"}
 
@@ -185,9 +190,23 @@ def _bytes(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB"
 
 
+def usual_columns(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The columns of `LINE_COLUMNS` that lines of their kind are mostly shown with."""
+    if "references" in lines[0]:
+        return TEXTS
+    if "median_seconds" in lines[0]:
+        return BENCH
+    return SLICES if any(chips(line) > 1 for line in lines) else MEMORY
+
+
 def chips(line: dict[str, Any]) -> int:
     """Chips that share the step of a line."""
     return line.get("data", 1) * line.get("model", 1)
+
+
+def _cell(text: str) -> str:
+    """A text as one cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _received(line: dict[str, Any]) -> int:

@@ -19,23 +19,25 @@ def write(tmp_path):
 
 
 def test_quotes_line_ends_and_commas_belong_to_texts_and_outer_spaces_do_not(write):
-    rows = read_file(write('mr,ref\r\n"name[A], near[é]"," He said ""so"",\r\n then. "\r\nm,r\r\n'))
-    assert rows.inputs == ["name[A], near[é]", "m"]
+    rows = read_file(
+        write('mr,ref\r\n"name[A], near[é]"," He said ""so"",\r\n then. "\r\nm[n],r\r\n')
+    )
+    assert rows.inputs == ["name : A | near : é", "m : n"]
     assert rows.targets == ['He said "so",\r\n then.', "r"]
 
 
 def test_columns_are_found_by_name_in_a_compressed_file(tmp_path):
     path = tmp_path / "a.csv.gz"
-    path.write_bytes(gzip.compress(b'"n","ref","mr"\n1,"b",a\n'))
+    path.write_bytes(gzip.compress(b'"n","ref","mr"\n1,"b",a[e]\n'))
     rows = read_file(path)
-    assert (rows.inputs, rows.targets) == (["a"], ["b"])
+    assert (rows.inputs, rows.targets) == (["a : e"], ["b"])
 
 
 def test_blank_lines_and_the_mark_before_a_text_are_no_rows(write):
-    rows = read_file(write("\ufeffmr,ref\na,b\n\nc,d\n\n"))
-    assert (rows.inputs, rows.targets) == (["a", "c"], ["b", "d"])
+    rows = read_file(write("\ufeffmr,ref\na[e],b\n\nc[e],d\n\n"))
+    assert (rows.inputs, rows.targets) == (["a : e", "c : e"], ["b", "d"])
     with pytest.raises(ValueError, match="line 5: 1 cells"):
-        read_file(write("\ufeffmr,ref\na,b\n\nc,d\ne\n"))
+        read_file(write("\ufeffmr,ref\na[e],b\n\nc[e],d\ne\n"))
 
 
 def test_a_file_with_a_header_alone_has_no_rows(write):
@@ -47,12 +49,17 @@ def test_a_file_with_a_header_alone_has_no_rows(write):
     [
         ("mr\na\n", r"devset\.csv, line 1: no column ref among mr; .* name the columns mr, ref"),
         ("", "line 1: no column mr, ref among ;"),
-        ("mr,ref\na,b\na\n", r"devset\.csv, line 3: 1 cells where the header has 2; repair"),
-        ('mr,ref\na,"b\nb"\na,b,c\n', "line 4: 3 cells where the header has 2"),
-        ("mr,ref\na, \n", "line 2: ref is empty; fill in or remove"),
+        ("mr,ref\na[e],b\na\n", r"devset\.csv, line 3: 1 cells where the header has 2; repair"),
+        ('mr,ref\na[e],"b\nb"\na,b,c\n', "line 4: 3 cells where the header has 2"),
+        ("mr,ref\na[e], \n", "line 2: ref is empty; fill in or remove"),
         ("mr,ref\n,b\n", "line 2: mr is empty"),
         ('mr,ref\na,"b\nc,d\n', "line 2: the record that begins here cannot be read .*end of data"),
-        ('mr,ref\na,b\na,"b"c\n', "line 3: the record .* close and double its quotes"),
+        ('mr,ref\na[e],b\na,"b"c\n', "line 3: the record .* close and double its quotes"),
+        ("mr,ref\na[e],b\nm,b\n", r"line 3: mr 'm' is not of the form 'slot\[value\], slot"),
+        ("mr,ref\n[e],b\n", r"line 2: mr '\[e\]' is not"),
+        ("mr,ref\na[b]c[d],e\n", r"line 2: mr 'a\[b\]c\[d\]' is not"),
+        ("mr,ref\na[b[c]],d\n", r"line 2: mr 'a\[b\[c\]\]' is not"),
+        ("mr,ref\na[b] or so,d\n", r"line 2: mr 'a\[b\] or so' is not"),
     ],
 )
 def test_a_broken_record_is_refused_by_file_and_line(write, text, message):
@@ -62,7 +69,7 @@ def test_a_broken_record_is_refused_by_file_and_line(write, text, message):
 
 @pytest.mark.parametrize(
     "content",
-    [b"no gzip", gzip.compress(b"mr,ref\na,b\n")[:-9], gzip.compress(b"mr,ref\na,\xff\n")],
+    [b"no gzip", gzip.compress(b"mr,ref\na[e],b\n")[:-9], gzip.compress(b"mr,ref\na[e],\xff\n")],
     ids=["no gzip", "cut", "no UTF-8"],
 )
 def test_a_damaged_file_is_refused(tmp_path, content):

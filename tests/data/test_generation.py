@@ -24,14 +24,14 @@ EMBEDDED = {
     "rows_seed": 3,
 }
 
-TRAIN = [("name[A]", "a is old"), ("name[B]", "b is new"), ("name[A]", "old a"), ("x", "y")]
+TRAIN = [("name[A]", "a is old"), ("name[B]", "b is new"), ("name[A]", "old a"), ("x[C]", "y")]
 DEV = [("name[B]", "new b"), ("name[C]", "c"), ("name[B]", "b")]
 
 
 @pytest.fixture(scope="module")
 def word_folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("words"))
-    words = ["name[A]", "name[B]", "name[C]", "a", "b", "c", "is", "old", "new", "x", "y"]
+    words = ["name", ":", "A", "B", "C", "a", "b", "c", "is", "old", "new", "x", "y"]
     tokenize.save_tokenizer(tokenize.word_level_tokenizer(words, end_token="[END]"), folder)
     return folder
 
@@ -86,10 +86,10 @@ def test_the_embedded_task_is_ready_for_training_and_decoding():
 def test_local_files_are_ready_with_one_row_as_the_unit(write_e2e, word_folder):
     loaded = load("e2e", files(write_e2e(TRAIN), word_folder))
     assert loaded.num_examples == 4
-    assert loaded.train.lengths.tolist() == [6, 6, 5, 4]
-    assert loaded.train.take(np.array([2]), 6)["is_target"].tolist() == [[0, 0, 1, 1, 1, 0]]
+    assert loaded.train.lengths.tolist() == [8, 8, 7, 6]
+    assert loaded.train.take(np.array([2]), 8)["is_target"].tolist() == [[0, 0, 0, 0, 1, 1, 1, 0]]
     dev = loaded.evals["dev"]
-    assert dev.inputs == ("name[B]", "name[C]")
+    assert dev.inputs == ("name : B", "name : C")
     assert dev.references == (("new b", "b"), ("c",))
     assert len(loaded.evals["test"].dataset) == 1
 
@@ -99,15 +99,15 @@ def test_local_files_are_ready_with_one_input_as_the_unit(write_e2e, word_folder
     loaded = load("e2e", config)
     assert loaded.num_examples == 3
     assert loaded.privacy_unit == "one meaning representation with its first 2 references"
-    batch = loaded.train.take(np.array([0, 2]), 6)
-    assert batch["attention_mask"].sum(-1).tolist() == [[6, 5], [4, 0]]
+    batch = loaded.train.take(np.array([0, 2]), 8)
+    assert batch["attention_mask"].sum(-1).tolist() == [[8, 7], [6, 0]]
     assert batch["is_target"].sum(-1).tolist() == [[4, 3], [2, 0]]
     assert loaded.evals["dev"].dataset.members.ndim == 1
 
 
 def test_the_first_inputs_of_each_evaluation_set_can_be_read_alone(write_e2e, word_folder):
     evals = load("e2e", files(write_e2e(TRAIN), word_folder, eval_rows=1)).evals
-    assert (evals["dev"].inputs, evals["dev"].references) == (("name[B]",), (("new b", "b"),))
+    assert (evals["dev"].inputs, evals["dev"].references) == (("name : B",), (("new b", "b"),))
     assert (len(evals["dev"].prompts), len(evals["dev"].dataset)) == (1, 2)
 
 
@@ -121,7 +121,7 @@ def test_another_train_file_and_another_end_are_read_where_they_are_named(write_
 @pytest.mark.parametrize("unit", [{}, {"unit": "input", "references_per_group": 2}], ids=str)
 def test_removing_one_example_removes_it_and_changes_nothing_else(write_e2e, word_folder, unit):
     # What goes is the longest, the only one with its input and its words.
-    odd = ("never " * 9, "tasty " * 9)
+    odd = (f"never[{'again ' * 9}]", "tasty " * 9)
     more = [TRAIN[0], odd, *TRAIN[1:]]
     with_it, without = (
         load("e2e", files(write_e2e(rows, str(len(rows))), word_folder, **unit))

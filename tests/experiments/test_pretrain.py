@@ -37,7 +37,7 @@ def made(monkeypatch, tmp_path):
     ("name", "kind"), [("pretrain_reviews", "bert"), ("pretrain_restaurants", "gpt2")]
 )
 def test_a_backbone_is_written_with_what_was_read(made, name, kind):
-    rows = {"rows": 300} if kind == "bert" else {"restaurant_rows": 300}
+    rows = {"rows": 300} if kind == "bert" else {"sources": {"restaurants": 300}}
     folder = made(config_of(name, **rows))
     config, _ = pretrained.load(folder / "backbone", dtype="float32", storage_dtype="float32")
     assert (config.kind, config.width, config.layers) == (kind, 16, 2)
@@ -50,8 +50,8 @@ def test_a_backbone_is_written_with_what_was_read(made, name, kind):
 def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made):
     """The path of the small GPT-2, on the grammar alone: transformers loads both."""
     torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
-    config = config_of("pretrain_gpt2_small", restaurant_rows=300, vocab_size=500)
-    config.sources = ("restaurants",)
+    config = config_of("pretrain_gpt2_small", vocab_size=500)
+    config.sources = {"restaurants": 300}
     folder = made(config) / "backbone"
     codec = tokenize.load_tokenizer(str(folder), needs_pad=False)
     text = "Try The Copper Kettle, a café for £20."
@@ -63,14 +63,17 @@ def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made
 
 
 def test_unknown_kinds_and_sources_are_named(made):
-    config = config_of("pretrain_restaurants", restaurant_rows=30)
-    config.sources = ("books",)
+    config = config_of("pretrain_restaurants")
+    config.sources = {"books": 30}
     with pytest.raises(ValueError, match="knows the words of source 'restaurants' only"):
         public_rows.plain_text(config)
     config.tokenizer = "trained"
     with pytest.raises(ValueError, match="Unknown source 'books'; choose from"):
         public_rows.plain_text(config)
-    config.sources = ()
+    config.sources = {"venues": None}
+    with pytest.raises(ValueError, match=r"sources\.venues is None; say how many"):
+        public_rows.plain_text(config)
+    config.sources = {}
     with pytest.raises(ValueError, match="hold no row"):
         public_rows.plain_text(config)
     for field, value, message in (
@@ -78,7 +81,7 @@ def test_unknown_kinds_and_sources_are_named(made):
         ("steps", 1, "steps is 1; give more than config.warmup_steps, 1"),
         ("batch_tokens", 0, "batch_tokens is 0"),
     ):
-        broken = config_of("pretrain_restaurants", restaurant_rows=30)
+        broken = config_of("pretrain_restaurants", sources={"restaurants": 30})
         broken[field] = value
         with pytest.raises(ValueError, match=message):
             made(broken)
@@ -100,7 +103,7 @@ def test_a_shift_of_positions_is_one_rotation_of_their_waves():
 def test_positions_start_as_the_config_says(made):
     starts = {}
     for start in pretrain.POSITIONS:
-        config = config_of("pretrain_restaurants", restaurant_rows=30)
+        config = config_of("pretrain_restaurants", sources={"restaurants": 30})
         config.positions = start
         rows = public_rows.plain_text(config)
         params = pretrain._start(config, rows.backbone, jax.random.key(0))
@@ -108,7 +111,7 @@ def test_positions_start_as_the_config_says(made):
     waves, random = starts["waves"], starts["random"]
     assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.
     assert np.corrcoef(waves[5], waves[6])[0, 1] > 0.5 > np.corrcoef(random[5], random[6])[0, 1]
-    broken = config_of("pretrain_restaurants", restaurant_rows=30)
+    broken = config_of("pretrain_restaurants", sources={"restaurants": 30})
     broken.positions, broken.backbone.kind = "waves", "llama"
     with pytest.raises(ValueError, match="a llama has no table"):
         made(broken)

@@ -65,3 +65,14 @@ def test_a_picture_of_memory_leaves_out_what_does_not_fit_and_needs_two_sizes(tm
     with pytest.raises(ValueError, match=r"have batch_size \[32\]; give a sweep"):
         plots.memory_over(lines, "batch_size", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_lines_choose_their_columns_and_texts_cannot_break_a_table():
+    text = {"input": "name[A|B]", "output": "A\n or  B.", "references": ["Both.", "None."]}
+    assert tables.usual_columns([FITS, DOES_NOT]) == tables.MEMORY
+    assert tables.usual_columns([FITS, {**FITS, "data": 2}]) == tables.SLICES
+    assert tables.usual_columns([{**FITS, "median_seconds": 0.1}]) == tables.BENCH
+    assert tables.usual_columns([text]) == tables.TEXTS
+    table = tables.table([text], tables.TEXTS, "markdown", tables.LINE_COLUMNS)
+    cells = [cell.strip() for cell in table.splitlines()[2].strip("|").split(" | ")]
+    assert cells == [r"name[A\|B]", "A or B.", "Both."]
