@@ -54,7 +54,8 @@ def main() -> int:
     with lines.writer(cli.OUTPUT.value) as write:
         for case, target, size in given:
             line = {"target": _TARGET.value, "microbatch_size": size}
-            line |= dict(target.placement.mesh.shape) if target.placement else {}
+            if target.placement:
+                line |= {**target.placement.mesh.shape, "state": mesh.state}
             write(case.described | line | _measure(case, engines, size, target))
     return 0
 

@@ -57,7 +57,7 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "whole set aside": lambda line: _peak(line, "reserved_bytes"),
     "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
     "chips": lambda line: str(chips(line)),
-    "mesh": lambda line: f"{line.get('data', 1)} x {line.get('model', 1)}",
+    "mesh": lambda line: _mesh(line),
     "received": lambda line: f"{_received(line) / 2**30:.1f} GiB",
     "work at peak": lambda line: _least_seconds(line, 0),
     "received at peak": lambda line: _least_seconds(line, 1),
@@ -207,6 +207,12 @@ def chips(line: dict[str, Any]) -> int:
 def _cell(text: str) -> str:
     """A text as one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _mesh(line: dict[str, Any]) -> str:
+    """Data by model, and whether what is trained is cut over all devices."""
+    cut = ", state cut" if line.get("state") == "cut" else ""
+    return f"{line.get('data', 1)} x {line.get('model', 1)}{cut}"
 
 
 def _received(line: dict[str, Any]) -> int:

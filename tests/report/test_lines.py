@@ -50,6 +50,9 @@ def test_a_table_of_slices_shows_what_chips_receive_and_the_least_time_it_takes(
     assert rows[0] == list(tables.SLICES)
     assert rows[2][1:3] == ["4", "2 x 2"] and rows[2][-3:] == ["2.00 s", "46.6 GiB", "0.25 s"]
     assert rows[3][1:3] == ["1", "1 x 1"] and rows[3][-3:] == ["0.01 s", "0.0 GiB", "0.00 s"]
+    cut = {**slice_of_four, "state": "cut"}
+    assert tables.LINE_COLUMNS["mesh"](cut) == "2 x 2, state cut"
+    assert tables.LINE_COLUMNS["mesh"]({**cut, "state": "whole"}) == "2 x 2"
     unknown = {**slice_of_four, "target": "cpu"}
     assert tables.LINE_COLUMNS["work at peak"](unknown) == "unknown"
 
