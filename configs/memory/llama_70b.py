@@ -1,4 +1,4 @@
-"""LLaMA-2-70B's sizes, 8 heads of keys, bfloat16 (--target=tpu:v5e:8x8 --mesh=model:64)."""
+"""LLaMA-2-70B's sizes, 8 heads of keys, bfloat16 (--target=tpu:v5e:4x4 --mesh=model:16)."""
 
 from configs.shapes import decoder
 

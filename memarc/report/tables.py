@@ -56,6 +56,7 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "whole peak": lambda line: _peak(line, "peak_bytes"),
     "whole set aside": lambda line: _peak(line, "reserved_bytes"),
     "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
+    "reduction": lambda line: str(line["options"].get("reduction", "")),
     "chips": lambda line: str(chips(line)),
     "mesh": lambda line: _mesh(line),
     "received": lambda line: f"{_received(line) / 2**30:.1f} GiB",
