@@ -37,7 +37,8 @@ def get_config():
     config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 2200
+    config.steps = 2200  # Of one cycle of the learning rate.
+    config.cycles = 2
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

@@ -34,7 +34,8 @@ def get_config():
     config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 2.0  # Times N(0, 0.02^2), which is made for wider layers.
     config.batch_tokens = 4096
-    config.steps = 900
+    config.steps = 900  # Of one cycle of the learning rate.
+    config.cycles = 1
     config.warmup_steps = 100
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

@@ -28,7 +28,8 @@ def get_config():
     config.initial_scale = 3.0  # Times BERT's N(0, 0.02^2), which is made for wider layers.
     config.pooling = "mean"
     config.batch_tokens = 128 * 32
-    config.steps = 600
+    config.steps = 600  # Of one cycle of the learning rate.
+    config.cycles = 1
     config.warmup_steps = 100
     config.learning_rate = 2e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-4

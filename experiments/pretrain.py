@@ -4,11 +4,13 @@
 
 Writes OUT/backbone, a Hugging Face folder, with the tokenizer where code cannot build it, and with
 pretraining.json, which says what was read: records of runs repeat it. No private row is read, so
-no noise is added.
+no noise is added. The folder is written after every cycle of the learning rate, and the next cycle
+starts from it: a command that was stopped goes on from the last one.
 
 Axes: N rows, B batch, T tokens.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from experiments.public_rows import PublicRows
 from memarc.data import tokenize
 from memarc.models import backbone, pretrained
 from memarc.report import records
+from memarc.typing import Params
 
 _KINDS = {"reviews": public_rows.labelled_reviews, "text": public_rows.plain_text}
 POSITIONS = ("random", "waves")
@@ -30,32 +33,59 @@ _BLOCK = 10  # Steps between two looks at the loss.
 
 
 def main() -> int:
-    """Reads public rows, trains, and writes weights and a record."""
-    config, workdir = cli.config(), Path(cli.workdir())
+    """Reads public rows, trains, and writes weights and a record after every cycle."""
+    config, folder = cli.config(), Path(cli.workdir()) / "backbone"
     _check(config)
     rows = _KINDS[config.kind](config)
-    start = time.perf_counter()
-    params, loss = train(config, rows)
-    seconds = time.perf_counter() - start
-    dtype = pretrained.STORAGE_DTYPES[config.storage_dtype]
-    params = jax.tree.map(lambda x: np.asarray(x).astype(dtype), params)
-    pretrained.save(workdir / "backbone", rows.backbone, params)
-    if rows.tokenizer is not None:
-        tokenize.save_tokenizer(rows.tokenizer, str(workdir / "backbone"))
-    record = {
+    for cycle in range(_cycles_done(config, folder), config.cycles):
+        start = time.perf_counter()
+        params, loss = train(config, rows, _start(config, rows.backbone, folder, cycle), cycle)
+        seconds = time.perf_counter() - start
+        dtype = pretrained.STORAGE_DTYPES[config.storage_dtype]
+        params = jax.tree.map(lambda x, dtype=dtype: np.asarray(x).astype(dtype), params)
+        pretrained.save(folder, rows.backbone, params)
+        if rows.tokenizer is not None:
+            tokenize.save_tokenizer(rows.tokenizer, str(folder))
+        records.write_json(_record(config, rows, params, cycle, seconds, loss), _stated(folder))
+        print(f"Cycle {cycle + 1}: last loss {loss:.4f} nats, {seconds:.0f} s.")
+    print(f"Weights: {folder}")
+    return 0
+
+
+def _record(config, rows, params, cycle, seconds, loss) -> dict:
+    """What the weights are after a cycle."""
+    return {
         "source": rows.source,
         "not_private": list(rows.not_private),
         "rows": sum(len(bucket["input_ids"]) for bucket in rows.buckets),
-        "steps": config.steps,
-        "seconds": round(seconds, 1),
+        "cycles": cycle + 1,
+        "steps": (cycle + 1) * config.steps,
+        "seconds": round(seconds, 1),  # Of the last cycle.
         "last_loss": round(loss, 4),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
         "versions": records.versions(),
         "config": records.encode(config.to_dict()),
     }
-    records.write_json(record, workdir / "backbone" / records.PROVENANCE)
-    print(f"Last loss {loss:.4f} nats, {seconds:.0f} s. Weights: {workdir / 'backbone'}")
-    return 0
+
+
+def _stated(folder: Path) -> Path:
+    return folder / records.PROVENANCE
+
+
+def _cycles_done(config, folder: Path) -> int:
+    """Cycles of the same config that a folder holds.
+
+    Raises:
+      ValueError: If it holds weights of another config.
+    """
+    if not _stated(folder).exists():
+        return 0
+    found = json.loads(_stated(folder).read_text(encoding="utf-8"))
+    if found["config"] != records.encode(config.to_dict()):
+        raise ValueError(
+            f"{folder} holds weights of another config; give another --workdir, or remove it."
+        )
+    return found["cycles"]
 
 
 def _check(config) -> None:
@@ -74,7 +104,7 @@ def _check(config) -> None:
         raise ValueError(f"config.positions is {config.positions!r}; choose one of {POSITIONS}.")
     if config.positions == "waves" and config.backbone.get("kind") == "llama":
         raise ValueError("config.positions is 'waves', but a llama has no table; give 'random'.")
-    for name, least in (("batch_tokens", 1), ("warmup_steps", 0), ("steps", 1)):
+    for name, least in (("batch_tokens", 1), ("warmup_steps", 0), ("steps", 1), ("cycles", 1)):
         if config[name] < least:
             raise ValueError(f"config.{name} is {config[name]}; give at least {least}.")
     if config.steps <= config.warmup_steps:
@@ -84,14 +114,15 @@ def _check(config) -> None:
         )
 
 
-def train(config, rows: PublicRows):
+def train(config, rows: PublicRows, params: Params, cycle: int) -> tuple[Params, float]:
     """Trains all parameters by AdamW; returns the backbone's, and the mean loss of the last steps.
 
-    Batches have about ``config.batch_tokens`` tokens; each is of one length, drawn as often as its
-    share of all tokens, and its rows are drawn with replacement.
+    The learning rate is that of one cycle (SGDR, Loshchilov and Hutter 2017): it rises to its peak
+    and falls to zero. Batches have about ``config.batch_tokens`` tokens; each is of one length,
+    drawn as often as its share of all tokens, and its rows are drawn with replacement.
     """
-    start_key, draw_key = jax.random.split(jax.random.key(config.seed))
-    trainable = rows.init(start_key, _start(config, rows.backbone, start_key))
+    start_key, draw_key = jax.random.split(jax.random.key(config.seed + cycle))
+    trainable = rows.init(start_key, params)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, config.steps
     )
@@ -112,7 +143,7 @@ def train(config, rows: PublicRows):
     state, losses = optimizer.init(trainable), []
     buckets = jax.tree.map(jnp.asarray, rows.buckets)
     sizes = np.array([bucket["input_ids"].size for bucket in rows.buckets], float)
-    chosen = np.random.default_rng(config.seed).choice(
+    chosen = np.random.default_rng(config.seed + cycle).choice(
         len(buckets), config.steps, p=sizes / sizes.sum()
     )
     with tqdm.trange(config.steps, desc="pre-training", unit="step", mininterval=10.0) as bar:
@@ -125,7 +156,14 @@ def train(config, rows: PublicRows):
     return rows.params(trainable), float(jnp.stack(losses[-20:]).mean())
 
 
-def _start(config, sizes, key):
+def _start(config, sizes, folder, cycle):
+    """Parameters before a cycle: random ones, or those of the cycle before."""
+    if cycle:
+        return pretrained.load(folder, dtype="float32", storage_dtype="float32")[1]
+    return _random(config, sizes, jax.random.split(jax.random.key(config.seed))[0])
+
+
+def _random(config, sizes, key):
     """Random parameters, scaled; positions start as waves if the config says so."""
     params = jax.tree.map(
         lambda x: config.initial_scale * x if x.ndim > 1 else x, backbone.init(sizes, key)

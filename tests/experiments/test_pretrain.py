@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -62,6 +63,37 @@ def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made
     assert np.isfinite(model(ids).logits.detach().numpy()).all()
 
 
+def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(made, monkeypatch, capsys):
+    def weights(folder):
+        return (folder / "backbone" / "model.safetensors").read_bytes()
+
+    config = config_of("pretrain_restaurants", sources={"restaurants": 300}, cycles=2)
+    whole = weights(made(config))
+    made(config)
+    assert capsys.readouterr().out.count("Cycle") == 2  # A finished one is not made again.
+
+    shutil.rmtree(made(config) / "backbone")
+    train = pretrain.train
+
+    def stopped(config, rows, params, cycle):
+        if cycle == 1:
+            raise KeyboardInterrupt
+        return train(config, rows, params, cycle)
+
+    monkeypatch.setattr(pretrain, "train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        made(config)
+    monkeypatch.setattr(pretrain, "train", train)
+    config.seed = 1
+    with pytest.raises(ValueError, match="holds weights of another config; give another --workdir"):
+        made(config)
+    config.seed = 0
+    folder = made(config)
+    assert weights(folder) == whole
+    stated = json.loads((folder / "backbone" / "pretraining.json").read_text())
+    assert (stated["cycles"], stated["steps"]) == (2, 6)
+
+
 def test_unknown_kinds_and_sources_are_named(made):
     config = config_of("pretrain_restaurants")
     config.sources = {"books": 30}
@@ -106,7 +138,7 @@ def test_positions_start_as_the_config_says(made):
         config = config_of("pretrain_restaurants", sources={"restaurants": 30})
         config.positions = start
         rows = public_rows.plain_text(config)
-        params = pretrain._start(config, rows.backbone, jax.random.key(0))
+        params = pretrain._random(config, rows.backbone, jax.random.key(0))
         starts[start] = np.asarray(params["embeddings"]["position"])
     waves, random = starts["waves"], starts["random"]
     assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.
