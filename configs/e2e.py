@@ -21,7 +21,7 @@ def get_config(preset="full"):
     config.data.tokenizer = config.model.weights = SMALL
     config.data.max_prompt = 56
     config.data.max_length = 128
-    config.data.buckets = (64, 80, 96, 128)
+    config.data.buckets = (48, 64, 80, 96, 128)
     config.decoding.max_tokens = 72
     config.privacy.delta = 8e-6
     config.privacy.clipping = "automatic"

@@ -16,7 +16,8 @@ def get_config():
     config.kind = "text"
     config.seed = 0
     # Name -> rows; None: the whole file.
-    config.sources = {"webnlg": config_dict.placeholder(int), "venues": 100_000}
+    whole = config_dict.placeholder(int)
+    config.sources = {"webnlg": whole, "venues": 100_000, "copies": 40_000}
     config.root = "data"
     config.tokenizer = "trained"  # Byte-level pairs of these texts; or a folder or hub name.
     config.vocab_size = 2048
@@ -37,8 +38,8 @@ def get_config():
     config.positions = "waves"  # Or "random": what the table of positions starts as.
     config.initial_scale = 1.0  # Times N(0, 0.02^2).
     config.batch_tokens = 4096
-    config.steps = 2200  # Of one cycle of the learning rate.
-    config.cycles = 2
+    config.steps = 1100  # Of one cycle of the learning rate.
+    config.cycles = 5
     config.warmup_steps = 200
     config.learning_rate = 3e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-2

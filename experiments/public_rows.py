@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memarc.data import (
+    copies,
     glue_tsv,
     prompts,
     restaurants,
@@ -45,14 +46,16 @@ _TEXTS = {
     "of its private rows",
     "venues": "public rows of memarc.data.venues, a grammar written by hand for E2E's slots, with "
     "words of WebNLG 2017's train file as values",
+    "copies": "texts that repeat parts of what they are given, words of WebNLG 2017's train file "
+    "(memarc.data.copies)",
     "webnlg": "the train file of WebNLG 2017",
     "sst2": "the sentences of SST-2's train file, without labels",
 }
-_GRAMMARS = ("restaurants", "venues")
+_GRAMMARS = ("restaurants", "venues", "copies")
 
 
 NOT_PRIVATE = {"webnlg": ("webnlg", "dart"), "sst2": ("sst2",)}
-NOT_PRIVATE["venues"] = NOT_PRIVATE["webnlg"]  # Their values are words of it.
+NOT_PRIVATE["venues"] = NOT_PRIVATE["copies"] = NOT_PRIVATE["webnlg"]  # They use its words.
 """Source -> tasks whose private rows it holds (some of DART's texts are WebNLG's)."""
 
 
@@ -182,6 +185,8 @@ def _pairs(config, name) -> list[tuple[str, str]]:
         rows = restaurants.public_rows(count, config.seed)
     elif name == "venues":
         rows = venues.rows(count, config.seed, _words(config))
+    elif name == "copies":
+        rows = copies.rows(count, config.seed, _words(config))
     else:
         rows = _read(config, name)
     return list(zip(rows.inputs, rows.targets, strict=True))[:count]
