@@ -34,10 +34,6 @@ def get_config(preset="full"):
     config.training.checkpoint_every = 10
     attention = ("query", "key", "value", "attention_output")
     config.options.lora.targets = (*attention, "intermediate", "output")
-    # Few dimensions: the norm of noise grows with the root of their number, that of a mean gradient
-    # does not.
-    config.options.lora.rank = 2
-    config.options.lora.alpha = 8.0
     config.options.side.downsample = "frozen"
     config.options.side.reduction = 4
     rates = {"lora": 2e-3, "side": 3e-3, "reversible": 2e-3}
