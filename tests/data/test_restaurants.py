@@ -135,7 +135,7 @@ def test_no_name_place_or_other_value_is_taken_from_e2e(shared):
     theirs = set()
     for name in ("trainset", "devset", "testset_w_refs"):
         for mr in set(e2e_csv.read_file(shared / "data" / "e2e" / f"{name}.csv.gz").inputs):
-            theirs |= set(re.findall(r"\[(.*?)\]", mr.lower()))
+            theirs |= {slot.partition(" : ")[2] for slot in mr.lower().split(" | ")}
     ours = {value for values in restaurants._VALUES.values() for value in values}
     names = itertools.product(restaurants._QUALITIES, restaurants._THINGS)
     ours |= {f"the {quality} {thing}" for quality, thing in names}
