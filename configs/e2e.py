@@ -36,7 +36,7 @@ def get_config(preset="full"):
     config.options.lora.targets = (*attention, "intermediate", "output")
     config.options.side.downsample = "frozen"
     config.options.side.reduction = 4
-    rates = {"lora": 2e-3, "side": 3e-3, "reversible": 2e-3}
+    rates = {"lora": 2e-3, "side": 1e-2, "reversible": 2e-3}
     config.runs = {
         f"{method}-{name}": {
             "method": method,
