@@ -2,8 +2,9 @@
 
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py --workdir=weights/small
 
-Reads WebNLG 2017's train file (triples and texts) and rows of a grammar that describes places to
-eat in E2E's slots (memarc/data/venues.py); no text of E2E. Private runs on WebNLG or DART (which
+Reads WebNLG 2017's train file (triples and texts), rows of a grammar that describes places to eat
+in E2E's slots (memarc/data/venues.py) and texts that repeat parts of what they are given
+(memarc/data/copies.py); no text of E2E. An hour of two cores, a save every cycle. Private runs on WebNLG or DART (which
 holds WebNLG texts) may not start from it, and are refused. The folder OUT/backbone holds weights
 and tokenizer; transformers loads both.
 """
