@@ -4,9 +4,9 @@
 
 Reads WebNLG 2017's train file (triples and texts), rows of a grammar that describes places to eat
 in E2E's slots (memarc/data/venues.py) and texts that repeat parts of what they are given
-(memarc/data/copies.py); no text of E2E. An hour of two cores, a save every cycle. Private runs on WebNLG or DART (which
-holds WebNLG texts) may not start from it, and are refused. The folder OUT/backbone holds weights
-and tokenizer; transformers loads both.
+(memarc/data/copies.py); no text of E2E. An hour of two cores, with a save after every cycle.
+Private runs on WebNLG or DART (which holds WebNLG texts) may not start from it, and are refused.
+The folder OUT/backbone holds weights and tokenizer; transformers loads both.
 """
 
 from ml_collections import config_dict
