@@ -11,6 +11,7 @@ Axes: N rows, B batch, T tokens.
 """
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -43,13 +44,21 @@ def main() -> int:
         seconds = time.perf_counter() - start
         dtype = pretrained.STORAGE_DTYPES[config.storage_dtype]
         params = jax.tree.map(lambda x, dtype=dtype: np.asarray(x).astype(dtype), params)
-        pretrained.save(folder, rows.backbone, params)
-        if rows.tokenizer is not None:
-            tokenize.save_tokenizer(rows.tokenizer, str(folder))
-        records.write_json(_record(config, rows, params, cycle, seconds, loss), _stated(folder))
+        _save(folder, rows, params, _record(config, rows, params, cycle, seconds, loss))
         print(f"Cycle {cycle + 1}: last loss {loss:.4f} nats, {seconds:.0f} s.")
     print(f"Weights: {folder}")
     return 0
+
+
+def _save(folder, rows, params, record):
+    """Writes a whole folder, and only then puts it in place of the cycle before."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    pretrained.save(partial, rows.backbone, params)
+    if rows.tokenizer is not None:
+        tokenize.save_tokenizer(rows.tokenizer, str(partial))
+    records.write_json(record, _stated(partial))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def _record(config, rows, params, cycle, seconds, loss) -> dict:
