@@ -1,8 +1,8 @@
 """Texts that repeat parts of what they are given, in another order: public, to pre-train on.
 
 An input is several parts of random words, "green tea | £20 | Oslo", and its text the same parts
-in random order, "Oslo , green tea , £20". A decoder learns from them alone, and soon, what copying
-is: to attend to where the last token stood before, and to write what came after it.
+in random order, "Oslo , green tea , £20". They are meant to teach copying: to attend to where the
+last token stood before, and to write what came after it.
 """
 
 import random
