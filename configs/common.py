@@ -21,10 +21,10 @@ QUICKSTART_DECODER = os.path.relpath(pathlib.Path(__file__).parent / "quickstart
 ``python -m experiments.pretrain --config=configs/pretrain_restaurants.py``."""
 
 
-def check_preset(preset: str) -> None:
+def check_preset(preset: str, choices: tuple[str, ...] = PRESETS) -> None:
     """Raises ValueError for an unknown preset."""
-    if preset not in PRESETS:
-        raise ValueError(f"Unknown preset {preset!r}; choose one of {PRESETS}.")
+    if preset not in choices:
+        raise ValueError(f"Unknown preset {preset!r}; choose one of {choices}.")
 
 
 def embedded(config: config_dict.ConfigDict) -> None:

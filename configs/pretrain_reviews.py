@@ -33,5 +33,6 @@ def get_config():
     config.warmup_steps = 100
     config.learning_rate = 2e-3  # Peak; cosine decay to zero.
     config.weight_decay = 1e-4
+    config.dtype = "float32"  # Of matrix products and activations.
     config.storage_dtype = "bfloat16"  # Of the saved weights.
     return config

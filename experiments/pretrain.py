@@ -72,6 +72,7 @@ def _record(config, rows, params, cycle, seconds, loss) -> dict:
         "seconds": round(seconds, 1),  # Of the last cycle.
         "last_loss": round(loss, 4),
         "parameters": sum(x.size for x in jax.tree.leaves(params)),
+        "device": records.device(),
         "versions": records.versions(),
         "config": records.encode(config.to_dict()),
     }

@@ -97,7 +97,7 @@ def labelled_reviews(config) -> PublicRows:
         max_positions=config.max_length,
         type_vocab=1,
         pad_id=info.pad_id,
-        dtype="float32",
+        dtype=config.dtype,
         **config.backbone.to_dict(),
     )
     model = build.build("full", {}, encoder, HeadConfig(config.pooling, len(set(rows.labels))))
@@ -144,7 +144,7 @@ def plain_text(config) -> PublicRows:
     decoder = BackboneConfig(
         vocab_size=len(codec),
         max_positions=config.max_length,
-        dtype="float32",
+        dtype=config.dtype,
         **config.backbone.to_dict(),
     )
     model = build_language_model("full", {}, decoder, LanguageConfig(config.chunk, 0.0))
