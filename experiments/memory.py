@@ -15,6 +15,7 @@ Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of on
 says what a chip receives from others in a step; --batch_size is of all chips together.
 """
 
+import os
 from collections.abc import Sequence
 
 import jax
@@ -43,7 +44,10 @@ def main() -> int:
         for case in plans:
             print(f"{case.label}, {case.backbone.layers} layers:", *cases.plan(case), sep="\n  ")
         return 0
-    if not _TARGET.value.startswith("gpu"):
+    if _TARGET.value.startswith("gpu"):
+        # This process would take most of the memory that the one that measures needs.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    else:
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices, mesh = targets.devices(_TARGET.value), _mesh(_MESH.value)
     given = []

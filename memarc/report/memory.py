@@ -50,7 +50,9 @@ def backward_bytes_per_example(
 def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
     """What the compiler reports for one program, in bytes; empty where it reports nothing.
 
-    On a CPU temporaries are only indicative: its compiler undoes some rematerialisation.
+    On a CPU temporaries are only indicative: its compiler undoes some rematerialisation. Of a
+    program that JAX's persistent cache gave back, a GPU's compiler knows no peak: that is then all
+    that is set aside.
 
     Returns:
       arguments_bytes; output_bytes; temp_bytes, what is set aside for all else (gaps between
@@ -62,11 +64,12 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
         return {}
     arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
     temporaries, aliased = analysis.temp_size_in_bytes, analysis.alias_size_in_bytes
+    reserved = arguments + outputs + temporaries - aliased
     return {
         "arguments_bytes": arguments,
         "output_bytes": outputs,
         "temp_bytes": temporaries,
         "program_bytes": analysis.generated_code_size_in_bytes,
-        "peak_bytes": analysis.peak_memory_in_bytes,
-        "reserved_bytes": arguments + outputs + temporaries - aliased,
+        "peak_bytes": analysis.peak_memory_in_bytes or reserved,
+        "reserved_bytes": reserved,
     }
