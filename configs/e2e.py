@@ -32,7 +32,7 @@ def get_config(preset="full"):
     config.data.tokenizer = config.model.weights = DECODERS[size]
     config.data.max_prompt = 56
     config.data.max_length = 128
-    config.data.buckets = (64, 96, 128)
+    config.data.buckets = (80, 128)
     config.decoding.max_tokens = 72
     config.model.dtype = config.model.storage_dtype = "bfloat16"
     config.privacy.delta = 8e-6
@@ -41,7 +41,7 @@ def get_config(preset="full"):
     config.privacy.engine = "vmap"
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 128
     config.optimizer.warmup_fraction = 0.0
-    config.training.epochs = 5.0  # 205 steps.
+    config.training.epochs = 3.0  # 123 steps.
     config.training.log_every = 1
     config.training.checkpoint_every = 50
     attention = ("query", "key", "value", "attention_output")

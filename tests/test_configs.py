@@ -17,11 +17,11 @@ NAMES = sorted(
 )
 
 
-@pytest.mark.parametrize("preset", common.PRESETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_preset_gives_checked_settings(name, preset):
-    config = importlib.import_module(f"configs.{name}").get_config(preset)
-    assert settings.parse(config)
+def test_every_preset_gives_checked_settings(name):
+    module = importlib.import_module(f"configs.{name}")
+    for preset in getattr(module, "PRESETS", common.PRESETS):
+        assert settings.parse(module.get_config(preset))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,6 +32,20 @@ def test_the_smoke_preset_can_be_put_together(name):
         assert assembled.mechanism.steps <= 5
 
 
-def test_an_unknown_preset_is_named():
+@pytest.mark.parametrize("name", ["sst2", "e2e", "pretrain_gpt2_small"])
+def test_an_unknown_preset_is_named(name):
     with pytest.raises(ValueError, match="Unknown preset 'large'; choose one of"):
-        importlib.import_module("configs.sst2").get_config("large")
+        importlib.import_module(f"configs.{name}").get_config("large")
+
+
+def test_the_small_decoders_that_e2e_starts_from_are_what_their_presets_make():
+    """Each preset of E2E names the weights of one preset of pre-training, whose files it has."""
+    e2e, small = (
+        importlib.import_module(f"configs.{name}") for name in ("e2e", "pretrain_gpt2_small")
+    )
+    for preset, pretraining in {"full": "gpu", "cpu": "cpu"}.items():
+        run, decoder = e2e.get_config(preset), small.get_config(pretraining)
+        assert run.model.weights == f"weights/{pretraining}/backbone" == run.data.tokenizer
+        assert run.model.storage_dtype == decoder.storage_dtype
+        assert run.data.max_prompt + run.decoding.max_tokens <= decoder.max_length
+        assert run.data.separator == decoder.separator

@@ -38,8 +38,8 @@ def made(monkeypatch, tmp_path):
     ("name", "kind"), [("pretrain_reviews", "bert"), ("pretrain_restaurants", "gpt2")]
 )
 def test_a_backbone_is_written_with_what_was_read(made, name, kind):
-    rows = {"rows": 300} if kind == "bert" else {"sources": {"restaurants": 300}}
-    folder = made(config_of(name, **rows))
+    decoder = {"sources": {"restaurants": 300}, "dtype": "bfloat16"}
+    folder = made(config_of(name, **({"rows": 300} if kind == "bert" else decoder)))
     config, _ = pretrained.load(folder / "backbone", dtype="float32", storage_dtype="float32")
     assert (config.kind, config.width, config.layers) == (kind, 16, 2)
     record = json.loads((folder / "backbone" / "pretraining.json").read_text())
