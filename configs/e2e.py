@@ -20,8 +20,8 @@ from configs import common
 PRESETS = (*common.PRESETS, "cpu")
 DECODERS = {"full": "weights/gpu/backbone", "cpu": "weights/cpu/backbone"}
 RATES = {
-    "full": {"lora": 1e-3, "side": 5e-3, "reversible": 1e-3},
-    "cpu": {"lora": 2e-3, "side": 1e-2, "reversible": 2e-3},
+    "full": {"lora": 4e-3, "side": 2e-2, "reversible": 6e-3},
+    "cpu": {"lora": 5e-3, "side": 2.5e-2, "reversible": 6e-3},
 }
 
 
