@@ -21,7 +21,7 @@ PRESETS = (*common.PRESETS, "cpu")
 DECODERS = {"full": "weights/gpu/backbone", "cpu": "weights/cpu/backbone"}
 RATES = {
     "full": {"lora": 4e-3, "side": 2e-2, "reversible": 6e-3},
-    "cpu": {"lora": 5e-3, "side": 2.5e-2, "reversible": 6e-3},
+    "cpu": {"lora": 5e-3, "side": 2.5e-2, "reversible": 1e-2},
 }
 
 
