@@ -19,6 +19,9 @@ from memarc.report import records
 from memarc.training.sharding import Placement, place
 from memarc.typing import Params
 
+_PADDING = 512
+"""Most rows that a table of words may have beyond the tokenizer's ids, to be of a round size."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -45,6 +48,7 @@ def assemble(settings: Settings) -> Run:
     placement = place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
     splits = _data(job, settings.task, settings.data)
     provenance = records.provenance(settings.model.weights, settings.task)
+    records.provenance(settings.data.tokenizer, settings.task)  # It may have learned from rows too.
     backbone, params = _backbone(settings.model, placement)
     _check_fit(settings, splits, backbone)
     return Run(
@@ -99,7 +103,7 @@ def _check_fit(settings, splits, backbone) -> None:
             f"data.max_length is {longest}; the backbone has positions for "
             f"{backbone.longest_sequence} tokens."
         )
-    if info.vocab_size > backbone.vocab_size:
+    if not 0 <= backbone.vocab_size - info.vocab_size <= _PADDING:
         raise ValueError(
             f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
             f"{backbone.vocab_size}. Give the tokenizer that the weights were trained with."

@@ -32,6 +32,8 @@ def run(main: Callable[[], int | None]) -> None:
 def config():
     """The config of --config.
 
+    What the command line sets is meant for all of a config's runs: their own values give way.
+
     Raises:
       ValueError: If the flag is missing, or its file is.
     """
@@ -41,7 +43,24 @@ def config():
         list(CONFIG.value)  # A file that is not there shows at the first use only.
     except OSError as error:
         raise ValueError(f"The file of --config cannot be loaded. {error}") from error
+    set_here = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
+    with CONFIG.value.unlocked():
+        for path in set_here:
+            _forget_in_runs(CONFIG.value, path.split("."))
     return CONFIG.value
+
+
+def _forget_in_runs(config, path) -> None:
+    """Takes one field out of what each run of a config changes."""
+    if path[0] == "more" and len(path) > 2:
+        _forget_in_runs(config.more[path[1]], path[2:])
+        return
+    for changes in config.get("runs", {}).values():
+        section = changes
+        for key in path[:-1]:
+            section = section.get(key, {})
+        if path[-1] in section:
+            del section[path[-1]]
 
 
 def workdir() -> str:

@@ -75,6 +75,7 @@ def _evaluate(run, trainable, frozen, folder):
             surprise, trainable, frozen, given.dataset, buckets=splits.buckets, rows=rows
         )
         found[f"{split}_unfinished"] = 1.0 - float(decoded.is_finished.mean())
+        found[f"{split}_cut_prompts"] = float(given.is_cut.mean())
     return found
 
 

@@ -51,14 +51,20 @@ def main() -> int:
 
 
 def _save(folder, rows, params, record):
-    """Writes a whole folder, and only then puts it in place of the cycle before."""
+    """Writes a whole folder, and only then puts it in place of the cycle before.
+
+    No weights stand anywhere without what says which rows they have read.
+    """
     partial = folder.with_name(f"{folder.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    records.write_json(record, _stated(partial))
     pretrained.save(partial, rows.backbone, params)
     if rows.tokenizer is not None:
         tokenize.save_tokenizer(rows.tokenizer, str(partial))
-    records.write_json(record, _stated(partial))
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(_old(folder))
     partial.rename(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
 
 
 def _record(config, rows, params, cycle, seconds, loss) -> dict:
@@ -82,12 +88,20 @@ def _stated(folder: Path) -> Path:
     return folder / records.PROVENANCE
 
 
+def _old(folder: Path) -> Path:
+    """Where the cycle before lies while the newest takes its place."""
+    return folder.with_name(f"{folder.name}.old")
+
+
 def _cycles_done(config, folder: Path) -> int:
     """Cycles of the same config that a folder holds.
 
     Raises:
       ValueError: If it holds weights of another config.
     """
+    if not folder.exists() and _old(folder).exists():  # Stopped between the two renames.
+        _old(folder).rename(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
     if not _stated(folder).exists():
         return 0
     found = json.loads(_stated(folder).read_text(encoding="utf-8"))

@@ -115,6 +115,7 @@ class EvalSet:
       references: The texts of each input.
       prompts: int32[G, P], the inputs' tokens with the separator, padded on the right.
       prompt_lengths: int32[G].
+      is_cut: bool[G], whether the cap on prompts cut them.
       dataset: Every reference as an example of its own, for perplexity.
     """
 
@@ -122,6 +123,7 @@ class EvalSet:
     references: tuple[tuple[str, ...], ...]
     prompts: np.ndarray
     prompt_lengths: np.ndarray
+    is_cut: np.ndarray
     dataset: PairDataset
 
 
@@ -193,8 +195,12 @@ def load(task_name: str, config: GenerationConfig) -> GenerationSplits:
             raise ValueError(f"An evaluation file of task {task.name} has no row; get a whole one.")
         inputs, texts = inputs[: config.eval_rows], texts[: config.eval_rows]
         rows = pair_rows.flatten(inputs, texts)
-        padded, lengths = prompts.encode_prompts(codec, inputs, **layout)
-        return EvalSet(inputs, texts, padded, lengths, to_dataset(rows, np.arange(len(rows))))
+        return EvalSet(
+            inputs,
+            texts,
+            *prompts.encode_prompts(codec, inputs, **layout),
+            to_dataset(rows, np.arange(len(rows))),
+        )
 
     train, evals = _read(task, config)
     return GenerationSplits(

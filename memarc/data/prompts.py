@@ -91,7 +91,7 @@ def encode_prompts(
     max_prompt: int,
     separator_id: int,
     end_id: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokenizes inputs for decoding, as ``encode_pairs`` does.
 
     Args:
@@ -102,19 +102,20 @@ def encode_prompts(
       end_id: Fills up short prompts.
 
     Returns:
-      int32[N, P], padded on the right, and int32[N], their lengths with the separator.
+      int32[N, P], padded on the right; int32[N], their lengths with the separator; and bool[N],
+      whether the cap cut them.
 
     Raises:
       ValueError: If the cap leaves no room.
     """
     _check_prompt_cap(max_prompt)
     prompts = np.full((len(inputs), max_prompt), end_id, np.int32)
-    lengths = np.zeros(len(inputs), np.int32)
+    lengths, is_cut = np.zeros(len(inputs), np.int32), np.zeros(len(inputs), bool)
     for i, ids in enumerate(tokenize.plain_ids(tokenizer, inputs)):
         head = [*ids[: max_prompt - 1], separator_id]
         prompts[i, : len(head)] = head
-        lengths[i] = len(head)
-    return prompts, lengths
+        lengths[i], is_cut[i] = len(head), len(ids) >= max_prompt
+    return prompts, lengths, is_cut
 
 
 def decode(tokenizer: tokenize.Tokenizer, ids: Sequence[int] | np.ndarray, end_id: int) -> str:

@@ -215,7 +215,8 @@ def _sample(config: DecodingConfig, keys: Array, scores: Array) -> Array:
     The nucleus is the smallest set of likeliest tokens whose mass reaches top_p: the token that
     crosses it is in (Holtzman et al. 2020, arXiv:1904.09751, section 3.1).
     """
-    scaled = scores / config.temperature
+    # From the largest: no temperature, however low, takes all to minus infinity.
+    scaled = (scores - scores.max(axis=1, keepdims=True)) / config.temperature
     if config.top_p == 1.0:  # No rounding of the sum below may leave a token out.
         return jax.vmap(jax.random.categorical)(keys, scaled)
     scaled, tokens = jax.lax.top_k(scaled, scaled.shape[1])  # [B, V], likeliest first

@@ -156,7 +156,7 @@ def provenance(weights: str, task: str) -> str:
     """What is known of a backbone's weights: where they are, and what they were trained on.
 
     Args:
-      weights: Folder or hub name.
+      weights: Folder or hub name; a tokenizer's too.
       task: Of the private run that starts from them.
 
     Raises:
@@ -169,7 +169,7 @@ def provenance(weights: str, task: str) -> str:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
         how = f"trained from scratch in {stated['steps']} steps. {stated['source']}"
-        not_private = list(stated.get("not_private", ()))
+        not_private = list(stated["not_private"])
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} does not tell how weights were trained ({error!r}).") from error
     if task in not_private:

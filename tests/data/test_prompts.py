@@ -81,9 +81,9 @@ def test_the_ids_of_a_row_depend_on_that_row_alone(letters, monkeypatch, chunk_r
 def test_prompts_have_the_ids_that_they_have_in_rows(letters):
     inputs = ["a b", "", "c d e f"]
     layout = {"max_prompt": 4, "separator_id": SEPARATOR, "end_id": END}
-    padded, lengths = prompts.encode_prompts(letters, inputs, **layout)
+    padded, lengths, is_cut = prompts.encode_prompts(letters, inputs, **layout)
     assert padded.tolist() == [[5, 6, 2, 11], [2, 11, 11, 11], [7, 8, 9, 2]]
-    assert lengths.tolist() == [3, 1, 4]
+    assert lengths.tolist() == [3, 1, 4] and is_cut.tolist() == [False, False, True]
     assert padded.dtype == lengths.dtype == np.int32
     rows = encode(letters, inputs, ["a"] * 3)
     assert rows.prompt_lengths.tolist() == lengths.tolist()

@@ -134,6 +134,13 @@ def test_a_tiny_nucleus_is_greedy():
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+def test_at_a_temperature_next_to_zero_samples_are_greedy():
+    given, prompts = toy.weights(1, vocabulary=5), toy.prompts(1, 5)
+    found = toy.run(toy.make_config("nucleus", temperature=1e-38), given, prompts)
+    expected = toy.run(toy.make_config("greedy"), given, prompts)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+
+
 def test_samples_carry_the_log_probability_of_the_model():
     given, prompts = toy.weights(2, vocabulary=5), toy.prompts(2, 5)
     decoded = toy.run(CONFIGS["nucleus"], given, prompts)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from configs import e2e
 from experiments import run, settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -91,6 +92,24 @@ def test_half_a_ledger_is_refused(config, changes, message):
     config.ledger.update(changes)
     with pytest.raises(ValueError, match=message):
         settings.parse(config)
+
+
+def test_the_command_line_wins_over_what_runs_change():
+    """Else an epsilon that a user asks for would be ignored, and more of it spent."""
+    code = (
+        "from absl import app; from experiments import cli, settings\n"
+        "app.run(lambda _: print([(run.privacy.epsilon, run.optimizer.learning_rate,"
+        " run.decoding.beams if run.decoding else 0) for run in settings.parse(cli.config())]))"
+    )
+    given = ["--config=configs/e2e.py", "--config.privacy.epsilon=1", "--config.decoding.beams=3"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=ROOT, capture_output=True, text=True
+    )
+    counts = {"lora": 3, "reversible": 2, "side": 2}
+    expected = [
+        (1.0, e2e.RATES["full"][method], 3) for method, n in counts.items() for _ in range(n)
+    ]
+    assert done.stdout.strip() == str(expected), done.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_told_without_traceback():

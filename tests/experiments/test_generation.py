@@ -79,6 +79,7 @@ def test_a_method_trains_writes_texts_and_is_scored(config, tmp_path, method):
     )
     assert {f"dev_{name}": value for name, value in again.items()}.items() <= record.scores.items()
     assert record.scores["dev_unfinished"] == np.mean([not x["is_finished"] for x in lines])
+    assert record.scores["dev_cut_prompts"] == 0.0
     # Random weights: no better than chance, no worse than a wrong word at every place.
     assert 40 < record.scores["dev_perplexity"] < 400
     assert record.headline == record.scores["dev_bleu"]
@@ -143,12 +144,29 @@ def test_a_mistake_is_found_before_training(config, section, changes, message):
         assemble.assemble(settings.parse(config)[0])
 
 
-def test_a_tokenizer_of_other_weights_is_refused(config, tmp_path, decoder):
+@pytest.mark.parametrize("count", [100, 126 + 512, 126 + 513])
+def test_a_tokenizer_of_other_weights_is_refused(config, tmp_path, decoder, count):
+    """One with more ids, or with so few that the table's other rows are no padding."""
     found, params = pretrained.load(decoder, dtype="float32", storage_dtype="float32")
-    params["embeddings"]["word"] = params["embeddings"]["word"][:100]
-    pretrained.save(tmp_path, dataclasses.replace(found, vocab_size=100), params)
+    params["embeddings"]["word"] = np.resize(params["embeddings"]["word"], (count, found.width))
+    pretrained.save(tmp_path, dataclasses.replace(found, vocab_size=count), params)
     config.model.weights = str(tmp_path)
-    with pytest.raises(ValueError, match=r"has 126 ids; the backbone has 100\. Give the tokenizer"):
+    if count == 126 + 512:
+        assert assemble.assemble(settings.parse(config)[0]).backbone.vocab_size == count
+        return
+    with pytest.raises(ValueError, match=f"has 126 ids; the backbone has {count}. Give the token"):
+        assemble.assemble(settings.parse(config)[0])
+
+
+@pytest.mark.checklist(31)
+def test_a_tokenizer_that_has_read_private_rows_is_refused(config, tmp_path):
+    """Its words tell of them; the weights beside it may be others."""
+    (tmp_path / "pretraining.json").write_text(
+        '{"steps": 3, "source": "Read was X.", "not_private": ["restaurants"]}'
+    )
+    restaurants.tokenizer().save_pretrained(tmp_path)
+    config.data.tokenizer = str(tmp_path)
+    with pytest.raises(ValueError, match="trained without privacy on rows of task 'restaurants'"):
         assemble.assemble(settings.parse(config)[0])
 
 

@@ -63,7 +63,9 @@ def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made
     assert np.isfinite(model(ids).logits.detach().numpy()).all()
 
 
-def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(made, monkeypatch, capsys):
+def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(
+    made, monkeypatch, capsys, tmp_path
+):
     def weights(folder):
         return (folder / "backbone" / "model.safetensors").read_bytes()
 
@@ -84,6 +86,8 @@ def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(made, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         made(config)
     monkeypatch.setattr(pretrain, "train", train)
+    # As a kill between two renames would leave it.
+    (tmp_path / "backbone").rename(tmp_path / "backbone.old")
     config.seed = 1
     with pytest.raises(ValueError, match="holds weights of another config; give another --workdir"):
         made(config)
@@ -92,6 +96,28 @@ def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(made, monkeypatc
     assert weights(folder) == whole
     stated = json.loads((folder / "backbone" / "pretraining.json").read_text())
     assert (stated["cycles"], stated["steps"]) == (2, 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["backbone"]
+
+
+SOURCES = {"webnlg": ["webnlg", "dart"], "venues": ["webnlg", "dart"], "copies": ["webnlg", "dart"]}
+SOURCES |= {"sst2": ["sst2"], "restaurants": []}
+
+
+@pytest.mark.checklist(31)
+@pytest.mark.parametrize("source", SOURCES)
+def test_weights_name_every_task_whose_rows_they_have_read(source, tmp_path):
+    """DART holds WebNLG's texts; two grammars take their words from them."""
+    texts = {"tripleset": [["Oslo", "is_in", "Norway"]], "annotations": [{"text": "Oslo, Norway"}]}
+    for name, text in {
+        "webnlg2017/train.json": json.dumps([texts]),
+        "sst2/train.tsv": "sentence\tlabel\ngood\t1\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text(text)
+    config = config_of("pretrain_gpt2_small", vocab_size=300, root=str(tmp_path))
+    config.sources = {source: 1}
+    assert list(public_rows.plain_text(config).not_private) == SOURCES[source]
 
 
 def test_unknown_kinds_and_sources_are_named(made):

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memarc.evaluation import beam
+from memarc.evaluation.decode import decode
+from memarc.evaluation.decoder import Decoder, DecodingConfig
 from memarc.models import backbone, build, language
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageConfig, build_language_model
@@ -176,6 +179,48 @@ def test_states_of_a_growing_cache_are_those_of_the_whole_row(make, fast_jit, ki
         states, cache = extend(trainable, frozen, tokens, prompts + step, cache)
         wanted = jnp.take_along_axis(whole, (prompts + step)[:, None, None], axis=1)
         np.testing.assert_allclose(states, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "case"), [("gpt2", "lora"), ("llama", "side"), ("gpt2", "meft3")])
+def test_beams_through_a_cache_have_the_probability_of_whole_rows(
+    make, fast_jit, kind, case, monkeypatch
+):
+    """Of the best beam of each row; without each beam's own cache it is found out."""
+    model, trainable, frozen = make(kind, case)
+    lengths, most = jnp.array([4, 1, 3, 2], jnp.int32), 6
+    ids = rows(4)["input_ids"]
+    config = DecodingConfig("beam", most, 4, 0.0, 0, 1.0, 1.0, 0)
+
+    def search(trainable, frozen):
+        reader = Decoder(
+            functools.partial(model.extend, trainable, frozen),
+            functools.partial(model.logits, trainable, frozen),
+            model.empty_cache,
+        )
+        keys = jax.random.split(jax.random.key(0), B)
+        return decode(reader, config, ids, lengths, 0, keys)
+
+    @fast_jit
+    def whole_rows(trainable, frozen, ids):
+        start, cache = jnp.zeros(B, jnp.int32), model.empty_cache(B, 10)
+        states, _ = model.extend(trainable, frozen, ids, start, cache)
+        logits = model.logits(trainable, frozen, states.reshape(B * 10, -1))
+        return jax.nn.log_softmax(logits).reshape(B, 10, -1)
+
+    def error():
+        found = fast_jit(lambda *args: search(*args))(trainable, frozen)
+        row, place = np.arange(B)[:, None], np.asarray(lengths)[:, None] + np.arange(most)
+        filled = np.zeros((B, 10), np.int32)
+        filled[:, :4] = ids
+        filled[row, place] = found.tokens
+        log_p = np.asarray(whole_rows(trainable, frozen, jnp.asarray(filled)))
+        gained = log_p[row, place - 1, found.tokens]
+        counted = np.arange(most) < (found.lengths + found.is_finished)[:, None]
+        return np.abs(found.log_probability - (gained * counted).sum(1)).max()
+
+    assert error() < (1e-3 if case == "meft3" else 1e-9)  # Exact streams round.
+    monkeypatch.setattr(beam, "reorder", lambda cache, parents: cache)
+    assert error() > 1e-2
 
 
 # The start.

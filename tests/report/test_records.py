@@ -87,11 +87,16 @@ def test_the_headline_is_the_first_score(example):
 
 def test_weights_say_what_they_were_trained_on_if_they_know(tmp_path):
     assert records.provenance("openai/gpt2", "e2e") == "weights openai/gpt2"
-    (tmp_path / records.PROVENANCE).write_text('{"steps": 3, "source": "Read were songs."}')
+    (tmp_path / records.PROVENANCE).write_text(
+        '{"steps": 3, "source": "Read were songs.", "not_private": []}'
+    )
     assert records.provenance(str(tmp_path), "e2e").endswith("scratch in 3 steps. Read were songs.")
-    (tmp_path / records.PROVENANCE).write_text('{"steps": 3}')
-    with pytest.raises(ValueError, match="does not tell how weights were trained"):
-        records.provenance(str(tmp_path), "e2e")
+    for missing in ("steps", "source", "not_private"):  # What is not said is not taken for safe.
+        stated = {"steps": 3, "source": "Read were songs.", "not_private": []}
+        del stated[missing]
+        (tmp_path / records.PROVENANCE).write_text(json.dumps(stated))
+        with pytest.raises(ValueError, match=f"does not tell how weights were .*'{missing}'"):
+            records.provenance(str(tmp_path), "e2e")
 
 
 @pytest.mark.checklist(31)
