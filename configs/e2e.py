@@ -9,10 +9,10 @@ and without a GPU, from a smaller decoder and for one epoch,
     python -m experiments.run --config=configs/e2e.py:cpu --workdir=/tmp/e2e
 
 Reads data/e2e/{trainset,devset,testset_w_refs}.csv(.gz), 42,061 / 4,672 / 4,693 references. The
-decoders are small; they were pre-trained on WebNLG and a grammar written by hand for E2E's slots,
-so they describe restaurants before they are tuned. With a network, GPT-2 itself:
-``--config.model.weights=openai-community/gpt2-large --config.data.tokenizer=openai-community/gpt2
---config.optimizer.learning_rate=1e-3``.
+decoders are small; they were pre-trained on WebNLG, texts that copy, and a grammar written by hand
+for E2E's slots, so they describe restaurants before they are tuned. With a network, GPT-2 itself,
+and one rate for all runs: ``--config.model.weights=openai-community/gpt2-large
+--config.data.tokenizer=openai-community/gpt2 --config.optimizer.learning_rate=1e-3``.
 """
 
 from configs import common

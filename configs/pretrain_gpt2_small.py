@@ -4,7 +4,7 @@
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py:gpu --workdir=weights/gpu
 
 The first has 1.6 million parameters and takes an hour of two cores, with a save after every cycle;
-the second has 27 million and takes minutes of one H100. Both read WebNLG 2017's train file (triples
+the second has 27 million and took four minutes of one H200. Both read WebNLG 2017's train file (triples
 and texts), rows of a grammar that describes places to eat in E2E's slots (memarc/data/venues.py)
 and texts that repeat parts of what they are given (memarc/data/copies.py), the second SST-2's
 sentences as well; no text of E2E. Private runs on rows that they have read (WebNLG, DART, which
