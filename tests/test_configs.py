@@ -3,10 +3,12 @@
 import importlib
 import pathlib
 
+import jax
 import pytest
 
 from configs import common
-from experiments import assemble, settings
+from experiments import assemble, cases, settings
+from memarc.models import backbone
 
 CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(
@@ -30,6 +32,23 @@ def test_the_smoke_preset_can_be_put_together(name):
     for run in settings.parse(config):
         assembled = assemble.assemble(run)
         assert assembled.mechanism.steps <= 5
+
+
+PUBLISHED = {  # Parameters of the models as they were released; RoBERTa's without its pooler.
+    "gpt2_large": 774_030_080,
+    "llama_7b": 6_738_415_616,
+    "llama_70b": 68_976_648_192,
+    "roberta_large": 355_359_744 - 1024 * 1025,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_to_measure_are_those_of_the_published_model(name):
+    config = importlib.import_module(f"configs.memory.{name}").get_config()
+    case = cases.parse(config, "reversible", batch_size=2, seq_len=8, layers=None)
+    params = jax.eval_shape(lambda: backbone.init(case.backbone, jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[name]
+    assert case.storage_dtype == case.backbone.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["sst2", "e2e", "pretrain_gpt2_small"])
