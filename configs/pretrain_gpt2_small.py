@@ -4,12 +4,12 @@
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py:gpu --workdir=weights/gpu
 
 The first has 1.6 million parameters and takes an hour of two cores, with a save after every cycle;
-the second has 27 million and took four minutes of one H200. Both read WebNLG 2017's train file (triples
-and texts), rows of a grammar that describes places to eat in E2E's slots (memarc/data/venues.py)
-and texts that repeat parts of what they are given (memarc/data/copies.py), the second SST-2's
-sentences as well; no text of E2E. Private runs on rows that they have read (WebNLG, DART, which
-holds WebNLG texts, and SST-2) may not start from them, and are refused. The folder WORKDIR/backbone
-holds weights and tokenizer; transformers loads both.
+the second has 27 million and took four minutes of one H200. Both read WebNLG 2017's train file
+(triples and texts), rows of a grammar that describes places to eat in E2E's slots
+(memarc/data/venues.py) and texts that repeat parts of what they are given (memarc/data/copies.py),
+the second SST-2's sentences as well; no text of E2E. Private runs on rows that they have read
+(WebNLG, DART, which holds WebNLG texts, and SST-2) may not start from them, and are refused. The
+folder WORKDIR/backbone holds weights and tokenizer; transformers loads both.
 """
 
 from ml_collections import config_dict
