@@ -3,7 +3,7 @@
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py:cpu --workdir=weights/cpu
     python -m experiments.pretrain --config=configs/pretrain_gpt2_small.py:gpu --workdir=weights/gpu
 
-The first has 1.6 million parameters and takes an hour of two cores, with a save after every cycle;
+The first has 1.6 million parameters and takes about an hour of two cores, saved after every cycle;
 the second has 27 million and took four minutes of one H200. Both read WebNLG 2017's train file
 (triples and texts), rows of a grammar that describes places to eat in E2E's slots
 (memarc/data/venues.py) and texts that repeat parts of what they are given (memarc/data/copies.py),
