@@ -34,8 +34,8 @@ def embedded(config: config_dict.ConfigDict) -> None:
     config.data.split = "official"
     config.data.tokenizer = "word_level"
     config.data.root = None
-    config.data.max_length = 32
-    config.data.buckets = (16, 32)
+    config.data.max_length = 24  # The longest sentence.
+    config.data.buckets = (24,)
     config.model.weights = QUICKSTART_BACKBONE
     config.options.side.layers = ()  # All: a config's choice may name layers it does not have.
 
