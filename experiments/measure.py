@@ -76,10 +76,13 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
 
     Returns:
       median_seconds of a step, and all; peak_bytes of the allocator (of the whole process on a
-      CPU); the compiled program's bytes; flops; compile_seconds; device.
+      CPU), and drawing_peak_bytes, its peak before the first step; the compiled program's bytes;
+      flops; compile_seconds; device.
     """
     step = _step(case, engine, microbatch_size)
     state, frozen, batch, is_padding = jax.jit(partial(cases.draw, case))(jax.random.key(1))
+    jax.block_until_ready(frozen)
+    drawing = _peak_bytes()
     start = time.perf_counter()
     compiled = jax.jit(step, donate_argnums=0).lower(state, frozen, batch, is_padding).compile()
     line = {
@@ -100,6 +103,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
         "median_seconds": statistics.median(timed),
         "seconds": [round(x, 5) for x in timed],
         "peak_bytes": _peak_bytes(),
+        "drawing_peak_bytes": drawing,
     }
 
 

@@ -7,9 +7,10 @@ The program is the real step (clipping, noise, AdamW update), compiled for abstr
 several engines, and "auto" stands for all, the line is that of the one with the smallest peak
 within 1.5 times the least work; "none" is the step without privacy. A step that does not fit the
 target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size, seq_len) repeats all
-methods. With --target=gpu one step is also run in a process of its own, and the allocator's peak
-reported. Bytes are of one device. --plan compiles nothing: it prints of every trainable parameter
-how its norm is taken by the engines ghost and book_keeping.
+methods. With --target=gpu a step is also run in a process of its own, and the allocator's peak
+reported, with that of drawing the weights before it: where both are equal, the step's is less.
+Bytes are of one device. --plan compiles nothing: it prints of every trainable parameter how its
+norm is taken by the engines ghost and book_keeping.
 
 Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of one chip, and the line
 says what a chip receives from others in a step; --batch_size is of all chips together.
@@ -83,6 +84,7 @@ def _measure(case: cases.Case, engines: Sequence[str], size: int, target: measur
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
         timed = fresh.call(measure.time_step, case, line["engine"], size, 1)
         line["measured_peak_bytes"] = timed["peak_bytes"]
+        line["drawing_peak_bytes"] = timed["drawing_peak_bytes"]
     return line
 
 

@@ -33,6 +33,9 @@ def test_a_table_of_memory_shows_what_fits_and_what_does_not():
     assert rows[0] == list(tables.MEMORY)
     assert rows[2] == ["lora+remat", "ghost", "24", "3.0 MiB", "5.0 MiB", "7.0 MiB", "2.35 TFLOP"]
     assert rows[3][3] == rows[3][4] == rows[3][5] == "does not fit (26.0 GiB)"
+    of_gpu = {**FITS, "measured_peak_bytes": 6 * 2**20, "utilisation": 0.2088}
+    assert tables.LINE_COLUMNS["measured peak"](of_gpu) == "6.0 MiB"
+    assert tables.LINE_COLUMNS["share of peak"](of_gpu) == "21 %"
 
 
 def test_a_table_of_slices_shows_what_chips_receive_and_the_least_time_it_takes():
