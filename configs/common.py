@@ -119,8 +119,9 @@ def generation(task: str) -> config_dict.ConfigDict:
         source="files",  # Under data/<the task's folder>; also "embedded".
         tokenizer="openai-community/gpt2",  # A folder or a hub name.
         separator="<|endoftext|>",  # Special token between what is given and what is written.
+        begin=config_dict.placeholder(str),  # Special token, LLaMA's "<s>"; None: none.
         end=config_dict.placeholder(str),  # Special token; None: the tokenizer's own.
-        max_prompt=64,  # Tokens, the separator included; longer prompts are cut.
+        max_prompt=64,  # Tokens, special ones included; longer prompts are cut.
         max_length=128,  # Tokens of a row; longer ones are cut.
         buckets=(64, 96, 128),  # Rows are padded to the next of these lengths.
         unit="row",  # Of privacy: one reference; or "input": one input with its references.

@@ -131,15 +131,8 @@ def plain_text(config) -> PublicRows:
     codec = _tokenizer(config, [*inputs, *targets])
     separator = prompts.special_id(codec, config.separator)
     end = prompts.special_id(codec, config.end)
-    encoded = prompts.encode_pairs(
-        codec,
-        inputs,
-        targets,
-        max_prompt=config.max_length - 1,
-        max_length=config.max_length,
-        separator_id=separator,
-        end_id=end,
-    )
+    layout = prompts.Layout(config.max_length - 1, None, separator, end)
+    encoded = prompts.encode_pairs(codec, inputs, targets, layout, max_length=config.max_length)
     dataset = PairDataset(encoded, np.arange(len(rows)), pad_id=end, max_length=config.max_length)
     decoder = BackboneConfig(
         vocab_size=len(codec),

@@ -37,12 +37,13 @@ class GenerationConfig:
         ``restaurants``.
       tokenizer: A local folder, a hub name, or "word_level" (embedded task only).
       separator: Special token between prompt and target, such as "[SEP]" or "<|endoftext|>".
-      max_prompt: P, cap on the tokens of a prompt, the separator included.
+      max_prompt: P, cap on the tokens of a prompt, special ones included.
       max_length: Cap on the tokens of a row.
       buckets: Increasing lengths that rows are padded to; the last is ``max_length``.
       unit: "row": one reference is one example; "input": one meaning representation is.
       references_per_group: R, how many references of a meaning representation are read with unit
         "input"; None with "row".
+      begin: Special token that begins a row, as LLaMA's "<s>"; None writes none.
       end: Special token that ends a target; None is the tokenizer's own.
       root: Folder of source "files".
       train_file: Name of the train file of source "files"; None is the task's own.
@@ -60,6 +61,7 @@ class GenerationConfig:
     buckets: tuple[int, ...]
     unit: str = "row"
     references_per_group: int | None = None
+    begin: str | None = None
     end: str | None = None
     root: str | None = None
     train_file: str | None = None
@@ -82,7 +84,7 @@ class GenerationConfig:
             ("rows_seed", 0),
         ):
             check_whole(name, getattr(self, name), least)
-        prompts.check_caps(self.max_prompt, self.max_length)
+        prompts.check_caps(self.max_prompt, self.max_length, self.begin is not None)
         check_buckets(self.buckets, self.max_length)
         if self.source == "files":
             check_text("root", self.root, "the folder that holds the tasks' folders")
@@ -90,7 +92,7 @@ class GenerationConfig:
             check_whole("references_per_group", self.references_per_group, 1)
         if self.eval_rows is not None:
             check_whole("eval_rows", self.eval_rows, 1)
-        for name in ("end", "train_file"):
+        for name in ("begin", "end", "train_file"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), "a name or leave it None")
         self._check_unread()
@@ -175,19 +177,17 @@ def load(task_name: str, config: GenerationConfig) -> GenerationSplits:
 
     Raises:
       ValueError: If the task is unknown, does not fit the source, its files are missing or bad, or
-        the tokenizer lacks the separator or the end.
+        the tokenizer lacks a special token.
     """
     task = get_generation_task(task_name)
     _check_fit(task, config)
     codec = _tokenizer(config)
-    separator_id, end_id = prompts.special_id(codec, config.separator), _end_id(codec, config)
-    layout = {"max_prompt": config.max_prompt, "separator_id": separator_id, "end_id": end_id}
+    layout = _layout(codec, config)
+    length, end_id = config.max_length, layout.end_id
 
     def to_dataset(rows: PairRows, members: np.ndarray) -> PairDataset:
-        encoded = prompts.encode_pairs(
-            codec, rows.inputs, rows.targets, max_length=config.max_length, **layout
-        )
-        return PairDataset(encoded, members, pad_id=end_id, max_length=config.max_length)
+        encoded = prompts.encode_pairs(codec, rows.inputs, rows.targets, layout, max_length=length)
+        return PairDataset(encoded, members, pad_id=end_id, max_length=length)
 
     def to_eval(rows: PairRows) -> EvalSet:
         inputs, texts = pair_rows.references(rows)
@@ -198,7 +198,7 @@ def load(task_name: str, config: GenerationConfig) -> GenerationSplits:
         return EvalSet(
             inputs,
             texts,
-            *prompts.encode_prompts(codec, inputs, **layout),
+            *prompts.encode_prompts(codec, inputs, layout),
             to_dataset(rows, np.arange(len(rows))),
         )
 
@@ -210,7 +210,7 @@ def load(task_name: str, config: GenerationConfig) -> GenerationSplits:
         evals={name: to_eval(rows) for name, rows in evals.items()},
         tokenizer=tokenize.describe(codec, config.tokenizer, pad_id=end_id),
         codec=codec,
-        separator_id=separator_id,
+        separator_id=layout.separator_id,
         end_id=end_id,
         buckets=config.buckets,
     )
@@ -239,6 +239,16 @@ def _tokenizer(config):
     if config.tokenizer == tokenize.WORD_LEVEL:
         return restaurants.tokenizer()
     return tokenize.load_tokenizer(config.tokenizer, needs_pad=False)
+
+
+def _layout(codec, config) -> prompts.Layout:
+    begin = config.begin
+    return prompts.Layout(
+        max_prompt=config.max_prompt,
+        begin_id=None if begin is None else prompts.special_id(codec, begin),
+        separator_id=prompts.special_id(codec, config.separator),
+        end_id=_end_id(codec, config),
+    )
 
 
 def _end_id(codec, config):

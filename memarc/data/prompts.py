@@ -1,4 +1,4 @@
-"""Pairs of texts to token ids, ``prompt separator target end``, and ids back to a text.
+"""Pairs of texts to token ids, ``begin prompt separator target end``, and ids back to a text.
 
 The tokens of a prompt and of a target do not depend on each other, so a prompt alone has the ids
 that it has in a row. A target is tokenized after a space, as byte-level vocabularies write a word
@@ -15,6 +15,38 @@ import numpy as np
 from memarc.data import tokenize
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The special tokens around a row's two texts, and the room of the first.
+
+    Attributes:
+      max_prompt: Cap on a row's tokens before its target, special ones included.
+      begin_id: Id of the token that begins a row (see ``special_id``), which LLaMA was trained
+        with; None writes none, as GPT-2 was.
+      separator_id: Id between the texts.
+      end_id: Id after the target; it may be the separator's.
+    """
+
+    max_prompt: int
+    begin_id: int | None
+    separator_id: int
+    end_id: int
+
+    def __post_init__(self):
+        """Checks the cap."""
+        _check_prompt_cap(self.max_prompt, self.begin_id is not None)
+
+    @property
+    def room(self) -> int:
+        """Most tokens of an input."""
+        return self.max_prompt - 1 - (self.begin_id is not None)
+
+    def prompt(self, ids: Sequence[int]) -> list[int]:
+        """All before a target: an input too long loses tokens at its end, never the separator."""
+        begin = [] if self.begin_id is None else [self.begin_id]
+        return [*begin, *ids[: self.room], self.separator_id]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedPairs:
     """Token ids of N rows, one after the other.
@@ -22,7 +54,7 @@ class EncodedPairs:
     Attributes:
       input_ids: int32[M].
       offsets: int64[N + 1]; row i is ``offsets[i]:offsets[i + 1]``.
-      prompt_lengths: int32[N]: a row's tokens before its target, the separator included.
+      prompt_lengths: int32[N]: a row's tokens before its target, special ones included.
       truncated_rows: Number of rows that lost tokens to a cap. Private: counts rows.
     """
 
@@ -36,26 +68,21 @@ def encode_pairs(
     tokenizer: tokenize.Tokenizer,
     inputs: Sequence[str],
     targets: Sequence[str],
+    layout: Layout,
     *,
-    max_prompt: int,
     max_length: int,
-    separator_id: int,
-    end_id: int,
 ) -> EncodedPairs:
     """Tokenizes rows for training.
 
-    A row is tokens(input), separator, tokens(target), end; its ids depend on that row alone. An
-    input too long loses tokens at its end, never the separator. A row too long loses tokens at its
-    target's end, and has no end token then.
+    A row is ``layout``'s prompt of tokens(input), tokens(target), end; its ids depend on that row
+    alone. A row too long loses tokens at its target's end, and has no end token then.
 
     Args:
       tokenizer: From ``tokenize``.
       inputs: N strings.
       targets: N strings.
-      max_prompt: Cap on the tokens of input and separator.
+      layout: What stands around them.
       max_length: Cap on the tokens of a row.
-      separator_id: See ``special_id``.
-      end_id: Likewise; it may be the same.
 
     Returns:
       The ids of all rows.
@@ -65,15 +92,15 @@ def encode_pairs(
     """
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets; make them equal.")
-    check_caps(max_prompt, max_length)
+    check_caps(layout.max_prompt, max_length, layout.begin_id is not None)
     spaced = [f" {target}" for target in targets]
     rows, prompt_lengths, truncated = [np.zeros(0, np.int32)], [], 0
     for prompt, target in zip(
         tokenize.plain_ids(tokenizer, inputs), tokenize.plain_ids(tokenizer, spaced), strict=True
     ):
-        head = [*prompt[: max_prompt - 1], separator_id]
-        row = [*head, *target, end_id]
-        truncated += len(prompt) >= max_prompt or len(row) > max_length
+        head = layout.prompt(prompt)
+        row = [*head, *target, layout.end_id]
+        truncated += len(prompt) > layout.room or len(row) > max_length
         rows.append(np.asarray(row[:max_length], np.int32))
         prompt_lengths.append(len(head))
     return EncodedPairs(
@@ -85,36 +112,25 @@ def encode_pairs(
 
 
 def encode_prompts(
-    tokenizer: tokenize.Tokenizer,
-    inputs: Sequence[str],
-    *,
-    max_prompt: int,
-    separator_id: int,
-    end_id: int,
+    tokenizer: tokenize.Tokenizer, inputs: Sequence[str], layout: Layout
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokenizes inputs for decoding, as ``encode_pairs`` does.
 
     Args:
       tokenizer: From ``tokenize``.
       inputs: N strings.
-      max_prompt: P, cap on the tokens of input and separator.
-      separator_id: See ``special_id``.
-      end_id: Fills up short prompts.
+      layout: What stands around them; its end fills up short prompts.
 
     Returns:
-      int32[N, P], padded on the right; int32[N], their lengths with the separator; and bool[N],
+      int32[N, P], padded on the right; int32[N], their lengths with special tokens; and bool[N],
       whether the cap cut them.
-
-    Raises:
-      ValueError: If the cap leaves no room.
     """
-    _check_prompt_cap(max_prompt)
-    prompts = np.full((len(inputs), max_prompt), end_id, np.int32)
+    prompts = np.full((len(inputs), layout.max_prompt), layout.end_id, np.int32)
     lengths, is_cut = np.zeros(len(inputs), np.int32), np.zeros(len(inputs), bool)
     for i, ids in enumerate(tokenize.plain_ids(tokenizer, inputs)):
-        head = [*ids[: max_prompt - 1], separator_id]
+        head = layout.prompt(ids)
         prompts[i, : len(head)] = head
-        lengths[i], is_cut[i] = len(head), len(ids) >= max_prompt
+        lengths[i], is_cut[i] = len(head), len(ids) > layout.room
     return prompts, lengths, is_cut
 
 
@@ -151,15 +167,15 @@ def special_id(tokenizer: tokenize.Tokenizer, token: str) -> int:
     known = [special for special in tokenizer.all_special_tokens if special not in unknown]
     if token not in known:
         raise ValueError(
-            f"{token!r} cannot separate or end texts: the tokenizer's special tokens for that are "
-            f"{', '.join(known) or 'none'}; choose one of them."
+            f"{token!r} cannot begin, separate or end texts: the tokenizer's special tokens for "
+            f"that are {', '.join(known) or 'none'}; choose one of them."
         )
     return tokenizer.convert_tokens_to_ids(token)
 
 
-def check_caps(max_prompt: int, max_length: int) -> None:
+def check_caps(max_prompt: int, max_length: int, begins: bool) -> None:
     """Raises ValueError unless a prompt has room for a token and a row for one of a target."""
-    _check_prompt_cap(max_prompt)
+    _check_prompt_cap(max_prompt, begins)
     if max_length <= max_prompt:
         raise ValueError(
             f"max_length is {max_length}, and a prompt alone may take max_prompt = {max_prompt}; "
@@ -167,6 +183,9 @@ def check_caps(max_prompt: int, max_length: int) -> None:
         )
 
 
-def _check_prompt_cap(max_prompt):
-    if max_prompt < 2:
-        raise ValueError(f"max_prompt is {max_prompt}; give at least 2, one for the separator.")
+def _check_prompt_cap(max_prompt, begins):
+    special = "begin and separator" if begins else "the separator"
+    if max_prompt < 2 + begins:
+        raise ValueError(
+            f"max_prompt is {max_prompt}; give at least {2 + begins}, one more than for {special}."
+        )

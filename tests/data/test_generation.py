@@ -168,6 +168,8 @@ def test_chunks_of_either_unit_hold_every_example_once(unit):
         ({"unit": "input"}, "references_per_group is None; give a whole number from 1 up"),
         ({"references_per_group": 3}, "references_per_group is 3; .* unit 'row' does not read it"),
         ({"end": ""}, "end is ''; give a name or leave it None"),
+        ({"begin": ""}, "begin is ''; give a name or leave it None"),
+        ({"begin": "[CLS]", "max_prompt": 2}, "max_prompt is 2; give at least 3"),
         ({"root": "data"}, "root is 'data'; source 'embedded' .* does not read it: leave it None"),
         ({"train_file": "x"}, "train_file is 'x'; source 'embedded'"),
         ({"source": "files"}, "root is None; give the folder that holds the tasks' folders"),
@@ -186,13 +188,33 @@ def test_each_bad_field_is_refused_at_construction(changes, message):
         ("e2e", {}, "e2e does not come from source 'embedded'; choose files"),
         ("restaurants", {"source": "files", "root": "r"}, "'files'; choose embedded"),
         ("dart", {"source": "files", "root": "r"}, "dart needs a published tokenizer"),
-        ("restaurants", {"separator": "[GAP]"}, r"'\[GAP\]' cannot separate or end texts"),
-        ("restaurants", {"end": "[GAP]"}, r"'\[GAP\]' cannot separate or end texts"),
+        ("restaurants", {"separator": "[GAP]"}, r"'\[GAP\]' cannot begin, separate or end texts"),
+        ("restaurants", {"begin": "a"}, r"'a' cannot begin, separate or end texts"),
+        ("restaurants", {"end": "[GAP]"}, r"'\[GAP\]' cannot begin, separate or end texts"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(task, changes, message):
     with pytest.raises(ValueError, match=message):
         load(task, GenerationConfig(**{**EMBEDDED, **changes}))
+
+
+def test_a_token_that_begins_rows_stands_before_all_of_them():
+    bare, begun = (
+        load("restaurants", GenerationConfig(**{**EMBEDDED, "begin": begin}))
+        for begin in (None, "[CLS]")
+    )
+    first = begun.codec.convert_tokens_to_ids("[CLS]")
+    for without, with_it in (
+        (bare.train, begun.train),
+        (bare.evals["dev"].dataset, begun.evals["dev"].dataset),
+    ):
+        old = without.take(np.arange(5), 80)["input_ids"]
+        new = with_it.take(np.arange(5), 81)["input_ids"]
+        assert (new[:, 0] == first).all() and (new[:, 1:] == old).all()
+    old, new = bare.evals["dev"], begun.evals["dev"]
+    assert (new.prompts[:, 0] == first).all()
+    assert (new.prompts[:, 1:] == old.prompts[:, :-1]).all()
+    assert (new.prompt_lengths == old.prompt_lengths + 1).all()
 
 
 def test_a_tokenizer_without_an_end_needs_a_named_one(words, tmp_path):

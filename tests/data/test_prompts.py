@@ -1,5 +1,7 @@
 """Rows are prompt, separator, target, end; caps cut the ends of texts; ids spell texts again."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,9 +20,12 @@ def gpt2(shared):
     return tokenize.load_tokenizer(str(shared / "tokenizers" / "gpt2"), needs_pad=False)
 
 
-def encode(tokenizer, inputs, targets, **changes):
-    caps = {"max_prompt": 4, "max_length": 8, "separator_id": SEPARATOR, "end_id": END}
-    return prompts.encode_pairs(tokenizer, inputs, targets, **{**caps, **changes})
+LAYOUT = prompts.Layout(max_prompt=4, begin_id=None, separator_id=SEPARATOR, end_id=END)
+
+
+def encode(tokenizer, inputs, targets, max_length=8, **changes):
+    layout = dataclasses.replace(LAYOUT, **changes)
+    return prompts.encode_pairs(tokenizer, inputs, targets, layout, max_length=max_length)
 
 
 def rows_of(encoded):
@@ -78,10 +83,20 @@ def test_the_ids_of_a_row_depend_on_that_row_alone(letters, monkeypatch, chunk_r
     assert together.truncated_rows == 2
 
 
+def test_a_token_may_begin_rows_and_takes_room_of_the_prompt(letters):
+    encoded = encode(letters, ["a b", "a b c", ""], ["d", "e f", ""], begin_id=3)
+    assert rows_of(encoded) == [[3, 5, 6, 2, 8, 11], [3, 5, 6, 2, 9, 10, 11], [3, 2, 11]]
+    assert encoded.prompt_lengths.tolist() == [4, 4, 2]
+    assert encoded.truncated_rows == 1
+    layout = dataclasses.replace(LAYOUT, begin_id=3)
+    padded, lengths, is_cut = prompts.encode_prompts(letters, ["a b c", ""], layout)
+    assert padded.tolist() == [[3, 5, 6, 2], [3, 2, 11, 11]]
+    assert lengths.tolist() == [4, 2] and is_cut.tolist() == [True, False]
+
+
 def test_prompts_have_the_ids_that_they_have_in_rows(letters):
     inputs = ["a b", "", "c d e f"]
-    layout = {"max_prompt": 4, "separator_id": SEPARATOR, "end_id": END}
-    padded, lengths, is_cut = prompts.encode_prompts(letters, inputs, **layout)
+    padded, lengths, is_cut = prompts.encode_prompts(letters, inputs, LAYOUT)
     assert padded.tolist() == [[5, 6, 2, 11], [2, 11, 11, 11], [7, 8, 9, 2]]
     assert lengths.tolist() == [3, 1, 4] and is_cut.tolist() == [False, False, True]
     assert padded.dtype == lengths.dtype == np.int32
@@ -89,7 +104,7 @@ def test_prompts_have_the_ids_that_they_have_in_rows(letters):
     assert rows.prompt_lengths.tolist() == lengths.tolist()
     for row, prompt, length in zip(rows_of(rows), padded, lengths, strict=True):
         assert row[:length] == prompt[:length].tolist()
-    assert prompts.encode_prompts(letters, [], **layout)[0].shape == (0, 4)
+    assert prompts.encode_prompts(letters, [], LAYOUT)[0].shape == (0, 4)
 
 
 def test_byte_level_targets_begin_with_a_spaced_word(gpt2):
@@ -120,7 +135,9 @@ def test_special_tokens_are_found_by_their_text(letters):
 
 @pytest.mark.parametrize("token", ["a", "[GAP]", "[UNK]", ""])
 def test_other_tokens_are_refused(letters, token):
-    with pytest.raises(ValueError, match=r"cannot separate or end texts: .* are .*\[SEP\]") as e:
+    with pytest.raises(
+        ValueError, match=r"cannot begin, separate or end texts: .* are .*\[SEP\]"
+    ) as e:
         prompts.special_id(letters, token)
     assert repr(token) in str(e.value)
     assert "[UNK]" not in str(e.value).replace(repr(token), "")
@@ -136,10 +153,10 @@ def test_a_tokenizer_without_special_tokens_says_so(letters):
 
 
 def test_caps_without_room_are_refused(letters):
-    with pytest.raises(ValueError, match="max_prompt is 1; give at least 2, one for the separator"):
-        encode(letters, ["a"], ["b"], max_prompt=1)
-    with pytest.raises(ValueError, match="max_prompt is 1"):
-        prompts.encode_prompts(letters, ["a"], max_prompt=1, separator_id=SEPARATOR, end_id=END)
+    with pytest.raises(ValueError, match="is 1; give at least 2, one more than for the separator"):
+        dataclasses.replace(LAYOUT, max_prompt=1)
+    with pytest.raises(ValueError, match="is 2; give at least 3, one more than for begin and sep"):
+        dataclasses.replace(LAYOUT, max_prompt=2, begin_id=3)
     with pytest.raises(ValueError, match=r"max_length is 4, .* max_prompt = 4; leave room for a"):
         encode(letters, ["a"], ["b"], max_length=4)
 
