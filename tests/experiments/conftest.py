@@ -34,14 +34,14 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def config(weights):
-    """Three steps of 24 rows expected, on 60 rows in two buckets."""
+    """Three steps of 20 rows expected, on 60 rows in one bucket."""
     config = common.classification("reviews")
     config.seed = 5
     config.data.update(
         source="embedded",
         tokenizer="word_level",
-        max_length=32,
-        buckets=(12, 32),
+        max_length=24,
+        buckets=(24,),
         reviews_train_rows=60,
         reviews_dev_rows=31,
     )

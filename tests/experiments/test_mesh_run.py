@@ -41,7 +41,7 @@ def command(folder, weights, *more):
 def test_parameters_and_spending_are_those_of_one_device(config, tmp_path):
     done = command(tmp_path / "mesh", config.model.weights, "--config.mesh.model=2")
     assert done.returncode == 0, done.stderr[-2000:]
-    config.data.update(buckets=(32,))
+    config.data.update(buckets=(24,))
     config.privacy.update(microbatch_size=8)
     config.training.update(epochs=0.7, checkpoint_every=1000)
     (one,) = run.run_all(config, tmp_path / "one")

@@ -51,7 +51,8 @@ def test_a_backbone_is_written_with_what_was_read(made, name, kind):
 def test_a_tokenizer_is_learned_from_public_text_and_saved_with_the_weights(made):
     """The path of the small GPT-2, on the grammar alone: transformers loads both."""
     torch, transformers = (pytest.importorskip(name) for name in ("torch", "transformers"))
-    config = config_of("pretrain_gpt2_small", vocab_size=500)
+    config = config_of("pretrain_gpt2_small", vocab_size=500, cycles=1)
+    config.update(max_length=96, buckets=(96,))
     config.sources = {"restaurants": 300}
     folder = made(config) / "backbone"
     codec = tokenize.load_tokenizer(str(folder), needs_pad=False)
@@ -70,6 +71,7 @@ def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(
         return (folder / "backbone" / "model.safetensors").read_bytes()
 
     config = config_of("pretrain_restaurants", sources={"restaurants": 300}, cycles=2)
+    config.buckets = (80,)
     whole = weights(made(config))
     made(config)
     assert capsys.readouterr().out.count("Cycle") == 2  # A finished one is not made again.

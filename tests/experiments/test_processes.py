@@ -99,7 +99,7 @@ def assert_close(folder, other) -> None:
 
 def one_process(config, folder, epochs):
     """The same run in this process."""
-    config.data.update(buckets=(32,))
+    config.data.update(buckets=(24,))
     config.optimizer.update(name="sgd")
     config.privacy.update(microbatch_size=8)
     config.training.update(epochs=epochs, checkpoint_every=1000)

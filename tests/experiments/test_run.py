@@ -71,6 +71,7 @@ def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_pa
 
 @pytest.mark.checklist(3)
 def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
+    config.data.buckets = (12, 24)
     run.run_all(config, tmp_path / "whole")
     (chosen,) = settings.parse(config)
     for seen in range(1, 3):
