@@ -4,8 +4,8 @@
 
 4,000 train rows and 1,000 held-out ones, made by a seeded grammar. The frozen backbone was
 pre-trained on public rows that lack one form of sentence (configs/pretrain_reviews.py); that form
-is learned here, privately. Expect 86 to 88 % for each method, and
-all of it in about a minute and a half on two CPU cores.
+is learned here, privately. Expect 86 to 88 % for each method, and all of it in less than two
+minutes of two CPU cores.
 
 The generation task writes sentences about restaurants; its small GPT-2 was pre-trained on public
 rows that lack one form and one wording (configs/pretrain_restaurants.py). It starts at BLEU 67 and
