@@ -126,6 +126,7 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
 
 @pytest.mark.checklist(40)
 def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(config, tmp_path):
+    config.method = "head"  # Compiles quickest.
     config.ledger.update(folder=str(tmp_path / "ledger"), epsilon=8.5, delta=1e-3)
     (first,) = run.run_all(config, tmp_path / "a")
     assert first.ledger == {"runs": 1, "epsilon": first.epsilon, "delta": 1e-3}
@@ -147,6 +148,7 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
 
 @pytest.mark.checklist(3, 40)
 def test_a_run_whose_ledger_or_checkpoints_are_gone_is_not_made_again(config, tmp_path):
+    config.method = "head"
     (chosen,) = settings.parse(config)
     with pytest.raises(training.Stopped):
         run.run_one(assemble.assemble(chosen), tmp_path / "a", lambda: True)
