@@ -12,8 +12,9 @@ from pathlib import Path
 import tabulate
 from absl import flags
 
-from experiments import assemble, cli, settings
+from experiments import cli
 from memarc.privacy import ledger
+from memarc.runs import assemble, settings
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
 _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")

@@ -22,14 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import config_dict
 
-from experiments import assemble, cli, training
-from experiments import settings as settings_lib
+from experiments import cli
 from memarc.data.dataset import Dataset, padded_chunks
 from memarc.data.tokenize import Encoded
 from memarc.models.build import Model
 from memarc.ops.linear import take_rows
 from memarc.privacy import audit, sampling
 from memarc.report import plots, records
+from memarc.runs import assemble
+from memarc.runs import settings as settings_lib
+from memarc.runs import train as training
 from memarc.training.interrupt import stop_requests
 
 FILE_NAME = "audit.json"

@@ -14,9 +14,13 @@ import jax
 import tqdm
 from absl import flags
 
-from experiments import cases, cli, fresh, lines, measure
+from experiments import cli
+from memarc.measure import case as cases
+from memarc.measure import fresh
+from memarc.measure import step as measure
 from memarc.privacy import auto
 from memarc.privacy.engines import ENGINES
+from memarc.report import lines
 
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps of each case.", lower_bound=1)
 _MICROBATCHES = flags.DEFINE_list("microbatch_sizes", [], "Instead of --microbatch_size, several.")

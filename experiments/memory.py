@@ -22,10 +22,13 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from experiments import cases, cli, fresh, lines, measure
+from experiments import cli
+from memarc.measure import case as cases
+from memarc.measure import fresh
+from memarc.measure import step as measure
 from memarc.privacy import auto
 from memarc.privacy.engines import ENGINES
-from memarc.report import targets
+from memarc.report import lines, targets
 from memarc.training import sharding
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")

@@ -21,10 +21,11 @@ import numpy as np
 import optax
 import tqdm
 
-from experiments import cli, public_rows
-from experiments.public_rows import PublicRows
+from experiments import cli
 from memarc.data import tokenize
 from memarc.models import backbone, pretrained
+from memarc.pretraining import rows as public_rows
+from memarc.pretraining.rows import PublicRows
 from memarc.report import records
 from memarc.typing import Params
 

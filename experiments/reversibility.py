@@ -10,12 +10,13 @@ function. The fields are explained in memarc/models/reversal.py.
 import jax
 from absl import flags
 
-from experiments import cli, lines
-from memarc.models import backbone, pretrained, reversal, reversible
+from experiments import cli
+from memarc.measure import reversibility as reversal
+from memarc.models import backbone, pretrained, reversible
 from memarc.models.config import DTYPES, BackboneConfig
 from memarc.models.couplings import COUPLINGS
 from memarc.models.reversible import Network, ReversibleOptions
-from memarc.report import records
+from memarc.report import lines, records
 
 _LAYERS = flags.DEFINE_integer("layers", 24, "Layers of a random network.")
 _WIDTH = flags.DEFINE_integer("width", 256, "Its width, a multiple of 64.")

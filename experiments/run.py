@@ -16,9 +16,11 @@ from absl import flags
 from flax import traverse_util
 from ml_collections import config_dict
 
-from experiments import assemble, cli, joining, training
-from experiments import settings as settings_lib
+from experiments import cli, joining
 from memarc.report import memory, records, tables
+from memarc.runs import assemble
+from memarc.runs import settings as settings_lib
+from memarc.runs import train as training
 from memarc.training import export, processes
 from memarc.training.interrupt import stop_requests
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import checklist
+from tests import checklist
 
 
 def test_the_page_is_the_one_that_the_marks_make():

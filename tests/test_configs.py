@@ -7,8 +7,9 @@ import jax
 import pytest
 
 from configs import common
-from experiments import assemble, cases, settings
+from memarc.measure import case as cases
 from memarc.models import backbone
+from memarc.runs import assemble, settings
 
 CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(

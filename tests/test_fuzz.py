@@ -8,7 +8,6 @@ import pytest
 from hypothesis import strategies as st
 
 from configs import common
-from experiments import settings
 from memarc.data import glue_tsv
 from memarc.data.tasks import get_task
 from memarc.models import backbone, build
@@ -17,6 +16,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, build_language_model
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
+from memarc.runs import settings
 
 SST2 = get_task("sst2")
 FIELDS = sorted(

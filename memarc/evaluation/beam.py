@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memarc.evaluation.decoder import Decoded, Decoder, DecodingConfig, log_probabilities
+from memarc.evaluation.decoding import Decoded, Decoder, DecodingConfig, log_probabilities
 from memarc.typing import Array, PyTree
 
 

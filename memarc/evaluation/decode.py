@@ -13,7 +13,7 @@ import tqdm
 from jax.typing import ArrayLike
 
 from memarc.evaluation import beam
-from memarc.evaluation.decoder import Decoded, Decoder, DecodingConfig, log_probabilities, prefill
+from memarc.evaluation.decoding import Decoded, Decoder, DecodingConfig, log_probabilities, prefill
 from memarc.typing import Array, Params, PyTree
 
 DecodeFn = Callable[[Params, Params, ArrayLike, ArrayLike, Array], Decoded]

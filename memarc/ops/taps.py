@@ -24,7 +24,7 @@ from memarc.ops.precision import wide
 from memarc.typing import Array, PyTree
 
 USE_NAME = "use_of_tapped_parameter"
-"""Name of the call that stands for a use in a recorded trace (`memarc.ops.plan`)."""
+"""Name of the call that stands for a use in a recorded trace (`memarc.ops.uses`)."""
 
 
 @dataclasses.dataclass(frozen=True)

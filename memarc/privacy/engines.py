@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.plan import attach, find_places
 from memarc.ops.precision import wide
 from memarc.ops.taps import How, kept_shapes, squared_norms_kept, weighted_sum_kept
+from memarc.ops.uses import attach, find_places
 from memarc.privacy.clipping import (
     Clipping,
     clip_and_sum,

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from memarc.ops.flops import matrix_flops
-from memarc.ops.plan import NeedsTaps
+from memarc.ops.uses import NeedsTaps
 from memarc.privacy import auto, sampling
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import Mechanism

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memarc.evaluation.decode import decode
-from memarc.evaluation.decoder import Decoder, DecodingConfig
+from memarc.evaluation.decoding import Decoder, DecodingConfig
 from tests import fast_compile
 
 WIDTH, LAYERS, LONGEST = 6, 2, 24

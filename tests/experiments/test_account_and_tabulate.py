@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from experiments import account, settings, tabulate
+from experiments import account, tabulate
 from memarc.privacy import accounting
 from memarc.privacy.sampling import PoissonSampler
+from memarc.runs import settings
 
 
 def test_the_account_is_that_of_the_run(config):

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from configs import audit as audit_config
-from experiments import audit, training
+from experiments import audit
 from memarc.privacy import sampling
+from memarc.runs import train as training
 
 pytest.importorskip("jax_privacy")
 

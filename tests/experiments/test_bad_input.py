@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from configs import e2e
-from experiments import run, settings
+from experiments import run
+from memarc.runs import settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

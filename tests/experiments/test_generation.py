@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments import assemble, run, settings
+from experiments import run
 from memarc.data import restaurants
 from memarc.evaluation import text_scores
 from memarc.models import backbone, pretrained
 from memarc.models.config import BackboneConfig
+from memarc.runs import assemble, settings
 from memarc.training import export
 
 

@@ -10,7 +10,8 @@ from functools import partial
 import jax
 import pytest
 
-from experiments import cases, measure
+from memarc.measure import case as cases
+from memarc.measure import step as measure
 from memarc.models.build import METHODS
 from tests import fast_compile
 from tests.experiments import small_shapes

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import pretrain, public_rows
+from experiments import pretrain
 from memarc.data import tokenize
 from memarc.models import pretrained
+from memarc.pretraining import rows as public_rows
 from memarc.report import records
 
 

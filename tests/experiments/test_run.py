@@ -11,10 +11,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import assemble, run, settings, training
+from experiments import run
 from memarc.models.build import METHODS
 from memarc.privacy import auto
 from memarc.report import records
+from memarc.runs import assemble, settings
+from memarc.runs import train as training
 from memarc.training import export
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone, exact, reversal, reversible
+from memarc.measure import reversibility as reversal
+from memarc.models import backbone, exact, reversible
 from memarc.models.adapter import init_stack
 from memarc.models.couplings import COUPLINGS
 from memarc.models.reversible import Network, ReversibleOptions

@@ -11,12 +11,12 @@ import pytest
 
 from memarc.evaluation import beam
 from memarc.evaluation.decode import decode
-from memarc.evaluation.decoder import Decoder, DecodingConfig
+from memarc.evaluation.decoding import Decoder, DecodingConfig
 from memarc.models import backbone, build, language
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageConfig, build_language_model
 from memarc.models.tuning import COINS
-from memarc.ops.plan import NeedsTaps
+from memarc.ops.uses import NeedsTaps
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 

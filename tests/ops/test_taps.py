@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.ops import plan
+from memarc.ops import uses as plan
 from memarc.ops.linear import DENSE, ROWS, add_trailing, linear, take_rows
 from memarc.ops.taps import squared_norms
 

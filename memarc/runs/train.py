@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 
-from experiments import assemble
 from memarc.data.dataset import padded_chunks
 from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
@@ -15,6 +14,7 @@ from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.noise import key_from_words
 from memarc.report import records
+from memarc.runs import assemble
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog

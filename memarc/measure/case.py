@@ -18,7 +18,7 @@ from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel, build_language_model
 from memarc.models.tuning import COINS
-from memarc.ops.plan import Place, find_places
+from memarc.ops.uses import Place, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step

@@ -5,11 +5,11 @@ from functools import partial
 
 import jax
 
-from experiments.jobs import Job
 from memarc.data import generation
 from memarc.evaluation import decode, perplexity, text_scores
-from memarc.evaluation.decoder import Decoder
+from memarc.evaluation.decoding import Decoder
 from memarc.models.language import LanguageModel, build_language_model
+from memarc.runs.job import Job
 from memarc.training import processes, sharding
 
 OUTPUTS = "outputs-{split}.jsonl"

@@ -1,7 +1,7 @@
 """Writes docs/privacy_checklist.md: every known privacy bug, and what answers it.
 
-    python -m experiments.checklist
-    python -m experiments.checklist --check
+    python -m tests.checklist
+    python -m tests.checklist --check
 
 Rows are in docs/privacy_bugs.tsv (row, severity, what went wrong, limit); tests name the rows that
 they guard against by ``@pytest.mark.checklist``. A row of severity C needs a test, or a limit that
@@ -46,7 +46,7 @@ def main() -> int:
         return 0
     if PAGE.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{PAGE} is out of date; run: python -m experiments.checklist")
+    print(f"{PAGE} is out of date; run: python -m tests.checklist")
     return 1
 
 
@@ -83,7 +83,7 @@ def page(bugs: list[Bug], tests: dict[str, list[str]]) -> str:
         "",
         "How private training has gone wrong in public libraries, and what answers each way here.",
         "Severity: C silently voids the claim, T needs a strong adversary, U costs utility only.",
-        "Made by `python -m experiments.checklist` from the marks of the tests.",
+        "Made by `python -m tests.checklist` from the marks of the tests.",
         "",
         "| row | severity | what went wrong | status | tests, or the limit |",
         "| --- | --- | --- | --- | --- |",

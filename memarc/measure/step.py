@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments import cases
+from memarc.measure import case as cases
 from memarc.ops.flops import gathered_bytes, matrix_flops
 from memarc.privacy import auto
 from memarc.report import memory, records, targets

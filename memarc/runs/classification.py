@@ -4,12 +4,12 @@ from functools import partial
 
 import jax
 
-from experiments.jobs import Job
 from memarc.data import load
 from memarc.data.tasks import get_task
 from memarc.evaluation import classify, scores
 from memarc.models.build import Model, build
 from memarc.models.head import HeadConfig
+from memarc.runs.job import Job
 from memarc.training import sharding
 
 

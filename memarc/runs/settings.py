@@ -12,7 +12,7 @@ from memarc.data.generation import GenerationConfig
 from memarc.data.generation_tasks import GENERATION_TASKS
 from memarc.data.load import DataConfig
 from memarc.data.tasks import TASKS
-from memarc.evaluation.decoder import DecodingConfig
+from memarc.evaluation.decoding import DecodingConfig
 from memarc.models.language import LanguageConfig
 from memarc.privacy.ledger import Budget
 from memarc.privacy.mechanism import PrivacyConfig

@@ -5,9 +5,6 @@ import functools
 
 import jax
 
-from experiments import classification, generation
-from experiments.jobs import Job
-from experiments.settings import ModelSource, Settings
 from memarc.data.generation import GenerationSplits
 from memarc.data.load import Splits
 from memarc.models import pretrained
@@ -16,6 +13,9 @@ from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
+from memarc.runs import classification, generation
+from memarc.runs.job import Job
+from memarc.runs.settings import ModelSource, Settings
 from memarc.training.sharding import Placement, place
 from memarc.typing import Params
 

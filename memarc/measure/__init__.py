@@ -1,0 +1,1 @@
+"""STEP -> FIGURES: memory, time and exactness of training steps of stated sizes."""

@@ -1,0 +1,1 @@
+"""PUBLIC TEXT -> WEIGHTS: small backbones trained without privacy on public rows."""

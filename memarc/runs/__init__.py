@@ -1,0 +1,1 @@
+"""CONFIG -> RUN: settings, the parts of a run, training, records, and models from folders."""
