@@ -19,7 +19,7 @@ def get_config(preset="full"):
     common.check_preset(preset)
     config = common.classification("reviews")
     common.embedded(config)
-    config.data.reviews_train_rows = 4000
+    config.data.train_rows = 4000
     config.head.pooling = "mean"
     config.options.side.reduction = 2
     config.privacy.clipping = "automatic"

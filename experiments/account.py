@@ -7,6 +7,7 @@ With --num_examples the data are not even read.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import tabulate
@@ -14,7 +15,8 @@ from absl import flags
 
 from experiments import cli
 from memarc.privacy import ledger
-from memarc.runs import assemble, settings
+from memarc.runs.account import Account, planned, spent_by
+from memarc.runs.parse import parse
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
 _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")
@@ -25,76 +27,16 @@ _NOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Account:
-    """One run's plan and what it spends."""
-
-    run: str
-    sigma: float
-    epsilon_rdp: float | None
-    epsilon_pld: float
-    delta: float
-    steps: int
-    sampling_rate: float
-    batch: int
-    clip_norm: float
-    rows: int
-    unit: str
-
-
 def main() -> int:
     """Prints one line a run."""
     if _LEDGER.value:
         return _print_ledger(Path(_LEDGER.value))
-    _print([account(run, _NUM_EXAMPLES.value) for run in settings.parse(cli.config())])
+    _print([planned(run, _NUM_EXAMPLES.value) for run in parse(cli.config())])
     return 0
 
 
-def account(run: settings.Settings, num_examples: int | None) -> Account:
-    """The plan of one run; reads the data only to count rows if their number is not given."""
-    if num_examples is None:
-        num_examples = int(assemble.job_of(run).load(run.task, run.data).num_examples)
-    mechanism = assemble.plan(run, num_examples)
-    spent = mechanism.spent(mechanism.steps)
-    return Account(
-        run=run.name,
-        sigma=mechanism.noise_multiplier,
-        epsilon_rdp=spent.epsilon_rdp,
-        epsilon_pld=spent.epsilon_pld,
-        delta=mechanism.delta,
-        steps=mechanism.steps,
-        sampling_rate=mechanism.sampling_rate,
-        batch=mechanism.divisor,
-        clip_norm=mechanism.clipping.clip_norm,
-        rows=num_examples,
-        unit=mechanism.unit,
-    )
-
-
-def spent_by(entries: dict[str, ledger.Entry], budget: ledger.Budget) -> list[Account]:
-    """Each run of a ledger by the steps that were charged."""
-    found = []
-    for name, entry in entries.items():
-        spent, plan = ledger.spent({name: entry}, budget), entry.plan
-        found.append(
-            Account(
-                run=name[:8],
-                sigma=plan["noise_multiplier"],
-                epsilon_rdp=spent.epsilon_rdp,
-                epsilon_pld=spent.epsilon_pld,
-                delta=budget.delta,
-                steps=entry.steps,
-                sampling_rate=plan["sampling_rate"],
-                batch=plan["divisor"],
-                clip_norm=plan["clip_norm"],
-                rows=plan["num_examples"],
-                unit=plan["unit"],
-            )
-        )
-    return found
-
-
 def _print_ledger(folder: Path) -> int:
+    """Prints what each run of a ledger has spent, and all of them together."""
     entries, budget = ledger.read(folder)
     _print(spent_by(entries, budget))
     total = ledger.spent(entries, budget)
@@ -106,7 +48,8 @@ def _print_ledger(folder: Path) -> int:
     return 0
 
 
-def _print(accounts: list[Account]) -> None:
+def _print(accounts: Sequence[Account]) -> None:
+    """Prints a table, one row an account."""
     names = [field.name.replace("_", " ") for field in dataclasses.fields(Account)]
     rows = [dataclasses.astuple(item) for item in accounts]
     print(tabulate.tabulate(rows, names, floatfmt=".6g", missingval="not covered"))

@@ -8,18 +8,17 @@ without privacy, on the whole batch; it is always measured, and over_plain is th
 its own. Utilisation needs --peak_flops, the device's peak for the dtype, in operations a second.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import tqdm
 from absl import flags
 
 from experiments import cli
-from memarc.measure import case as cases
 from memarc.measure import fresh
 from memarc.measure import step as measure
+from memarc.measure.case import Case, parse
 from memarc.privacy import auto
-from memarc.privacy.engines import ENGINES
 from memarc.report import lines
 
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps of each case.", lower_bound=1)
@@ -31,9 +30,9 @@ def main() -> int:
     """Prints a line for every method, engine and microbatch size."""
     batch, tokens = cli.BATCH_SIZE.value, cli.SEQ_LEN.value
     sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [cli.microbatch_size(batch)]
-    engines = _engines(cli.ENGINES.value)
+    engines = [name for name in cli.engines() if name != measure.PLAIN]
     given = [
-        cases.parse(cli.config(), label, batch_size=batch, seq_len=tokens, layers=None)
+        parse(cli.config(), label, batch_size=batch, seq_len=tokens, layers=None)
         for label in cli.METHODS.value
     ]
     runs = [(measure.PLAIN, batch), *((engine, size) for engine in engines for size in sizes)]
@@ -53,13 +52,16 @@ def main() -> int:
     return 0
 
 
-def _chosen(case: cases.Case, microbatch_size: int) -> str:
+def _chosen(case: Case, microbatch_size: int) -> str:
     """The engine that "auto" means on this machine."""
     here = measure.Target(jax.devices()[:1], None)
     return measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, here)["engine"]
 
 
-def _line(case, engine, size, found, plain) -> dict:
+def _line(
+    case: Case, engine: str, size: int, found: dict[str, Any], plain: float
+) -> dict[str, Any]:
+    """The line of one timed case."""
     median = found["median_seconds"]
     line = {
         **case.described,
@@ -76,15 +78,8 @@ def _line(case, engine, size, found, plain) -> dict:
     return line
 
 
-def _engines(names: Sequence[str]) -> list[str]:
-    unknown = sorted(set(names) - {measure.PLAIN, auto.AUTO, *ENGINES})
-    if unknown:
-        choices = [measure.PLAIN, auto.AUTO, *ENGINES]
-        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
-    return [name for name in names if name != measure.PLAIN]
-
-
-def _size(value, batch: int) -> int:
+def _size(value: str, batch: int) -> int:
+    """One of --microbatch_sizes, checked."""
     if not str(value).isdecimal() or not 1 <= int(value) <= batch:
         raise ValueError(f"microbatch_size is {value}; give 1 to {batch}, the batch size.")
     return int(value)

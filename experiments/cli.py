@@ -2,11 +2,18 @@
 
 import ast
 import functools
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
+
+from memarc.measure.step import PLAIN
+from memarc.privacy.auto import AUTO
+from memarc.privacy.engines import ENGINES
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
@@ -14,14 +21,17 @@ TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an err
 
 # Of the commands that measure steps of stated sizes.
 METHODS = flags.DEFINE_list("methods", ["lora"], "Tuning methods, each also with +remat.")
-ENGINES = flags.DEFINE_list("engines", ["auto"], "Engines of the clipped sums.")
+ENGINE_NAMES = flags.DEFINE_list("engines", ["auto"], "Engines of the clipped sums.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows of a step.")
 SEQ_LEN = flags.DEFINE_integer("seq_len", 128, "Tokens of a row.")
 MICROBATCH_SIZE = flags.DEFINE_integer("microbatch_size", 0, "Rows at once; 0 means all.")
 OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to write.")
 
 USER_ERROR = 2
-"""Exit status after a user's mistake."""
+"""The exit status after a user's mistake."""
+
+STOPPED = 143
+"""The exit status after SIGTERM, as shells report it."""
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -29,8 +39,8 @@ def run(main: Callable[[], int | None]) -> None:
     app.run(functools.partial(_guarded, main), flags_parser=_parse)
 
 
-def config():
-    """The config of --config.
+def config() -> dict[str, Any]:
+    """The config of --config, as plain values.
 
     What the command line sets is meant for all of a config's runs: their own values give way.
 
@@ -47,10 +57,10 @@ def config():
     with CONFIG.value.unlocked():
         for path in set_here:
             _forget_in_runs(CONFIG.value, path.split("."))
-    return CONFIG.value
+    return CONFIG.value.to_dict()
 
 
-def _forget_in_runs(config, path) -> None:
+def _forget_in_runs(config: config_dict.ConfigDict, path: Sequence[str]) -> None:
     """Takes one field out of what each run of a config changes."""
     if path[0] == "more" and len(path) > 2:
         _forget_in_runs(config.more[path[1]], path[2:])
@@ -63,7 +73,7 @@ def _forget_in_runs(config, path) -> None:
             del section[path[-1]]
 
 
-def workdir() -> str:
+def workdir() -> Path:
     """The folder of --workdir.
 
     Raises:
@@ -71,7 +81,20 @@ def workdir() -> str:
     """
     if not WORKDIR.value:
         raise ValueError("No --workdir was given; name the folder to write to.")
-    return WORKDIR.value
+    return Path(WORKDIR.value)
+
+
+def engines() -> list[str]:
+    """The engines of --engines, "auto" and the step without privacy among them.
+
+    Raises:
+      ValueError: If one is unknown, naming the choices.
+    """
+    choices = [PLAIN, AUTO, *ENGINES]
+    unknown = sorted(set(ENGINE_NAMES.value) - set(choices))
+    if unknown:
+        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
+    return ENGINE_NAMES.value
 
 
 def microbatch_size(batch_size: int) -> int:
@@ -88,10 +111,10 @@ def microbatch_size(batch_size: int) -> int:
     return MICROBATCH_SIZE.value or batch_size
 
 
-def _parse(argv):
+def _parse(argv: Sequence[str]) -> list[str]:
     """Parses flags; loading and overriding a config file fails in many kinds of error."""
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_installed(argument) for argument in argv])
     except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         message = str(error.args[0] if error.args else error)
         if message[:1] == message[-1:] == "'":  # A KeyError quoted within another error.
@@ -101,7 +124,19 @@ def _parse(argv):
         sys.exit(_complain(message))
 
 
-def _guarded(main, argv):
+def _installed(argument: str) -> str:
+    """An argument whose config file, if it is not here, is the one that was installed."""
+    name, _, value = argument.partition("=")
+    file = value.partition(":")[0]
+    if name.lstrip("-") != CONFIG.name or not file.startswith("configs/") or Path(file).exists():
+        return argument
+    found = importlib.util.find_spec("configs")
+    places = found.submodule_search_locations if found else None
+    return argument if not places else argument.replace(file, f"{Path(places[0]).parent / file}", 1)
+
+
+def _guarded(main: Callable[[], int | None], argv: Sequence[str]) -> None:
+    """Calls a command; ends the process with its status, or with one message."""
     if argv[1:]:  # A forgotten "--" would otherwise be ignored in silence.
         sys.exit(_complain(f"Unexpected arguments: {' '.join(argv[1:])}; options start with --."))
     if not flags.FLAGS["verbosity"].present:  # Orbax tells every step of every save.
@@ -114,6 +149,7 @@ def _guarded(main, argv):
         sys.exit(_complain(error))
 
 
-def _complain(message) -> int:
+def _complain(message: object) -> int:
+    """Prints a mistake, and gives the exit status."""
     print(f"error: {message}", file=sys.stderr)
     return USER_ERROR

@@ -16,18 +16,19 @@ Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of on
 says what a chip receives from others in a step; --batch_size is of all chips together.
 """
 
+import itertools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags
 
 from experiments import cli
-from memarc.measure import case as cases
 from memarc.measure import fresh
 from memarc.measure import step as measure
+from memarc.measure.case import Case, parse, plan
 from memarc.privacy import auto
-from memarc.privacy.engines import ENGINES
 from memarc.report import lines, targets
 from memarc.training import sharding
 
@@ -42,11 +43,12 @@ _SWEPT = ("layers", "batch_size", "seq_len")
 
 def main() -> int:
     """Prints the lines."""
-    engines = _engines(cli.ENGINES.value)
-    plans = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
+    named = [auto.CANDIDATES if name == auto.AUTO else (name,) for name in cli.engines()]
+    engines = list(dict.fromkeys(itertools.chain(*named)))
+    cases = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
     if _PLAN.value:
-        for case in plans:
-            print(f"{case.label}, {case.backbone.layers} layers:", *cases.plan(case), sep="\n  ")
+        for case in cases:
+            print(f"{case.label}, {case.backbone.layers} layers:", *plan(case), sep="\n  ")
         return 0
     if _TARGET.value.startswith("gpu"):
         # This process would take most of the memory that the one that measures needs.
@@ -55,7 +57,7 @@ def main() -> int:
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices, mesh = targets.devices(_TARGET.value), _mesh(_MESH.value)
     given = []
-    for case in plans:
+    for case in cases:
         placement = sharding.place(mesh, devices, case.batch_size)
         size = cli.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
         given.append((case, measure.Target(devices, placement), size))
@@ -81,7 +83,7 @@ def _mesh(text: str) -> sharding.MeshConfig:
     )
 
 
-def _measure(case: cases.Case, engines: Sequence[str], size: int, target: measure.Target) -> dict:
+def _measure(case: Case, engines: Sequence[str], size: int, target: measure.Target) -> dict[str, Any]:
     """The cheapest engine's line."""
     line = measure.compile_cheapest(case, engines, size, target)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
@@ -89,16 +91,6 @@ def _measure(case: cases.Case, engines: Sequence[str], size: int, target: measur
         line["measured_peak_bytes"] = timed["peak_bytes"]
         line["drawing_peak_bytes"] = timed["drawing_peak_bytes"]
     return line
-
-
-def _engines(names: Sequence[str]) -> tuple[str, ...]:
-    if list(names) == [auto.AUTO]:
-        return auto.CANDIDATES
-    unknown = sorted(set(names) - {measure.PLAIN, *ENGINES})
-    if unknown:
-        choices = [auto.AUTO, measure.PLAIN, *ENGINES]
-        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
-    return tuple(names)
 
 
 def _sizes(sweep: str | None) -> list[dict[str, int]]:
@@ -114,9 +106,9 @@ def _sizes(sweep: str | None) -> list[dict[str, int]]:
     return [{field: int(x)} for x in numbers]
 
 
-def _sized(label: str, sizes: dict[str, int]) -> cases.Case:
+def _sized(label: str, sizes: dict[str, int]) -> Case:
     given = {"batch_size": cli.BATCH_SIZE.value, "seq_len": cli.SEQ_LEN.value, "layers": None}
-    return cases.parse(cli.config(), label, **given | sizes)
+    return parse(cli.config(), label, **given | sizes)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 from configs import common
 from memarc.measure import case as cases
 from memarc.models import backbone
-from memarc.runs import assemble, settings
+from memarc.runs import assemble
+from memarc.runs.parse import parse
 
 CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(
@@ -24,13 +25,13 @@ NAMES = sorted(
 def test_every_preset_gives_checked_settings(name):
     module = importlib.import_module(f"configs.{name}")
     for preset in getattr(module, "PRESETS", common.PRESETS):
-        assert settings.parse(module.get_config(preset))
+        assert parse(module.get_config(preset).to_dict())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smoke_preset_can_be_put_together(name):
     config = importlib.import_module(f"configs.{name}").get_config("smoke")
-    for run in settings.parse(config):
+    for run in parse(config.to_dict()):
         assembled = assemble.assemble(run)
         assert assembled.mechanism.steps <= 5
 
@@ -46,7 +47,7 @@ PUBLISHED = {  # Parameters of the models as they were released; RoBERTa's witho
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_to_measure_are_those_of_the_published_model(name):
     config = importlib.import_module(f"configs.memory.{name}").get_config()
-    case = cases.parse(config, "reversible", batch_size=2, seq_len=8, layers=None)
+    case = cases.parse(config.to_dict(), "reversible", batch_size=2, seq_len=8, layers=None)
     params = jax.eval_shape(lambda: backbone.init(case.backbone, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[name]
     assert case.storage_dtype == case.backbone.dtype == "bfloat16"

@@ -10,14 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import config_dict
+import optax
 
+from memarc import batches
 from memarc.models import backbone
-from memarc.models.build import METHODS, Model, build
+from memarc.models.build import build
+from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
-from memarc.models.language import LanguageConfig, LanguageModel, build_language_model
-from memarc.models.tuning import COINS
+from memarc.models.language import LanguageConfig, LanguageModel
+from memarc.models.methods import METHODS
 from memarc.ops.uses import Place, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
@@ -37,12 +39,12 @@ class Case:
     Attributes:
       method: A tuning method.
       backbone: Sizes, remat included.
-      options: The method's options.
-      head: Of an encoder, pooling and classes; of a decoder, how losses of tokens are computed.
-      storage_dtype: Of frozen weights.
-      clipping: Of the private step.
-      noise_multiplier: Of the private step.
-      optimizer: Of both steps.
+      options: Options of the method; those left out have their defaults.
+      head: An encoder's pooling and classes, or how a decoder's losses of tokens are computed.
+      storage_dtype: Dtype of frozen weights.
+      clipping: How the private step clips.
+      noise_multiplier: The private step's noise over the clip norm.
+      optimizer: The optimizer of both steps.
       batch_size: B.
       seq_len: T.
     """
@@ -78,7 +80,7 @@ class Case:
 
 
 def parse(
-    config: config_dict.ConfigDict, label: str, *, batch_size: int, seq_len: int, layers: int | None
+    config: Mapping[str, Any], label: str, *, batch_size: int, seq_len: int, layers: int | None
 ) -> Case:
     """One case of a config (configs/shapes.py).
 
@@ -100,8 +102,7 @@ def parse(
             f"Unknown method {label!r}; choose one of {list(METHODS)}, each also with "
             f"{REMAT_SUFFIX!r}."
         )
-    plain: dict[str, Any] = config.to_dict()
-    sizes = plain["backbone"] | ({} if layers is None else {"layers": layers})
+    sizes = config["backbone"] | ({} if layers is None else {"layers": layers})
     cfg = BackboneConfig(**sizes, remat="none" if label == method else "layer")
     if batch_size < 1 or not 1 <= seq_len <= cfg.longest_sequence:
         raise ValueError(
@@ -111,25 +112,24 @@ def parse(
     return Case(
         method=method,
         backbone=cfg,
-        options=plain["options"][method],
-        head=_head(cfg, plain["head"]),
-        storage_dtype=plain["storage_dtype"],
-        clipping=Clipping(plain["privacy"]["clip_norm"], plain["privacy"]["clipping"]),
-        noise_multiplier=plain["privacy"]["noise_multiplier"],
-        optimizer=OptimizerConfig(**plain["optimizer"]),
+        options=config["options"][method],
+        head=_head(cfg, config["head"]),
+        storage_dtype=config["storage_dtype"],
+        clipping=Clipping(config["privacy"]["clip_norm"], config["privacy"]["clipping"]),
+        noise_multiplier=config["privacy"]["noise_multiplier"],
+        optimizer=OptimizerConfig(**config["optimizer"]),
         batch_size=batch_size,
         seq_len=seq_len,
     )
 
 
-def _head(cfg, plain):
+def _head(cfg: BackboneConfig, plain: Mapping[str, Any]) -> HeadConfig | LanguageConfig:
+    """The head of a kind of backbone."""
     return (LanguageConfig if cfg.parts.is_decoder else HeadConfig)(**plain)
 
 
-def model_of(case: Case) -> Model | LanguageModel:
+def model_of(case: Case) -> Classifier | LanguageModel:
     """The model that a step trains."""
-    if isinstance(case.head, LanguageConfig):
-        return build_language_model(case.method, case.options, case.backbone, case.head)
     return build(case.method, case.options, case.backbone, case.head)
 
 
@@ -162,18 +162,16 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
     start, tune, tokens = jax.random.split(key, 3)
     trainable, frozen = model.init(tune, backbone.init(case.backbone, start))
     frozen = jax.tree.map(lambda x: x.astype(case.storage_dtype), frozen)
-    shape = (case.batch_size, case.seq_len)
-    batch = {
-        "input_ids": jax.random.randint(tokens, shape, 2, case.backbone.vocab_size),
-        "attention_mask": jnp.ones(shape, jnp.int32),
-    }
-    if isinstance(case.head, LanguageConfig):
-        batch["is_target"] = jnp.ones(shape, jnp.int32)
-    else:
-        batch["token_type_ids"] = jnp.zeros(shape, jnp.int32)
-        batch["labels"] = jnp.arange(case.batch_size, dtype=jnp.int32) % case.head.classes
+    batch = batches.random(
+        model.kind,
+        tokens,
+        case.batch_size,
+        case.seq_len,
+        vocab_size=case.backbone.vocab_size,
+        classes=case.head.classes if isinstance(case.head, HeadConfig) else 1,
+    )
     if model.needs_coins:
-        batch[COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
+        batch[batches.COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
     state = step.init_state(trainable, *_transforms(case))
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
 
@@ -206,7 +204,10 @@ def plan(case: Case) -> list[Place]:
     return find_places(model.loss, state.trainable, frozen, prepared)
 
 
-def _transforms(case):
+def _transforms(
+    case: Case,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """From clipped sum to private gradient, and from gradient to update."""
     stddev = case.noise_multiplier * case.clipping.sensitivity
     key = jax.random.key(0)  # A measured step trains nothing.
     return (

@@ -4,16 +4,18 @@ import dataclasses
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 
-from memarc.measure import case as cases
+from memarc.measure.case import Case, placed, plain_step, private_step
+from memarc.measure.case import draw as draw_case
+from memarc.ops.compiled import compiled_bytes
 from memarc.ops.flops import gathered_bytes, matrix_flops
 from memarc.privacy import auto
-from memarc.report import memory, records, targets
+from memarc.report import records, targets
 from memarc.training.sharding import Placement
 
 PLAIN = "none"
@@ -29,29 +31,29 @@ class Target:
 
 
 def compile_cheapest(
-    case: cases.Case, engines: Sequence[str], microbatch_size: int, target: Target
-) -> dict:
+    case: Case, engines: Sequence[str], microbatch_size: int, target: Target
+) -> dict[str, Any]:
     """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
     found = {name: compile_step(case, name, microbatch_size, target) for name in engines}
-    costs = [auto.Cost(name, line["peak_bytes"], line["flops"]) for name, line in found.items()]
-    best = auto.cheapest(costs).engine
+    costs = {name: auto.Cost(name, x["peak_bytes"], x["flops"]) for name, x in found.items()}
+    best = auto.choose(engines, costs.get).engine
     return {"engine": best, **found[best]}
 
 
-def compile_step(case: cases.Case, engine: str, microbatch_size: int, target: Target) -> dict:
+def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) -> dict[str, Any]:
     """Compiles one step and reads the bytes of one device.
 
     Returns:
-      The bytes of `memory.compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
+      The bytes of `compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
       batch); flops of one device's matrix products; on a mesh, gathered_bytes and reduced_bytes
       that one device receives in a step; out_of_memory; compile_seconds. If the step does not fit,
       peak_bytes is None and needed_bytes what the compiler said.
     """
     placement = target.placement
     step = _step(case, engine, microbatch_size, placement)
-    args = cases.placed(case, target.devices, placement)
+    args = placed(case, target.devices, placement)
     start = time.perf_counter()
-    line: dict = {"flops": matrix_flops(step, *args)}
+    line: dict[str, Any] = {"flops": matrix_flops(step, *args)}
     if placement:
         trained = sum(x.size for x in jax.tree.leaves(args[0].trainable))
         line["gathered_bytes"] = gathered_bytes(step, *args)
@@ -65,13 +67,13 @@ def compile_step(case: cases.Case, engine: str, microbatch_size: int, target: Ta
             raise
         line |= {"peak_bytes": None, "needed_bytes": needed, "out_of_memory": True}
     else:
-        figures = memory.compiled_bytes(compiled)
+        figures = compiled_bytes(compiled)
         beyond = figures["peak_bytes"] - figures["arguments_bytes"]
         line |= {**figures, "beyond_arguments_bytes": beyond, "out_of_memory": False}
     return line | {"compile_seconds": round(time.perf_counter() - start, 1)}
 
 
-def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -> dict:
+def time_step(case: Case, engine: str, microbatch_size: int, steps: int) -> dict[str, Any]:
     """Runs one case: to be called in a fresh process.
 
     Returns:
@@ -80,7 +82,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
       flops; compile_seconds; device.
     """
     step = _step(case, engine, microbatch_size)
-    state, frozen, batch, is_padding = jax.jit(partial(cases.draw, case))(jax.random.key(1))
+    state, frozen, batch, is_padding = jax.jit(partial(draw_case, case))(jax.random.key(1))
     jax.block_until_ready(frozen)
     drawing = _peak_bytes()
     start = time.perf_counter()
@@ -89,7 +91,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
         "compile_seconds": round(time.perf_counter() - start, 1),
         "flops": matrix_flops(step, state, frozen, batch, is_padding),
         "device": records.device(),
-        **memory.compiled_bytes(compiled),
+        **compiled_bytes(compiled),
     }
     line["compiled_peak_bytes"] = line.pop("peak_bytes", None)
     seconds = []
@@ -107,15 +109,19 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
     }
 
 
-def _step(case, engine, microbatch_size, placement=None):
+def _step(
+    case: Case, engine: str, microbatch_size: int, placement: Placement | None = None
+) -> Callable[..., Any]:
+    """The step of an engine, or the one without privacy."""
     if engine == PLAIN:
         if placement:
             raise ValueError(f"Engine {PLAIN!r} has no mesh; leave one of them out.")
-        return cases.plain_step(case)
-    return cases.private_step(case, engine, microbatch_size, placement)
+        return plain_step(case)
+    return private_step(case, engine, microbatch_size, placement)
 
 
 def _peak_bytes() -> int:
+    """The peak of the device's allocator so far, or of this process on a CPU."""
     statistics_of_device = jax.devices()[0].memory_stats()
     if statistics_of_device:
         return statistics_of_device["peak_bytes_in_use"]

@@ -1,21 +1,24 @@
-"""Puts one run together from its settings: data, backbone, model, mechanism, optimizer."""
+"""Puts one run together from its settings: data, backbone, model, mechanism."""
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import jax
 
-from memarc.data.generation import GenerationSplits
+from memarc.data import load
+from memarc.data.codec import Codec, open_codec
+from memarc.data.config import DataConfig
 from memarc.data.load import Splits
+from memarc.data.rows import Rows
 from memarc.models import pretrained
-from memarc.models.build import Model
 from memarc.models.config import BackboneConfig
-from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
-from memarc.runs import classification, generation
-from memarc.runs.job import Job
-from memarc.runs.settings import ModelSource, Settings
+from memarc.runs.job import JOBS
+from memarc.runs.parts import Parts, Run
+from memarc.runs.sections import ModelSource
+from memarc.runs.settings import Settings
 from memarc.training.sharding import Placement, place
 from memarc.typing import Params
 
@@ -23,67 +26,84 @@ _PADDING = 512
 """Most rows that a table of words may have beyond the tokenizer's ids, to be of a round size."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """All parts of a run; nothing has been trained or written."""
-
-    settings: Settings
-    job: Job
-    splits: Splits | GenerationSplits
-    backbone: BackboneConfig
-    provenance: str
-    params: Params
-    model: Model | LanguageModel
-    mechanism: Mechanism
-    placement: Placement | None
-
-
 def assemble(settings: Settings) -> Run:
-    """Reads data and weights and builds the run's parts; runs that share them read them once.
+    """Reads data and weights and builds a run's parts; runs that share them read them once.
 
     Raises:
       ValueError: If anything is missing or does not fit.
     """
-    job = job_of(settings)
-    placement = place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
-    splits = _data(job, settings.task, settings.data)
+    placement = _place(settings)
+    return _with_rows(settings, _load(settings.task, settings.data_to_load), placement)
+
+
+def assemble_rows(settings: Settings, train: Rows, evals: Mapping[str, Rows]) -> Run:
+    """Builds a run's parts around rows that are in memory (data source "memory").
+
+    Args:
+      settings: Of the run.
+      train: The private train rows.
+      evals: Name of an evaluation set -> its rows.
+
+    Raises:
+      ValueError: If anything is missing or does not fit.
+    """
+    placement = _place(settings)
+    splits = load.from_rows(settings.data_to_load, settings.record_of_task, train, evals)
+    return _with_rows(settings, splits, placement)
+
+
+def parts_of(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
+    """Reads the backbone and builds the model; no rows are needed.
+
+    Args:
+      settings: Of the run.
+      codec: The tokenizer that is open already; None opens it.
+      placement: How arrays lie on a mesh; None for one device.
+
+    Raises:
+      ValueError: If weights or tokenizer are missing, have read the task's private rows, or do not
+        fit each other.
+    """
     provenance = records.provenance(settings.model.weights, settings.task)
-    records.provenance(settings.data.tokenizer, settings.task)  # It may have learned from rows too.
+    records.provenance(settings.tokenizer, settings.task)  # It may have learned from rows too.
+    codec = codec or open_codec(settings.record_of_task, settings.data_to_load)
     backbone, params = _backbone(settings.model, placement)
-    _check_fit(settings, splits, backbone)
-    return Run(
-        settings=settings,
-        job=job,
-        splits=splits,
-        backbone=backbone,
-        provenance=provenance,
-        params=params,
-        model=job.build(settings, splits, backbone),
-        mechanism=plan(settings, splits.num_examples),
-        placement=placement,
-    )
-
-
-def job_of(settings: Settings) -> Job:
-    """The kind of a run's task."""
-    return generation.JOB if settings.decoding else classification.JOB
+    _check_fit(settings, codec, backbone)
+    model = JOBS[settings.kind].build(settings, codec, backbone)
+    return Parts(settings, codec, backbone, provenance, params, model, placement)
 
 
 def plan(settings: Settings, num_examples: int) -> Mechanism:
     """The mechanism of a run over ``num_examples`` examples."""
-    unit = job_of(settings).unit(settings.task, settings.data)
     privacy = settings.privacy
     steps = round(settings.training.epochs * num_examples / privacy.expected_batch_size)
+    unit = load.privacy_unit(settings.record_of_task, settings.data)
     return Mechanism.create(privacy, num_examples=num_examples, steps=max(1, steps), unit=unit)
 
 
-@functools.lru_cache(maxsize=1)
-def _data(job, task, config):
-    return job.load(task, config)
+def _place(settings: Settings) -> Placement | None:
+    """How the run's arrays lie on all devices."""
+    return place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
+
+
+def _with_rows(settings: Settings, splits: Splits, placement: Placement | None) -> Run:
+    """The run of some rows."""
+    parts = parts_of(settings, splits.codec, placement)
+    JOBS[settings.kind].check_rows(splits, parts.backbone)
+    mechanism = plan(settings, splits.num_examples)
+    fields = {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
+    return Run(**fields, splits=splits, mechanism=mechanism)
 
 
 @functools.lru_cache(maxsize=1)
-def _backbone(source: ModelSource, placement: Placement | None):
+def _load(task: str, config: DataConfig) -> Splits:
+    """Reads the rows of a task."""
+    return load.load(task, config)
+
+
+@functools.lru_cache(maxsize=1)
+def _backbone(source: ModelSource, placement: Placement | None) -> tuple[BackboneConfig, Params]:
+    """Reads the weights of a backbone."""
     config, params = pretrained.load(
         source.weights,
         dtype=source.dtype,
@@ -95,9 +115,9 @@ def _backbone(source: ModelSource, placement: Placement | None):
     ), params
 
 
-def _check_fit(settings, splits, backbone) -> None:
-    """Raises ValueError where data and backbone do not belong together."""
-    info, longest = splits.tokenizer, settings.data.max_length
+def _check_fit(settings: Settings, codec: Codec, backbone: BackboneConfig) -> None:
+    """Raises ValueError where tokenizer and backbone do not belong together."""
+    info, longest = codec.info, settings.data.max_length
     if longest > backbone.longest_sequence:
         raise ValueError(
             f"data.max_length is {longest}; the backbone has positions for "

@@ -1,71 +1,89 @@
-"""Classification as a job: its data, its model, its batches and its scores."""
+"""Classification as a job: its model, its probabilities and its scores.
 
+Axes: N rows, C classes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
-import jax
+import numpy as np
 
-from memarc.data import load
-from memarc.data.tasks import get_task
+from memarc.batches import TOKEN_TYPE_IDS
+from memarc.data.codec import Codec
+from memarc.data.dataset import Dataset
+from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import classify, scores
-from memarc.models.build import Model, build
+from memarc.models.build import build
+from memarc.models.classifier import Classifier
+from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
-from memarc.runs.job import Job
+from memarc.runs.parts import Parts
+from memarc.runs.sections import HeadChoice
+from memarc.runs.settings import Settings
 from memarc.training import sharding
+from memarc.typing import Params
 
 
-def _unit(task, config):
-    del config
-    return get_task(task).privacy_unit
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    """Implements `memarc.runs.job.Job`."""
+
+    def build(self, settings: Settings, codec: Codec, backbone: BackboneConfig) -> Classifier:
+        """Builds the classifier of a run; raises ValueError for a tokenizer of other weights."""
+        assert isinstance(settings.head, HeadChoice)  # `Settings` has checked it.
+        if codec.info.pad_id != backbone.pad_id and not backbone.parts.is_decoder:
+            raise ValueError(
+                f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
+                f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
+            )
+        head = HeadConfig(settings.head.pooling, len(settings.record_of_task.labels))
+        return build(settings.method, settings.options, backbone, head)
+
+    def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
+        """Raises ValueError if the tokenizer writes more types than the backbone has."""
+        sets = (splits.train, *(given.dataset for given in splits.evals.values()))
+        types = 1 + max(int(x.encoded.tokens[TOKEN_TYPE_IDS].max(initial=0)) for x in sets)
+        if types > backbone.type_vocab:
+            raise ValueError(
+                f"Tokenizer {splits.codec.info.name!r} writes {types} token types; the backbone "
+                f"has {backbone.type_vocab}."
+            )
+
+    def evaluate(
+        self,
+        parts: Parts,
+        trainable: Params,
+        frozen: Params,
+        evals: Mapping[str, EvalSet],
+        folder: Path | None,
+    ) -> dict[str, float]:
+        """Scores the likeliest class of every row; writes nothing."""
+        del folder
+        metrics, found = parts.settings.record_of_task.metrics, {}
+        for split, given in evals.items():
+            predicted = probabilities(parts, trainable, frozen, given.dataset).argmax(-1)
+            labels = given.dataset.labels
+            assert labels is not None  # Rows of an evaluation set have labels.
+            for name, value in scores.score(metrics, labels, predicted).items():
+                found[f"{split}_{name}"] = value
+        return found
 
 
-def _build(settings, splits, backbone) -> Model:
-    """The classifier of a run.
-
-    Raises:
-      ValueError: If tokenizer and backbone do not belong together.
-    """
-    info = splits.tokenizer
-    if info.pad_id != backbone.pad_id:
-        raise ValueError(
-            f"Tokenizer {info.name!r} pads with id {info.pad_id}; the backbone has "
-            f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
-        )
-    types = 1 + max(
-        int(dataset.encoded.token_type_ids.max(initial=0))
-        for dataset in (splits.train, *splits.evals.values())
+def probabilities(
+    parts: Parts, trainable: Params, frozen: Params, dataset: Dataset
+) -> np.ndarray:
+    """The probability of every class, float32[N, C], in the order of the rows."""
+    assert isinstance(parts.model, Classifier)
+    predict = classify.make_probabilities(
+        parts.model, partial(sharding.compile_rows, parts.placement)
     )
-    if types > backbone.type_vocab:
-        raise ValueError(
-            f"Tokenizer {info.name!r} writes {types} token types; the backbone has "
-            f"{backbone.type_vocab}."
-        )
-    head = HeadConfig(settings.head.pooling, splits.num_labels)
-    return build(settings.method, settings.options, backbone, head)
-
-
-def _batch(run, rows, length):
-    del run
-    ids = jax.ShapeDtypeStruct((rows, length), "int32")
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {**dict.fromkeys(names, ids), "labels": jax.ShapeDtypeStruct((rows,), "int32")}
-
-
-def _evaluate(run, trainable, frozen, folder):
-    del folder
-    predict = classify.make_predict(run.model, partial(sharding.compile_rows, run.placement))
-    found = {}
-    for split, dataset in run.splits.evals.items():
-        labels, predicted = classify.predict_all(
-            predict,
-            trainable,
-            frozen,
-            dataset,
-            buckets=run.splits.buckets,
-            rows=run.settings.training.eval_batch_size,
-        )
-        for name, value in scores.score(run.splits.task.metrics, labels, predicted).items():
-            found[f"{split}_{name}"] = value
-    return found
-
-
-JOB = Job(load.load, _unit, _build, _batch, _evaluate)
+    return classify.predict_all(
+        predict,
+        trainable,
+        frozen,
+        dataset,
+        buckets=parts.settings.data.lengths,
+        rows=parts.settings.training.eval_batch_size,
+    )

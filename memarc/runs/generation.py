@@ -1,102 +1,136 @@
-"""Generation as a job: its data, its model, its batches, its texts and their scores."""
+"""Generation as a job: its model, its texts and their scores."""
 
+import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
-import jax
-
-from memarc.data import generation
+from memarc.data.codec import Codec, Prompts
+from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import decode, perplexity, text_scores
-from memarc.evaluation.decoding import Decoder
-from memarc.models.language import LanguageModel, build_language_model
-from memarc.runs.job import Job
+from memarc.evaluation.decoding import Decoded, Decoder, DecodingConfig
+from memarc.models.build import build
+from memarc.models.config import BackboneConfig
+from memarc.models.language import LanguageConfig, LanguageModel
+from memarc.runs.parts import Parts
+from memarc.runs.settings import Settings
 from memarc.training import processes, sharding
+from memarc.typing import Params
 
 OUTPUTS = "outputs-{split}.jsonl"
 """Where the texts of an evaluation set are written, one line an input."""
 
 
-def _build(settings, splits, backbone) -> LanguageModel:
-    """The language model of a run.
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """Implements `memarc.runs.job.Job`."""
 
-    Raises:
-      ValueError: If prompts and their continuations are longer than the backbone can read.
-    """
-    for name, plain in (("head_first", 0.0), ("head_factor", 1.0)):
-        given = getattr(settings.optimizer, name)
-        if given != plain:  # It would hold still what is trained, and spend privacy on nothing.
+    def build(self, settings: Settings, codec: Codec, backbone: BackboneConfig) -> LanguageModel:
+        """Builds the language model of a run.
+
+        Raises:
+          ValueError: If prompts and their continuations are longer than the backbone can read, or
+            the optimizer is told of a head, which a language model has not.
+        """
+        assert isinstance(settings.head, LanguageConfig) and settings.decoding
+        for name, plain in (("head_first", 0.0), ("head_factor", 1.0)):
+            given = getattr(settings.optimizer, name)
+            if given != plain:  # It would hold still what is trained, and spend privacy on nothing.
+                raise ValueError(
+                    f"optimizer.{name} is {given}; a language model gets no new head: give {plain}."
+                )
+        assert codec.layout is not None
+        prompt, new = codec.layout.max_prompt, settings.decoding.max_tokens
+        if prompt + new > backbone.longest_sequence:
             raise ValueError(
-                f"optimizer.{name} is {given}; a language model gets no new head: give {plain}."
+                f"data.max_prompt is {prompt} and decoding.max_tokens {new}, {prompt + new} in "
+                f"all; the backbone has positions for {backbone.longest_sequence} tokens."
             )
-    needed = settings.data.max_prompt + settings.decoding.max_tokens
-    if needed > backbone.longest_sequence:
-        raise ValueError(
-            f"data.max_prompt is {settings.data.max_prompt} and decoding.max_tokens "
-            f"{settings.decoding.max_tokens}, {needed} in all; the backbone has positions for "
-            f"{backbone.longest_sequence} tokens."
-        )
-    return build_language_model(settings.method, settings.options, backbone, settings.head)
+        return build(settings.method, settings.options, backbone, settings.head)
+
+    def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
+        """Accepts all rows: a decoder reads whatever the tokenizer writes."""
+        del splits, backbone
+
+    def evaluate(
+        self,
+        parts: Parts,
+        trainable: Params,
+        frozen: Params,
+        evals: Mapping[str, EvalSet],
+        folder: Path | None,
+    ) -> dict[str, float]:
+        """Writes the texts of every evaluation set, and scores them beside the perplexity."""
+        metrics, found = parts.settings.record_of_task.metrics, {}
+        for split, given in evals.items():
+            assert given.prompts is not None  # Rows of a generation task have them.
+            texts, decoded = write(parts, trainable, frozen, given.prompts)
+            if folder is not None:
+                path = folder / OUTPUTS.format(split=split)
+                processes.of_first(partial(_save, path, given.prompts, texts, decoded))
+            scored = text_scores.score(metrics, texts, given.prompts.references)
+            found |= {f"{split}_{name}": value for name, value in scored.items()}
+            found[f"{split}_perplexity"] = _perplexity(parts, trainable, frozen, given)
+            found[f"{split}_unfinished"] = 1.0 - float(decoded.is_finished.mean())
+            found[f"{split}_cut_prompts"] = float(given.prompts.is_cut.mean())
+        return found
 
 
-def _batch(run, rows, length):
-    group = run.splits.train.members.shape[1:]  # (), or references of a group.
-    ids = jax.ShapeDtypeStruct((rows, *group, length), "int32")
-    return {name: ids for name in ("input_ids", "attention_mask", "is_target")}
-
-
-def _evaluate(run, trainable, frozen, folder):
-    splits, settings = run.splits, run.settings
-    compile_rows = partial(sharding.compile_rows, run.placement)
-    write = decode.make_decode(
-        decoder_of(run.model), settings.decoding, splits.end_id, compile_rows
+def write(
+    parts: Parts, trainable: Params, frozen: Params, prompts: Prompts
+) -> tuple[list[str], Decoded]:
+    """Writes a text for each prompt: (texts, their tokens)."""
+    model, settings, layout = parts.model, parts.settings, parts.codec.layout
+    assert isinstance(model, LanguageModel) and settings.decoding and layout
+    decoded = decode.decode_all(
+        _decoder(parts, settings.decoding, layout.end_id),
+        trainable,
+        frozen,
+        prompts.tokens,
+        prompts.lengths,
+        seed=settings.decoding.seed,
+        rows=settings.training.eval_batch_size,
     )
-    surprise = compile_rows(run.model.surprise)
-    rows, found = settings.training.eval_batch_size, {}
-    for split, given in splits.evals.items():
-        decoded = decode.decode_all(
-            write,
-            trainable,
-            frozen,
-            given.prompts,
-            given.prompt_lengths,
-            seed=settings.decoding.seed,
-            rows=rows,
-        )
-        texts = [splits.decode(row) for row in decoded.tokens]
-        path = folder / OUTPUTS.format(split=split)
-        processes.of_first(partial(_write_outputs, path, given, texts, decoded))
-        found |= {
-            f"{split}_{name}": value
-            for name, value in text_scores.score(
-                splits.task.metrics, texts, given.references
-            ).items()
-        }
-        found[f"{split}_perplexity"] = perplexity.perplexity(
-            surprise, trainable, frozen, given.dataset, buckets=splits.buckets, rows=rows
-        )
-        found[f"{split}_unfinished"] = 1.0 - float(decoded.is_finished.mean())
-        found[f"{split}_cut_prompts"] = float(given.is_cut.mean())
-    return found
+    return [parts.codec.decode(row) for row in decoded.tokens], decoded
 
 
-def decoder_of(model: LanguageModel):
+def decoder_of(model: LanguageModel) -> Callable[[Params, Params], Decoder]:
     """``(trainable, frozen) -> Decoder``."""
 
-    def make(trainable, frozen):
+    def make(trainable: Params, frozen: Params) -> Decoder:
         return Decoder(
-            extend=lambda tokens, start, cache: model.extend(
-                trainable, frozen, tokens, start, cache
-            ),
-            logits=lambda states: model.logits(trainable, frozen, states),
+            extend=partial(model.extend, trainable, frozen),
+            logits=partial(model.logits, trainable, frozen),
             empty_cache=model.empty_cache,
         )
 
     return make
 
 
-def _write_outputs(path, given, texts, decoded) -> None:
-    """One line an input: what was given, written, and wanted, and whether the cap cut it."""
-    rows = zip(given.inputs, texts, given.references, decoded.is_finished.tolist(), strict=True)
+def _decoder(parts: Parts, config: DecodingConfig, end_id: int) -> Callable[..., Decoded]:
+    """The compiled function from prompts to texts."""
+    assert isinstance(parts.model, LanguageModel)
+    compile_rows = partial(sharding.compile_rows, parts.placement)
+    return decode.make_decode(decoder_of(parts.model), config, end_id, compile_rows)
+
+
+def _perplexity(parts: Parts, trainable: Params, frozen: Params, given: EvalSet) -> float:
+    """The perplexity of every reference."""
+    assert isinstance(parts.model, LanguageModel)
+    return perplexity.perplexity(
+        sharding.compile_rows(parts.placement, parts.model.surprise),
+        trainable,
+        frozen,
+        given.dataset,
+        buckets=parts.settings.data.lengths,
+        rows=parts.settings.training.eval_batch_size,
+    )
+
+
+def _save(path: Path, prompts: Prompts, texts: Sequence[str], decoded: Decoded) -> None:
+    """Writes one line an input: what was given, written and wanted, and whether the cap cut it."""
+    rows = zip(prompts.inputs, texts, prompts.references, decoded.is_finished.tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
         for source, text, references, is_finished in rows:
             line = {
@@ -106,6 +140,3 @@ def _write_outputs(path, given, texts, decoded) -> None:
                 "references": list(references),
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-JOB = Job(generation.load, generation.privacy_unit, _build, _batch, _evaluate)

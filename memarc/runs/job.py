@@ -1,29 +1,61 @@
-"""What a run needs to know of the kind of its task: how to load, build, batch and score."""
+"""What a run needs to know of the kind of its task: how to build the model, and how to score it."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.data.codec import Codec
+from memarc.data.load import EvalSet, Splits
+from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
+from memarc.models.language import LanguageModel
+from memarc.runs.classification import Classification
+from memarc.runs.generation import Generation
+from memarc.runs.parts import Parts
+from memarc.runs.settings import Settings
 from memarc.typing import Params
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One kind of task.
+class Job(Protocol):
+    """One kind of task."""
 
-    Attributes:
-      load: ``(task name, data config) -> splits``.
-      unit: ``(task name, data config) -> `` what one example is.
-      build: ``(settings, splits, backbone) -> model``; raises ValueError where they do not fit.
-      batch: ``(run, rows, length) -> abstract batch`` of training.
-      evaluate: ``(run, trainable, frozen, folder) -> scores``, "split_metric" -> value, the first
-        the headline. What else it writes goes to the folder.
-    """
+    def build(
+        self, settings: Settings, codec: Codec, backbone: BackboneConfig
+    ) -> Classifier | LanguageModel:
+        """Builds the model of a run.
 
-    load: Callable[[str, Any], Any]
-    unit: Callable[[str, Any], str]
-    build: Callable[[Any, Any, BackboneConfig], Any]
-    batch: Callable[[Any, int, int], dict[str, Any]]
-    evaluate: Callable[[Any, Params, Params, Path], dict[str, float]]
+        Raises:
+          ValueError: If settings, tokenizer and backbone do not go together.
+        """
+        ...
+
+    def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
+        """Raises ValueError if rows hold what the backbone cannot read."""
+        ...
+
+    def evaluate(
+        self,
+        parts: Parts,
+        trainable: Params,
+        frozen: Params,
+        evals: Mapping[str, EvalSet],
+        folder: Path | None,
+    ) -> dict[str, float]:
+        """Scores trained parameters.
+
+        Args:
+          parts: What the parameters are of.
+          trainable: The tuned ones.
+          frozen: The others.
+          evals: Name of an evaluation set -> the set.
+          folder: Where whatever else is written goes, such as texts; None writes nothing.
+
+        Returns:
+          "set_metric" -> value; the first is the headline.
+        """
+        ...
+
+
+JOBS: Mapping[str, Job] = {CLASSIFICATION: Classification(), GENERATION: Generation()}
+"""Kind of task -> its job."""

@@ -1,4 +1,7 @@
-"""Trains one assembled run in a folder: checkpoints, ledger and log included."""
+"""Trains one assembled run in a folder: checkpoints, ledger and log included.
+
+Axes: B rows of a batch, T tokens.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,25 +10,24 @@ from pathlib import Path
 
 import jax
 
+from memarc.batches import COINS, abstract
 from memarc.data.dataset import padded_chunks
-from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
-from memarc.privacy.noise import key_from_words
 from memarc.report import records
-from memarc.runs import assemble
+from memarc.runs.parts import Run
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
+from memarc.training.sharding import Placement
 from memarc.typing import Params
 
-STOPPED = 143
-"""Exit status after SIGTERM, as shells report it."""
-
-
 CHECKPOINTS = "checkpoints"
-"""Folder within a run's, of secrets; gone at its end."""
+"""The folder within a run's that holds secrets; it is gone when the run ends."""
+
+MakeProblem = Callable[[Run, Params, sampling.Streams], loop.Problem]
+"""``(run, frozen, streams) -> problem``."""
 
 
 class Stopped(Exception):
@@ -39,13 +41,13 @@ class Trained:
     Attributes:
       state: The last state.
       problem: What was trained.
-      programs: Compiled.
-      engine: Of the clipped sums, chosen where the config says "auto".
-      seconds: Of training.
+      programs: The compiled programs.
+      engine: The engine of the clipped sums, chosen where the config says "auto".
+      seconds: How long training took.
       together: Runs, epsilon and delta of the ledger, this run included; empty in processes that
         keep none.
-      checkpoints: Still there, and secret.
-      log: Open.
+      checkpoints: The checkpoints, which are still there, and secret.
+      log: The log, which is still open.
     """
 
     state: step.TrainState
@@ -59,9 +61,9 @@ class Trained:
 
 
 def train(
-    run: assemble.Run,
+    run: Run,
     folder: Path,
-    make_problem: Callable[[assemble.Run, Params, sampling.Streams], loop.Problem],
+    make_problem: MakeProblem,
     should_stop: Callable[[], bool],
 ) -> Trained:
     """Makes all updates of a run, from its last checkpoint on, and charges each to its ledger.
@@ -120,12 +122,14 @@ def train(
     return Trained(state, problem, programs, engine, seconds, together, checkpoints, log)
 
 
-def _prepare(run, checkpoints, streams, make_problem):
+def _prepare(
+    run: Run, checkpoints: Checkpoints, streams: sampling.Streams, make_problem: MakeProblem
+) -> tuple[step.TrainState, loop.Problem, loop.Programs, str]:
     """The state to start from, the problem, its programs, and the engine."""
-    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
+    trainable, frozen = run.model.init(streams.initialisation, run.params)
     placement = run.placement
     frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
-    privatize = run.mechanism.gradient_transform(key_from_words(streams.noise))
+    privatize = run.mechanism.gradient_transform(streams.noise)
     optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
     state = step.init_state(trainable, privatize, optimize)
     run.model.check_start(
@@ -139,18 +143,21 @@ def _prepare(run, checkpoints, streams, make_problem):
     return state, problem, programs, gradient.engine
 
 
-def _open_checkpoints(run, folder) -> Checkpoints:
+def _open_checkpoints(run: Run, folder: Path) -> Checkpoints:
+    """The run's checkpoints; their entropy is that of the first process."""
     settings = run.settings
     return Checkpoints(
         folder / CHECKPOINTS,
         identity=Identity(settings.of_training, run.splits.train.fingerprint()),
-        entropy=int(processes.of_first(lambda: str(sampling.entropy_from(settings.seed)[0]))),
+        entropy=processes.of_first(lambda: sampling.entropy_from(settings.seed)[0]),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
     )
 
 
-def _gradient_settings(run, problem, state) -> step.GradientSettings:
+def _gradient_settings(
+    run: Run, problem: loop.Problem, state: step.TrainState
+) -> step.GradientSettings:
     """How clipped sums are computed, the engine chosen where the config says "auto"."""
     privacy, clipping = run.settings.privacy, run.mechanism.clipping
     most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
@@ -160,7 +167,8 @@ def _gradient_settings(run, problem, state) -> step.GradientSettings:
     return step.GradientSettings(clipping, engine, rows)
 
 
-def _open_log(run, folder, state) -> Log | NoLog:
+def _open_log(run: Run, folder: Path, state: step.TrainState) -> Log | NoLog:
+    """The log of the first process; others keep none."""
     training = run.settings.training
     if not processes.is_first():
         return NoLog()
@@ -174,7 +182,7 @@ def _open_log(run, folder, state) -> Log | NoLog:
     )
 
 
-def _machine(placement) -> str:
+def _machine(placement: Placement | None) -> str:
     """What decides how sums round: devices, their mesh, processes, and the compiler."""
     mesh = dict(placement.mesh.shape) if placement else "none"
     device, versions = jax.devices()[0], records.versions()
@@ -185,7 +193,7 @@ def _machine(placement) -> str:
     )
 
 
-def _begin_ledger(run, folder, entropy, done) -> Ledger:
+def _begin_ledger(run: Run, folder: Path, entropy: int, done: int) -> Ledger:
     """The ledger, in which the run is begun or goes on."""
     ledger = open_ledger(run, folder)
     try:
@@ -202,7 +210,8 @@ def _begin_ledger(run, folder, entropy, done) -> Ledger:
     return ledger
 
 
-def _together(ledger) -> dict[str, float]:
+def _together(ledger: Ledger) -> dict[str, float]:
+    """Runs of a ledger, and what they have spent together."""
     return {
         "runs": len(ledger.entries),
         "epsilon": ledger.spent().epsilon,
@@ -210,7 +219,7 @@ def _together(ledger) -> dict[str, float]:
     }
 
 
-def open_ledger(run: assemble.Run, folder: Path) -> Ledger:
+def open_ledger(run: Run, folder: Path) -> Ledger:
     """The ledger in which the run spends: its own, or the one it shares."""
     choice = run.settings.ledger
     data = run.splits.train.unordered_fingerprint()
@@ -220,7 +229,7 @@ def open_ledger(run: assemble.Run, folder: Path) -> Ledger:
     return Ledger(Path(choice.folder), data=data, budget=choice.budget)
 
 
-def make_problem(run, frozen, streams) -> loop.Problem:
+def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Problem:
     """The run as the training loop sees it."""
     del streams
     train, buckets = run.splits.train, run.splits.buckets
@@ -231,6 +240,9 @@ def make_problem(run, frozen, streams) -> loop.Problem:
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes={length: {**run.job.batch(run, rows, length), **coins} for length in buckets},
+        shapes={
+            length: {**abstract(train.kind, rows, length, train.group), **coins}
+            for length in buckets
+        },
         coins=COINS if run.model.needs_coins else None,
     )

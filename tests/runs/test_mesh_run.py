@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run
 from memarc.report import records
+from memarc.runs import run
 from memarc.training import export
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ def command(folder, weights, *more):
             sys.executable,
             "-m",
             "experiments.run",
-            f"--config={ROOT}/tests/experiments/toy_config.py",
+            f"--config={ROOT}/tests/runs/toy_config.py",
             f"--workdir={folder}",
             f"--config.model.weights={weights}",
             "--config.seed=5",
@@ -44,7 +44,7 @@ def test_parameters_and_spending_are_those_of_one_device(config, tmp_path):
     config.data.update(buckets=(24,))
     config.privacy.update(microbatch_size=8)
     config.training.update(epochs=0.7, checkpoint_every=1000)
-    (one,) = run.run_all(config, tmp_path / "one")
+    (one,) = run.run_all(config.to_dict(), tmp_path / "one")
     many = records.read(tmp_path / "mesh" / "record.json")
     assert many.device.startswith("8 x") or "cpu" in many.device
     assert (many.steps, many.epsilon, many.noise_multiplier) == (
@@ -52,7 +52,7 @@ def test_parameters_and_spending_are_those_of_one_device(config, tmp_path):
         one.epsilon,
         one.noise_multiplier,
     )
-    first, second = (export.load(tmp_path / x / export.FILE_NAME) for x in ("one", "mesh"))
+    first, second = (export.load(tmp_path / x)[0] for x in ("one", "mesh"))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 

@@ -7,9 +7,8 @@ import optax
 import pytest
 
 from configs import audit as audit_config
-from experiments import audit
 from memarc.privacy import sampling
-from memarc.runs import train as training
+from memarc.runs import audit, canaries, train
 
 pytest.importorskip("jax_privacy")
 
@@ -22,7 +21,7 @@ def config():
 
 
 def verdict(config, folder):
-    return audit.run(config, folder, lambda: False)
+    return audit.run(config.to_dict(), folder, lambda: False)
 
 
 def test_a_private_run_is_not_contradicted_and_the_file_says_what_stands_behind_it(
@@ -56,19 +55,19 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
 ):
     """Without noise, clip norm C and divisor B, one step moves a canary's gradient to C / B."""
     seen = []
-    real = training.train
+    real = train.train
 
     def kept(run, folder, make_problem, should_stop):
         trained = real(run, folder, make_problem, should_stop)
         seen.append((run, trained))
         return trained
 
-    monkeypatch.setattr(training, "train", kept)
+    monkeypatch.setattr(train, "train", kept)
     config.privacy.update(epsilon=float("inf"), expected_batch_size=200)
     config.training.epochs = 0.5
     verdict(config, tmp_path)
     ((run, trained),) = seen
-    slots = audit.Slots(200, 60, 60)
+    slots = canaries.Slots(200, 60, 60)
     present = slots.is_present(sampling.streams(3).canaries)
     drawn = run.mechanism.sample(sampling.streams(3), 0)
     assert run.mechanism.steps == 1

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import pretrain
 from memarc.data import tokenize
 from memarc.models import pretrained
+from memarc.pretraining import recipe, train
 from memarc.pretraining import rows as public_rows
 from memarc.report import records
 
@@ -23,13 +23,11 @@ def config_of(name, **changes):
 
 
 @pytest.fixture
-def made(monkeypatch, tmp_path):
-    """Runs the command on a config; returns its folder."""
+def made(tmp_path):
+    """Pre-trains by a config; returns the folder that holds the backbone's."""
 
     def make(config):
-        monkeypatch.setattr(pretrain.cli, "config", lambda: config)
-        monkeypatch.setattr(pretrain.cli, "workdir", lambda: str(tmp_path))
-        assert pretrain.main() == 0
+        train.pretrain(config.to_dict(), tmp_path / "backbone")
         return tmp_path
 
     return make
@@ -78,17 +76,17 @@ def test_a_command_that_was_stopped_goes_on_from_the_last_cycle(
     assert capsys.readouterr().out.count("Cycle") == 2  # A finished one is not made again.
 
     shutil.rmtree(made(config) / "backbone")
-    train = pretrain.train
+    real = train.train
 
-    def stopped(config, rows, params, cycle):
+    def stopped(recipe, rows, params, cycle):
         if cycle == 1:
             raise KeyboardInterrupt
-        return train(config, rows, params, cycle)
+        return real(recipe, rows, params, cycle)
 
-    monkeypatch.setattr(pretrain, "train", stopped)
+    monkeypatch.setattr(train, "train", stopped)
     with pytest.raises(KeyboardInterrupt):
         made(config)
-    monkeypatch.setattr(pretrain, "train", train)
+    monkeypatch.setattr(train, "train", real)
     # As a kill between two renames would leave it.
     (tmp_path / "backbone").rename(tmp_path / "backbone.old")
     config.seed = 1
@@ -120,23 +118,23 @@ def test_weights_name_every_task_whose_rows_they_have_read(source, tmp_path):
         path.write_text(text)
     config = config_of("pretrain_gpt2_small", vocab_size=300, root=str(tmp_path))
     config.sources = {source: 1}
-    assert list(public_rows.plain_text(config).not_private) == SOURCES[source]
+    assert list(public_rows.plain_text(config.to_dict()).not_private) == SOURCES[source]
 
 
 def test_unknown_kinds_and_sources_are_named(made):
     config = config_of("pretrain_restaurants")
     config.sources = {"books": 30}
     with pytest.raises(ValueError, match="knows the words of source 'restaurants' only"):
-        public_rows.plain_text(config)
+        public_rows.plain_text(config.to_dict())
     config.tokenizer = "trained"
     with pytest.raises(ValueError, match="Unknown source 'books'; choose from"):
-        public_rows.plain_text(config)
+        public_rows.plain_text(config.to_dict())
     config.sources = {"venues": None}
     with pytest.raises(ValueError, match=r"sources\.venues is None; say how many"):
-        public_rows.plain_text(config)
+        public_rows.plain_text(config.to_dict())
     config.sources = {}
     with pytest.raises(ValueError, match="hold no row"):
-        public_rows.plain_text(config)
+        public_rows.plain_text(config.to_dict())
     for field, value, message in (
         ("storage_dtype", "float16", "storage_dtype is 'float16'"),
         ("steps", 1, "steps is 1; give more than config.warmup_steps, 1"),
@@ -152,7 +150,7 @@ def test_unknown_kinds_and_sources_are_named(made):
 
 
 def test_a_shift_of_positions_is_one_rotation_of_their_waves():
-    waves = pretrain._waves(40, 12)
+    waves = train.waves(40, 12)
     np.testing.assert_allclose(waves[1, [0, 6]], [np.sin(1.0), np.cos(1.0)], atol=1e-6)
     products = waves @ waves.T
     for shift in (0, 1, 7):
@@ -163,11 +161,11 @@ def test_a_shift_of_positions_is_one_rotation_of_their_waves():
 
 def test_positions_start_as_the_config_says(made):
     starts = {}
-    for start in pretrain.POSITIONS:
+    for start in recipe.POSITIONS:
         config = config_of("pretrain_restaurants", sources={"restaurants": 30})
         config.positions = start
-        rows = public_rows.plain_text(config)
-        params = pretrain._random(config, rows.backbone, jax.random.key(0))
+        rows = public_rows.plain_text(config.to_dict())
+        params = train.random_start(recipe.parse(config.to_dict()), rows.backbone, jax.random.key(0))
         starts[start] = np.asarray(params["embeddings"]["position"])
     waves, random = starts["waves"], starts["random"]
     assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.

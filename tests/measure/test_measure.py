@@ -12,12 +12,12 @@ import pytest
 
 from memarc.measure import case as cases
 from memarc.measure import step as measure
-from memarc.models.build import METHODS
+from memarc.models.methods import METHODS
 from tests import fast_compile
-from tests.experiments import small_shapes
+from tests.measure import small_shapes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CONFIG = "--config=tests/experiments/small_shapes.py"
+CONFIG = "--config=tests/measure/small_shapes.py"
 SIZES = ("--batch_size=3", "--seq_len=5")
 
 
@@ -29,7 +29,7 @@ def command(name, *arguments, path=()):
 
 def case(label, **more):
     given = {"batch_size": 3, "seq_len": 5, "layers": None} | more
-    return cases.parse(small_shapes.get_config(), label, **given)
+    return cases.parse(small_shapes.get_config().to_dict(), label, **given)
 
 
 def here():

@@ -42,8 +42,8 @@ def config(weights):
         tokenizer="word_level",
         max_length=24,
         buckets=(24,),
-        reviews_train_rows=60,
-        reviews_dev_rows=31,
+        train_rows=60,
+        dev_rows=31,
     )
     config.data.root = None
     config.model.weights = weights

@@ -1,18 +1,18 @@
-"""What a config will spend, without training; and records into pages."""
+"""What a config will spend, without training."""
 
 import math
 
 import pytest
 
-from experiments import account, tabulate
 from memarc.privacy import accounting
 from memarc.privacy.sampling import PoissonSampler
-from memarc.runs import settings
+from memarc.runs import account
+from memarc.runs.parse import parse
 
 
 def test_the_account_is_that_of_the_run(config):
-    (chosen,) = settings.parse(config)
-    found = account.account(chosen, None)
+    (chosen,) = parse(config.to_dict())
+    found = account.planned(chosen, None)
     assert (found.rows, found.steps, found.batch, found.sampling_rate) == (60, 3, 20, 20 / 60)
     sampler = PoissonSampler(60, 20 / 60, None)
     for accountant, value in (("rdp", found.epsilon_rdp), ("pld", found.epsilon_pld)):
@@ -23,31 +23,21 @@ def test_the_account_is_that_of_the_run(config):
 
 
 def test_a_given_number_of_rows_spares_the_data(config):
-    config.data.reviews_train_rows = 10**9  # Would be refused if it were read.
+    config.data.train_rows = 10**9  # Would be refused if it were read.
     config.privacy.update(epsilon=8.0, delta=1e-5, expected_batch_size=1000)
     config.training.epochs = 10.0
-    found = account.account(settings.parse(config)[0], 50_000)
+    found = account.planned(parse(config.to_dict())[0], 50_000)
     assert found.steps == 500 and found.sampling_rate == 0.02
     assert found.sigma == pytest.approx(0.689, abs=0.002)  # The published table's row.
 
 
 def test_truncated_draws_are_covered_by_pld_alone(config):
     config.privacy.max_batch_size = 25
-    found = account.account(settings.parse(config)[0], None)
+    found = account.planned(parse(config.to_dict())[0], None)
     assert found.epsilon_rdp is None and found.epsilon_pld <= 8.0
 
 
 def test_no_noise_is_infinite_epsilon(config):
     config.privacy.epsilon = math.inf
-    found = account.account(settings.parse(config)[0], None)
+    found = account.planned(parse(config.to_dict())[0], None)
     assert found.sigma == 0.0 and found.epsilon_rdp == found.epsilon_pld == math.inf
-
-
-def test_a_table_replaces_what_stands_between_its_marks():
-    page = "a\n<!-- table: x -->\nold\n<!-- end of table -->\nb <!-- table: y --> c"
-    wanted = "a\n<!-- table: x -->\nnew\n<!-- end of table -->\nb <!-- table: y --> c"
-    assert tabulate.insert(page, "x", "new") == wanted
-    assert tabulate.insert(wanted, "x", "new") == wanted
-    for mark in ("y", "z"):
-        with pytest.raises(ValueError, match="add both lines"):
-            tabulate.insert(page, mark, "new")

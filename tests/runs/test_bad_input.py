@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from configs import e2e
-from experiments import run
-from memarc.runs import settings
+from memarc.runs import run
+from memarc.runs.parse import parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -50,36 +50,36 @@ MISTAKES = [
 def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, message):
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
-        run.run_all(config, tmp_path / "out")
+        run.run_all(config.to_dict(), tmp_path / "out")
     out = tmp_path / "out"
     assert not out.exists() or not list(out.rglob("*.json*"))
 
 
 def test_missing_data_tell_where_they_were_sought_and_how_to_get_them(config, tmp_path):
     config.task = "sst2"
-    config.data.source, config.data.root = "glue", str(tmp_path / "data")
+    config.data.source, config.data.root = "files", str(tmp_path / "data")
     config.data.tokenizer = config.model.weights
     config.data.tokenizer = "word_level"
     with pytest.raises(ValueError, match="'word_level' knows the embedded grammar's words only"):
-        run.run_all(config, tmp_path)
+        run.run_all(config.to_dict(), tmp_path)
 
 
 def test_fields_and_runs_that_do_not_exist_are_named(config):
     with config.unlocked():
         config.colour = "red"
     with pytest.raises(ValueError, match=r"unknown fields \['colour'\]"):
-        settings.parse(config)
+        parse(config.to_dict())
     with config.unlocked():
         del config["colour"], config["seed"]
     with pytest.raises(ValueError, match=r"lacks \['seed'\]"):
-        settings.parse(config)
+        parse(config.to_dict())
 
 
 def test_a_value_of_another_type_is_named(config):
     with config.ignore_type():
         config.training.epochs = "three"
     with pytest.raises(ValueError, match=r"config\.training\.epochs is 'three'; give float"):
-        settings.parse(config)
+        parse(config.to_dict())
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_a_value_of_another_type_is_named(config):
 def test_half_a_ledger_is_refused(config, changes, message):
     config.ledger.update(changes)
     with pytest.raises(ValueError, match=message):
-        settings.parse(config)
+        parse(config.to_dict())
 
 
 def test_the_command_line_wins_over_what_runs_change():
     """Else an epsilon that a user asks for would be ignored, and more of it spent."""
     code = (
-        "from absl import app; from experiments import cli, settings\n"
+        "from absl import app; from experiments import cli; from memarc.runs.parse import parse\n"
         "app.run(lambda _: print([(run.privacy.epsilon, run.optimizer.learning_rate,"
-        " run.decoding.beams if run.decoding else 0) for run in settings.parse(cli.config())]))"
+        " run.decoding.beams if run.decoding else 0) for run in parse(cli.config())]))"
     )
     given = ["--config=configs/e2e.py", "--config.privacy.epsilon=1", "--config.decoding.beams=3"]
     done = subprocess.run(
@@ -125,16 +125,16 @@ def test_a_section_with_a_wrong_field_is_named(config):
     with config.unlocked():
         config.privacy.sigma = 1.0
     with pytest.raises(ValueError, match=r"config\.privacy has unknown fields \['sigma'\]"):
-        settings.parse(config)
+        parse(config.to_dict())
 
 
 def test_a_run_that_changes_a_field_that_does_not_exist_is_named(config):
     config.runs = {"a": {"privacy": {"epsilonn": 1.0}}}
     with pytest.raises(ValueError, match=r"config\.runs\.a does not fit.*epsilonn"):
-        settings.parse(config)
+        parse(config.to_dict())
     config.runs = {"a": {}}
     with pytest.raises(ValueError, match=r"no run \['b'\]; its runs are \['a'\]"):
-        settings.parse(config, ["b"])
+        parse(config.to_dict(), ["b"])
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from jax._src import xla_bridge
 
-from experiments import run
 from experiments.joining import LOST
 from memarc.privacy import ledger
 from memarc.report import records
+from memarc.runs import run
 from memarc.training import export
 from memarc.training import processes as processes_lib
 
@@ -41,7 +41,7 @@ def start(folder, weights, count, *more, devices=1, only_last=()):
         sys.executable,
         "-m",
         "experiments.run",
-        f"--config={ROOT}/tests/experiments/toy_config.py",
+        f"--config={ROOT}/tests/runs/toy_config.py",
         f"--workdir={folder}",
         f"--config.model.weights={weights}",
         "--config.seed=5",
@@ -92,7 +92,7 @@ def await_step(folder, number) -> None:
 
 
 def assert_close(folder, other) -> None:
-    first, second = (export.load(x / export.FILE_NAME) for x in (folder, other))
+    first, second = (export.load(x)[0] for x in (folder, other))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 
@@ -103,7 +103,7 @@ def one_process(config, folder, epochs):
     config.optimizer.update(name="sgd")
     config.privacy.update(microbatch_size=8)
     config.training.update(epochs=epochs, checkpoint_every=1000)
-    run.run_all(config, folder)
+    run.run_all(config.to_dict(), folder)
     return folder
 
 

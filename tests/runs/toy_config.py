@@ -10,8 +10,8 @@ def get_config():
         tokenizer="word_level",
         max_length=32,
         buckets=(32,),
-        reviews_train_rows=60,
-        reviews_dev_rows=31,
+        train_rows=60,
+        dev_rows=31,
     )
     config.data.root = None
     config.privacy.update(

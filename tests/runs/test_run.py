@@ -11,12 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run
-from memarc.models.build import METHODS
 from memarc.privacy import auto
 from memarc.report import records
-from memarc.runs import assemble, settings
-from memarc.runs import train as training
+from memarc.runs import assemble, run, train
+from memarc.runs.parse import parse
 from memarc.training import export
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -26,62 +24,25 @@ def parts(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
-    config.method = method
-    (record,) = run.run_all(config, tmp_path)
-    assert records.read(tmp_path / "record.json") == record
-    assert record.method == method and record.task == "reviews" and record.steps == 3
-    assert 7.9 < record.epsilon <= 8.0 and record.epsilon_pld < record.epsilon
-    assert record.sampling_rate == 20 / 60 and record.noise_multiplier > 0
-    assert record.reproducible_noise  # The fixture sets a seed.
-    assert set(record.scores) == {"dev_accuracy"}
-    assert record.scores["dev_accuracy"] * 31 == pytest.approx(
-        round(record.scores["dev_accuracy"] * 31)
-    )
-    released = export.load(tmp_path / export.FILE_NAME)
-    sizes = [leaf.size for leaf in jax.tree.leaves(released)]
-    assert sum(sizes) == record.trainable_parameters <= record.total_parameters
-    assert record.memory["backward_bytes"] == 3 * record.memory["backward_bytes_per_example"] > 0
-    # No checkpoint stays: it would hold the noise key.
-    assert parts(tmp_path) == ["ledger.jsonl", "log.jsonl", "record.json", "trainable.safetensors"]
-
-
-def test_signed_reversal_trains_on_coins_and_is_scored_as_the_ordinary_network(config, tmp_path):
-    config.method = "reversible"
-    config.options.reversible.update(coupling="bdia", scale=0.5)
-    (record,) = run.run_all(config, tmp_path)
-    assert record.steps == 3 and 0.0 <= record.scores["dev_accuracy"] <= 1.0
-
-
 def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
-    (by_vmap,) = run.run_all(config, tmp_path / "vmap")
+    (by_vmap,) = run.run_all(config.to_dict(), tmp_path / "vmap")
     config.privacy.engine = "auto"
-    (record,) = run.run_all(config, tmp_path / "auto")
+    (record,) = run.run_all(config.to_dict(), tmp_path / "auto")
     assert by_vmap.engine == "vmap" and record.engine in auto.CANDIDATES
     assert record.config["privacy"]["engine"] == "auto" and record.scores == by_vmap.scores
-
-
-def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_path):
-    (record,) = run.run_all(config, tmp_path)
-    (chosen,) = settings.parse(config)
-    assembled = assemble.assemble(chosen)
-    _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
-    released = export.load(tmp_path / export.FILE_NAME)
-    assert assembled.job.evaluate(assembled, released, frozen, tmp_path) == record.scores
 
 
 @pytest.mark.checklist(3)
 def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
     config.data.buckets = (12, 24)
-    run.run_all(config, tmp_path / "whole")
-    (chosen,) = settings.parse(config)
+    run.run_all(config.to_dict(), tmp_path / "whole")
+    (chosen,) = parse(config.to_dict())
     for seen in range(1, 3):
-        with pytest.raises(training.Stopped, match=rf"after step {seen}/3"):
+        with pytest.raises(train.Stopped, match=rf"after step {seen}/3"):
             run.run_one(assemble.assemble(chosen), tmp_path / "parts", lambda: True)
-    run.run_all(config, tmp_path / "parts")
+    run.run_all(config.to_dict(), tmp_path / "parts")
     whole, resumed = (
-        export.load(tmp_path / name / export.FILE_NAME) for name in ("whole", "parts")
+        export.load(tmp_path / name)[0] for name in ("whole", "parts")
     )
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
@@ -92,23 +53,23 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
 @pytest.mark.checklist(3, 21)
 def test_noised_steps_are_made_again_on_the_same_machine_alone(config, tmp_path, monkeypatch):
     config.training.checkpoint_every = 1000
-    (chosen,) = settings.parse(config)
+    (chosen,) = parse(config.to_dict())
     answers = iter([False])
     with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
         run.run_one(assemble.assemble(chosen), tmp_path / "died", lambda: next(answers))
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(training, "_machine", lambda placement: "8 x other")
+        elsewhere.setattr(train, "_machine", lambda placement: "8 x other")
         with pytest.raises(ValueError, match=r"steps 1 to 2 were .* Made again on 8 x other"):
-            run.run_all(config, tmp_path / "died")
+            run.run_all(config.to_dict(), tmp_path / "died")
 
 
 @pytest.mark.checklist(2, 39)
 def test_without_a_seed_every_run_differs_and_says_so(config, tmp_path):
     config.seed = None
     for name in ("a", "b"):
-        (record,) = run.run_all(config, tmp_path / name)
+        (record,) = run.run_all(config.to_dict(), tmp_path / name)
         assert record.reproducible_noise is False
-    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    first, second = (export.load(tmp_path / name)[0] for name in ("a", "b"))
     assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
 
 
@@ -117,12 +78,12 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
         "tight": {"privacy": {"epsilon": 2.0}},
         "open": {"privacy": {"epsilon": float("inf")}, "method": "bitfit"},
     }
-    free, tight = run.run_all(config, tmp_path)  # In the order of their names.
+    free, tight = run.run_all(config.to_dict(), tmp_path)  # In the order of their names.
     assert tight.epsilon <= 2.0 and free.epsilon == free.epsilon_pld == float("inf")
     assert (tight.method, free.method, free.noise_multiplier) == ("lora", "bitfit", 0.0)
     assert parts(tmp_path) == ["open", "tight"]
     before = (tmp_path / "tight" / "record.json").stat().st_mtime_ns
-    assert run.run_all(config, tmp_path, ["tight"]) == [tight]
+    assert run.run_all(config.to_dict(), tmp_path, ["tight"]) == [tight]
     assert (tmp_path / "tight" / "record.json").stat().st_mtime_ns == before
 
 
@@ -130,14 +91,14 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
 def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(config, tmp_path):
     config.method = "head"  # Compiles quickest.
     config.ledger.update(folder=str(tmp_path / "ledger"), epsilon=8.5, delta=1e-3)
-    (first,) = run.run_all(config, tmp_path / "a")
+    (first,) = run.run_all(config.to_dict(), tmp_path / "a")
     assert first.ledger == {"runs": 1, "epsilon": first.epsilon, "delta": 1e-3}
     config.seed = 6
     with pytest.raises(ValueError, match=r"have spent epsilon 8.*above the budget of 8\.5"):
-        run.run_all(config, tmp_path / "b")
+        run.run_all(config.to_dict(), tmp_path / "b")
     assert not (tmp_path / "b" / "record.json").exists()
     config.privacy.epsilon = 0.2  # Noise for a small run leaves room.
-    (second,) = run.run_all(config, tmp_path / "c")
+    (second,) = run.run_all(config.to_dict(), tmp_path / "c")
     assert second.ledger["runs"] == 2 and first.epsilon < second.ledger["epsilon"] <= 8.5
     done = subprocess.run(
         [sys.executable, "-m", "experiments.account", f"--ledger={tmp_path / 'ledger'}"],
@@ -151,61 +112,61 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
 @pytest.mark.checklist(3, 40)
 def test_a_run_whose_ledger_or_checkpoints_are_gone_is_not_made_again(config, tmp_path):
     config.method = "head"
-    (chosen,) = settings.parse(config)
-    with pytest.raises(training.Stopped):
+    (chosen,) = parse(config.to_dict())
+    with pytest.raises(train.Stopped):
         run.run_one(assemble.assemble(chosen), tmp_path / "a", lambda: True)
     saved = (tmp_path / "a" / "ledger.jsonl").read_bytes()
     (tmp_path / "a" / "ledger.jsonl").unlink()
     with pytest.raises(ValueError, match="0 steps of this run, its checkpoint 1"):
-        run.run_all(config, tmp_path / "a")
+        run.run_all(config.to_dict(), tmp_path / "a")
     (tmp_path / "a" / "ledger.jsonl").write_bytes(saved)
-    run.run_all(config, tmp_path / "a")
+    run.run_all(config.to_dict(), tmp_path / "a")
     (tmp_path / "a" / "record.json").unlink()
     config.seed = 6  # Fresh noise on the same rows: a second release.
     with pytest.raises(ValueError, match="above the budget"):
-        run.run_all(config, tmp_path / "a")
+        run.run_all(config.to_dict(), tmp_path / "a")
 
 
 def test_a_folder_of_another_config_is_refused_and_left_alone(config, tmp_path):
-    run.run_all(config, tmp_path)
+    run.run_all(config.to_dict(), tmp_path)
     before = (tmp_path / "record.json").read_bytes()
     config.privacy.clip_norm = 2.0
     with pytest.raises(ValueError, match=r"another config; these parts differ: \['privacy'\]"):
-        run.run_all(config, tmp_path)
+        run.run_all(config.to_dict(), tmp_path)
     assert (tmp_path / "record.json").read_bytes() == before
 
 
 def test_a_checkpoint_of_another_config_is_refused_before_training(config, tmp_path):
-    (chosen,) = settings.parse(config)
-    with pytest.raises(training.Stopped):
+    (chosen,) = parse(config.to_dict())
+    with pytest.raises(train.Stopped):
         run.run_one(assemble.assemble(chosen), tmp_path, lambda: True)
     config.privacy.epsilon = 4.0
     with pytest.raises(ValueError, match=r"config\.privacy\.epsilon is 4\.0, saved 8\.0"):
-        run.run_all(config, tmp_path)
+        run.run_all(config.to_dict(), tmp_path)
     assert (tmp_path / "checkpoints" / "1").is_dir()
 
 
 def test_a_mistake_in_the_last_run_is_found_before_the_first_is_trained(config, tmp_path):
     config.runs = {"good": {}, "bad": {"privacy": {"delta": 0.5}}}
     with pytest.raises(ValueError, match=r"delta is 0\.5"):
-        run.run_all(config, tmp_path / "out")
+        run.run_all(config.to_dict(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.checklist(33)
 def test_nothing_is_chosen_on_evaluation_rows(config, tmp_path):
     """Other evaluation rows change the scores at most: parameters and log stay as they were."""
-    run.run_all(config, tmp_path / "a")
-    config.data.reviews_dev_rows = 17
-    run.run_all(config, tmp_path / "b")
-    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    run.run_all(config.to_dict(), tmp_path / "a")
+    config.data.dev_rows = 17
+    run.run_all(config.to_dict(), tmp_path / "b")
+    first, second = (export.load(tmp_path / name)[0] for name in ("a", "b"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
 def test_sigterm_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
     command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}"]
     command += [
-        f"--config={ROOT}/tests/experiments/toy_config.py",
+        f"--config={ROOT}/tests/runs/toy_config.py",
         f"--config.model.weights={config.model.weights}",
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -215,7 +176,7 @@ def test_sigterm_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == training.STOPPED, errors.decode()
+    assert process.returncode == cli.STOPPED, errors.decode()
     assert b"The same command goes on" in out and b"Traceback" not in errors
     assert not (tmp_path / "record.json").exists()
     saved = max(int(name) for name in parts(tmp_path / "checkpoints"))

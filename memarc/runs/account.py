@@ -1,0 +1,92 @@
+"""What a run will spend by its plan, without training; and what runs have spent by a ledger."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from memarc.data import load
+from memarc.privacy import ledger
+from memarc.runs import assemble
+from memarc.runs.settings import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """One run's plan and what it spends, for adding or removing one unit.
+
+    Attributes:
+      run: Name of the run.
+      sigma: Standard deviation of the noise over the clip norm.
+      epsilon_rdp: Epsilon by Renyi accounting; None where that does not cover the draws.
+      epsilon_pld: Epsilon by privacy loss distributions.
+      delta: The delta of both.
+      steps: Noised updates.
+      sampling_rate: Chance of each example to join a batch.
+      batch: Mean size of a batch, also the divisor of the sum.
+      clip_norm: Bound on the norm of an example's gradient.
+      rows: Examples of the train set.
+      unit: What one example is.
+    """
+
+    run: str
+    sigma: float
+    epsilon_rdp: float | None
+    epsilon_pld: float
+    delta: float
+    steps: int
+    sampling_rate: float
+    batch: int
+    clip_norm: float
+    rows: int
+    unit: str
+
+
+def planned(run: Settings, num_examples: int | None) -> Account:
+    """The plan of one run.
+
+    Args:
+      run: The run.
+      num_examples: Examples of the train set; None reads the data to count them.
+
+    Raises:
+      ValueError: If the plan cannot keep its promise, or the data cannot be read.
+    """
+    if num_examples is None:
+        num_examples = load.load(run.task, run.data_to_load).num_examples
+    mechanism = assemble.plan(run, num_examples)
+    spent = mechanism.spent(mechanism.steps)
+    return Account(
+        run=run.name,
+        sigma=mechanism.noise_multiplier,
+        epsilon_rdp=spent.epsilon_rdp,
+        epsilon_pld=spent.epsilon_pld,
+        delta=mechanism.delta,
+        steps=mechanism.steps,
+        sampling_rate=mechanism.sampling_rate,
+        batch=mechanism.divisor,
+        clip_norm=mechanism.clipping.clip_norm,
+        rows=num_examples,
+        unit=mechanism.unit,
+    )
+
+
+def spent_by(entries: Mapping[str, ledger.Entry], budget: ledger.Budget) -> list[Account]:
+    """Each run of a ledger by the steps that were charged (`memarc.privacy.ledger.read`)."""
+    found = []
+    for name, entry in entries.items():
+        spent, plan = ledger.spent({name: entry}, budget), entry.plan
+        found.append(
+            Account(
+                run=name[:8],
+                sigma=plan["noise_multiplier"],
+                epsilon_rdp=spent.epsilon_rdp,
+                epsilon_pld=spent.epsilon_pld,
+                delta=budget.delta,
+                steps=entry.steps,
+                sampling_rate=plan["sampling_rate"],
+                batch=plan["divisor"],
+                clip_norm=plan["clip_norm"],
+                rows=plan["num_examples"],
+                unit=plan["unit"],
+            )
+        )
+    return found

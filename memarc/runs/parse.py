@@ -1,0 +1,161 @@
+"""From the plain values of a config file, or of a record, to checked settings."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from memarc.data.tasks import get_task
+from memarc.models.methods import METHODS, default_options
+from memarc.runs.settings import OTHERS, SECTIONS, Settings
+
+_OF_FILES = ("runs", "more")
+"""Fields of a config file that are none of a run: what single runs change, and further configs."""
+
+
+def parse(config: Mapping[str, Any], only: Sequence[str] | None = None) -> list[Settings]:
+    """Checks a config and expands its ``runs``, each a name and the fields in which it differs.
+
+    Args:
+      config: Plain values as configs/common.py lays them out. A config without ``runs`` is one
+        run, named like its method. The runs of the configs in ``more`` follow; one of these
+        without ``runs`` is named as it is there.
+      only: Names of the runs that are wanted; None means all.
+
+    Returns:
+      One `Settings` per run, in the config's order.
+
+    Raises:
+      ValueError: For an unknown, missing or bad field, or an unknown run, naming the choices.
+    """
+    found = _runs(config, None)
+    for name, other in (config.get("more") or {}).items():
+        others = _runs(other, name)
+        twice = sorted(found.keys() & others.keys())
+        if twice:
+            raise ValueError(f"config.more.{name} repeats the names of runs {twice}; rename them.")
+        found |= others
+    strangers = sorted(set(only or ()) - set(found))
+    if strangers:
+        raise ValueError(f"The config has no run {strangers}; its runs are {list(found)}.")
+    return [settings(plain, name) for name, plain in found.items() if only is None or name in only]
+
+
+def settings(plain: Mapping[str, Any], name: str = "") -> Settings:
+    """The settings of one run.
+
+    Args:
+      plain: A value for each field of `Settings` but the name; sections are mappings. What
+        `Settings.plain` gives is such a mapping, JSON's lists and strings for tuples and infinite
+        numbers included.
+      name: Name of the run.
+
+    Returns:
+      The checked settings.
+
+    Raises:
+      ValueError: For an unknown or missing field, or a value of another type.
+    """
+    sections = {
+        key: _fill(cls, plain[key], key) for key, cls in SECTIONS[_kind(plain["task"])].items()
+    }
+    others = {key: plain[key] for key in OTHERS}
+    options = {key: _of_json(value) for key, value in plain["options"].items()}
+    return Settings(name=name, **{**others, "options": options}, **sections)
+
+
+def _kind(task: Any) -> str:
+    """The kind of a task by its name."""
+    return get_task(task).kind
+
+
+def _runs(config: Mapping[str, Any], alone: str | None) -> dict[str, dict[str, Any]]:
+    """Each run's name and plain values; ``alone`` is the name if there are no others."""
+    fields = {*OTHERS, *_OF_FILES, *SECTIONS[_kind(config.get("task"))]}
+    unknown, missing = sorted(set(config) - fields), sorted(fields - set(config))
+    if unknown or missing:
+        raise ValueError(
+            f"The config has unknown fields {unknown} and lacks {missing}; its fields are "
+            f"{sorted(fields)}."
+        )
+    variants = config["runs"] or {alone or config["method"]: {}}
+    found = {}
+    for name, changes in variants.items():
+        plain = _changed(config, changes, f"config.runs.{name}", ())
+        del plain["runs"], plain["more"]
+        found[name] = {**plain, "options": _options_of(plain)}
+    return found
+
+
+def _changed(
+    base: Mapping[str, Any], changes: Mapping[str, Any], place: str, path: tuple[str, ...]
+) -> dict[str, Any]:
+    """A nested mapping with some fields changed, all of which it must have."""
+    result = dict(base)
+    for key, value in changes.items():
+        where = ".".join((*path, key))
+        if key not in base:
+            raise ValueError(
+                f"{place} does not fit the config: there is no field {where}; the fields there "
+                f"are {sorted(base)}."
+            )
+        if isinstance(base[key], Mapping) != isinstance(value, Mapping):
+            raise ValueError(f"{place} does not fit the config: {where} is {value!r}.")
+        nested = isinstance(value, Mapping)
+        result[key] = _changed(base[key], value, place, (*path, key)) if nested else value
+    return result
+
+
+def _options_of(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of the run's method; a config file holds those of every method."""
+    method = plain["method"]
+    if method in METHODS and method not in plain["options"]:
+        raise ValueError(f"config.options lacks {method!r}; give it {default_options(method)}.")
+    return plain["options"].get(method, {})
+
+
+def _fill(cls: type, values: Mapping[str, Any], section: str) -> Any:
+    """A dataclass from a section of its fields: none unknown, none missing that has no default."""
+    fields, hints = dataclasses.fields(cls), typing.get_type_hints(cls)
+    names = [field.name for field in fields]
+    required = [
+        field.name
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    unknown = sorted(set(values) - set(names))
+    missing = sorted(set(required) - set(values))
+    if unknown or missing:
+        raise ValueError(
+            f"config.{section} has unknown fields {unknown} and lacks {missing}; its fields are "
+            f"{names}."
+        )
+    given = {name: _of_json(value) for name, value in values.items()}
+    for name, value in given.items():
+        wanted = hints[name]
+        if not _fits(value, wanted):
+            raise ValueError(
+                f"config.{section}.{name} is {values[name]!r}; give "
+                f"{getattr(wanted, '__name__', wanted)}."
+            )
+    return cls(**given)
+
+
+def _of_json(value: Any) -> Any:
+    """Undoes `memarc.report.records.encode` on one value: lists, and floats that JSON lacks."""
+    if isinstance(value, list):
+        return tuple(_of_json(item) for item in value)
+    return math.inf if value == "inf" else value
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of a field's type; a whole number is a float too, a bool is neither."""
+    if typing.get_origin(wanted) in (types.UnionType, typing.Union):
+        return any(_fits(value, one) for one in typing.get_args(wanted))
+    if typing.get_origin(wanted) is tuple:
+        return isinstance(value, tuple) and all(_fits(x, typing.get_args(wanted)[0]) for x in value)
+    if wanted is float:
+        wanted = (int, float)
+    return isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))

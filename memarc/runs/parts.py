@@ -1,0 +1,49 @@
+"""What a run is made of: settings, tokenizer, backbone and model; then rows and a mechanism."""
+
+import dataclasses
+
+from memarc.data.codec import Codec
+from memarc.data.load import Splits
+from memarc.models.classifier import Classifier
+from memarc.models.config import BackboneConfig
+from memarc.models.language import LanguageModel
+from memarc.privacy.mechanism import Mechanism
+from memarc.runs.settings import Settings
+from memarc.training.sharding import Placement
+from memarc.typing import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A model that can be trained, or be given trained parameters; no rows were read for it.
+
+    Attributes:
+      settings: All choices of the run.
+      codec: How texts become tokens, and tokens texts.
+      backbone: Sizes of the backbone.
+      provenance: Where the backbone's weights come from, as the record says it.
+      params: The backbone's weights.
+      model: The model around them.
+      placement: How arrays lie on a mesh of devices; None on one device.
+    """
+
+    settings: Settings
+    codec: Codec
+    backbone: BackboneConfig
+    provenance: str
+    params: Params
+    model: Classifier | LanguageModel
+    placement: Placement | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Parts):
+    """All parts of a run; nothing has been trained or written.
+
+    Attributes:
+      splits: Tokenized rows.
+      mechanism: Sampling, clipping, noise and accounting.
+    """
+
+    splits: Splits
+    mechanism: Mechanism

@@ -1,0 +1,127 @@
+"""The sections of a run's settings that no other package owns."""
+
+import dataclasses
+
+from memarc.privacy.ledger import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where the backbone comes from, and how it is held and computed.
+
+    Attributes:
+      weights: A local folder or a hub name.
+      dtype: Compute dtype, "float32" or "bfloat16".
+      storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
+      remat: "none", or "layer" to keep only each layer's input for the backward pass.
+      attention_block: Queries that attend at once; 0 means all. It changes memory and speed only.
+    """
+
+    weights: str
+    dtype: str = "float32"
+    storage_dtype: str = "float32"
+    remat: str = "none"
+    attention_block: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadChoice:
+    """How a classifier's head reads the states; the task says how many classes it has.
+
+    Attributes:
+      pooling: "first" reads the first token, "mean" the mean of all real tokens.
+    """
+
+    pooling: str = "first"
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerConfig:
+    """Where spending is written down, and what runs that share a ledger may spend together.
+
+    Attributes:
+      folder: The ledger's folder; None keeps a ledger for the run alone, in the run's own folder
+        and with the run's budget.
+      epsilon: The budget of all runs in ``folder``; None takes the budget that the ledger has.
+      delta: The delta of that budget; it is given together with ``epsilon``.
+    """
+
+    folder: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks which fields go together."""
+        if (self.epsilon is None) != (self.delta is None):
+            raise ValueError(
+                f"ledger.epsilon is {self.epsilon} and ledger.delta {self.delta}; give both, or "
+                "none."
+            )
+        if self.folder is None and self.epsilon is not None:
+            raise ValueError(
+                "ledger.epsilon is the budget of runs that share a ledger; give ledger.folder too."
+            )
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget of a shared ledger; None where the ledger must exist and have one."""
+        if self.epsilon is None or self.delta is None:
+            return None
+        return Budget(self.epsilon, self.delta)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Length and housekeeping of a run.
+
+    Attributes:
+      epochs: Expected passes over the train rows; a run has epochs * N / batch steps, at least 1.
+      eval_batch_size: Rows per batch of predictions.
+      log_every: Steps between lines of the log.
+      checkpoint_every: Steps between checkpoints.
+      keep_checkpoints: How many of the latest checkpoints are kept while the run lasts.
+      tensorboard: Whether TensorBoard event files are written too (extra "tensorboard").
+    """
+
+    epochs: float = 1.0
+    eval_batch_size: int = 128
+    log_every: int = 10
+    checkpoint_every: int = 20
+    keep_checkpoints: int = 2
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks what the training code does not."""
+        if not 0 < self.epochs < float("inf"):
+            raise ValueError(f"training.epochs is {self.epochs}; give a finite number above 0.")
+        if self.eval_batch_size < 1:
+            raise ValueError(
+                f"training.eval_batch_size is {self.eval_batch_size}; give at least 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditConfig:
+    """Canaries, and what is held against them.
+
+    Attributes:
+      gradient_canaries: Rows with a coordinate of their own; about half of them are in.
+      text_canaries: Rows of random tokens; about half of them are in.
+      confidence: Confidence of the bound, shared by both kinds.
+      claimed_epsilon: The claim that is tested; None takes the proven epsilon.
+    """
+
+    gradient_canaries: int
+    text_canaries: int
+    confidence: float
+    claimed_epsilon: float | None
+
+    def __post_init__(self) -> None:
+        """Checks all fields."""
+        if min(self.gradient_canaries, self.text_canaries) < 50:
+            raise ValueError(
+                f"audit.gradient_canaries is {self.gradient_canaries} and text_canaries "
+                f"{self.text_canaries}; give at least 50 of each."
+            )
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"audit.confidence is {self.confidence}; give a number in (0, 1).")
