@@ -283,19 +283,22 @@ def hashes(*args, **changes):
 @of_either_kind
 @pytest.mark.parametrize("members", [None, GROUPS])
 def test_fingerprints_change_with_any_token_mark_length_and_label(kind, members):
-    found = {hashes(kind, members=members)}
-    flat = [token for row in IDS for token in row]
+    rows = [*IDS[:4], [1, 2, 5]]  # No two are equal, or changes of either would look alike.
+    found = {hashes(kind, members=members, ids=rows)}
+    flat = [token for row in rows for token in row]
+    odd = [token % 2 for token in flat]
     for place in range(len(flat)):
-        marks = [(token + (i == place)) % 2 for i, token in enumerate(flat)]
-        found.add(hashes(kind, members=members, marks=marks))
+        marks = [mark ^ (i == place) for i, mark in enumerate(odd)]
+        found.add(hashes(kind, members=members, ids=rows, marks=marks))
         changed = [token + (i == place) for i, token in enumerate(flat)]
         ids = [changed[:3], [], changed[3:10], [changed[10]], changed[11:]]
-        found.add(hashes(kind, members=members, ids=ids, marks=[token % 2 for token in flat]))
-    found.add(hashes(kind, members=members, ids=[*IDS[:4], [1, 2]]))
-    found.add(hashes(kind, members=members, ids=[*IDS[:3], [7, 1], [2, 3]]))  # The same tokens.
+        found.add(hashes(kind, members=members, ids=ids, marks=odd))
+    found.add(hashes(kind, members=members, ids=[*rows[:4], [1, 2]]))
+    found.add(hashes(kind, members=members, ids=[*rows[:3], [7, 1], [2, 5]]))  # The same tokens.
     count = 1 + 2 * len(flat) + 2
     if kind == CLASSIFICATION:
-        found |= {hashes(members=members, labels=labels) for labels in ([1, 0, 0, 0, 1], [2] * 5)}
+        for labels in ([1, 0, 0, 0, 1], [2] * 5):
+            found.add(hashes(members=members, ids=rows, labels=labels))
         count += 2
     assert len(found) == len({a for a, _ in found}) == len({b for _, b in found}) == count
 
