@@ -9,13 +9,13 @@ import random
 from collections.abc import Sequence
 
 from memarc.data.draws import pick, shuffle
-from memarc.data.pair_rows import PairRows
+from memarc.data.rows import Rows
 
 _MOST_PARTS = 6
 _MOST_WORDS = 4
 
 
-def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
+def rows(count: int, seed: int, words: Sequence[str]) -> Rows:
     """Draws public rows.
 
     Args:
@@ -24,7 +24,7 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
       words: What parts are made of.
 
     Returns:
-      Pairs of parts and a text.
+      Rows of parts and a text.
 
     Raises:
       ValueError: If ``count`` is negative, or there are no words.
@@ -40,8 +40,9 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
         inputs.append(" | ".join(parts))
         shuffle(rng, parts)
         targets.append(" , ".join(parts))
-    return PairRows(inputs, targets)
+    return Rows(columns=(inputs, targets), labels=None)
 
 
-def _part(rng, words):
+def _part(rng: random.Random, words: Sequence[str]) -> str:
+    """One to four words."""
     return " ".join(pick(rng, words) for _ in range(1 + int(rng.random() * _MOST_WORDS)))

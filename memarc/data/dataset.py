@@ -1,160 +1,170 @@
-"""In-memory tokenized dataset: rows by index, as padded arrays of a few fixed shapes.
+"""In-memory tokenized dataset: examples by number, as padded arrays of a few fixed shapes.
 
-Axes: N rows, M tokens of all rows, n rows taken, P rows of a padded chunk, T tokens.
+Axes: N examples, R rows of an example that has several, M tokens of all rows, n examples taken,
+P examples of a padded chunk, T tokens.
 """
 
 import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Protocol
 
+import jax
 import numpy as np
 
+from memarc import batches
+from memarc.batches import ATTENTION_MASK, INPUT_IDS, LABELS
 from memarc.data.tokenize import Encoded
-
-
-class Examples(Protocol):
-    """What ``padded_chunks`` must know of a data set."""
-
-    @property
-    def pad_id(self) -> int:
-        """Id that fills up short rows."""
-        ...
-
-    def __len__(self) -> int:
-        """Number of examples."""
-        ...
-
-    def bucket_of(self, indices: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
-        """As ``Dataset.bucket_of``."""
-        ...
-
-    def take(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Arrays that lead with the examples; ``input_ids`` is among them."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Tokens and labels of N rows; one row is one example and one privacy unit.
+    """Tokens of N examples of either kind of task; one example is one privacy unit.
 
     Attributes:
-      encoded: Token ids of all rows.
-      labels: int32[N].
+      encoded: Tokens of all rows.
+      labels: int32[rows] in classification, None in generation. All rows of an example have the
+        label of the example.
+      members: Numbers of each example's rows: int64[N] where each is one row, or int64[N, R],
+        filled up with -1. Every row belongs to exactly one example. None where row i is example i.
       pad_id: Id that fills up short rows.
       max_length: The config's length cap; no row is longer.
     """
 
     encoded: Encoded
-    labels: np.ndarray
+    labels: np.ndarray | None
+    members: np.ndarray | None
     pad_id: int
     max_length: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks that the parts fit together and makes the arrays read-only."""
-        rows = len(self.encoded.offsets) - 1
-        if rows != len(self.labels):
-            raise ValueError(f"{rows} token rows and {len(self.labels)} labels; make them equal.")
-        longest = int(self.lengths.max(initial=0))
+        encoded = self.encoded
+        _check_kind(self.kind, encoded, self.labels)
+        if self.members is not None:
+            _check_members(self.members, len(encoded.offsets) - 1, self.labels)
+        longest = int(np.diff(encoded.offsets).max(initial=0))
         if longest > self.max_length:
             raise ValueError(
                 f"A row has {longest} tokens, max_length is {self.max_length}; truncate first."
             )
-        encoded = self.encoded
-        for array in (encoded.input_ids, encoded.token_type_ids, encoded.offsets, self.labels):
-            array.setflags(write=False)
+        for array in (*encoded.tokens.values(), encoded.offsets, self.labels, self.members):
+            if array is not None:
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         """N."""
-        return len(self.labels)
+        return len(self.encoded.offsets) - 1 if self.members is None else len(self.members)
+
+    @property
+    def kind(self) -> str:
+        """One of ``memarc.batches.KINDS``."""
+        is_generation = batches.IS_TARGET in self.encoded.tokens
+        return batches.GENERATION if is_generation else batches.CLASSIFICATION
+
+    @property
+    def group(self) -> tuple[int, ...]:
+        """() where each example is one row, or (R,)."""
+        return () if self.members is None else self.members.shape[1:]
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of tokens of each row, int64[N]. Private."""
-        return np.diff(self.encoded.offsets)
+        """Number of tokens of each example's longest row, int64[N]. Private."""
+        return self._lengths(np.arange(len(self)))
 
     @property
     def truncated_rows(self) -> int:
-        """How many rows lost tokens to the length cap.
+        """How many rows lost tokens to a cap.
 
         Private: a count over the rows. Do not log or publish it for private data.
         """
         return self.encoded.truncated_rows
 
-    @property
-    def duplicate_rows(self) -> int:
-        """How many rows repeat the tokens and the label of an earlier row.
-
-        The unit is one row, so a person who owns duplicates is protected less. Private: a count
-        over the rows.
-        """
-        seen = set()
-        for i, label in enumerate(self.labels):
-            part = slice(self.encoded.offsets[i], self.encoded.offsets[i + 1])
-            ids, types = self.encoded.input_ids[part], self.encoded.token_type_ids[part]
-            seen.add((ids.tobytes(), types.tobytes(), int(label)))
-        return len(self) - len(seen)
-
     def fingerprint(self) -> str:
-        """A hash of all rows in their order, for telling data sets apart. Private."""
-        digest = hashlib.sha256()
-        encoded = self.encoded
-        for array in (encoded.input_ids, encoded.token_type_ids, encoded.offsets, self.labels):
-            digest.update(array.tobytes())
+        """A hash of all examples in their order, for telling data sets apart. Private."""
+        digest = hashlib.sha256(f"{self.group} {list(self.encoded.tokens)}".encode())
+        rows = self._rows(np.arange(len(self)))
+        for array in (*self.encoded.tokens.values(), self.encoded.offsets, self.labels, rows):
+            if array is not None:
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
     def unordered_fingerprint(self) -> str:
-        """A hash of all rows, equal in any order of them. Private."""
+        """A hash of all examples, equal in any order of them; their rows keep theirs. Private."""
         encoded, total = self.encoded, 0
-        for row in range(len(self)):
-            begin, end = encoded.offsets[row : row + 2]
-            digest = hashlib.sha256(encoded.input_ids[begin:end].tobytes())
-            digest.update(encoded.token_type_ids[begin:end].tobytes())
-            digest.update(self.labels[row].tobytes())
+        for rows in self._rows(np.arange(len(self))):
+            digest = hashlib.sha256()
+            for row in np.atleast_1d(rows)[np.atleast_1d(rows) >= 0]:
+                begin, end = encoded.offsets[row : row + 2]
+                label = None if self.labels is None else self.labels[row]
+                digest.update(f"{end - begin} {label} ".encode())
+                for array in encoded.tokens.values():
+                    digest.update(array[begin:end].tobytes())
             total += int.from_bytes(digest.digest(), "little")
-        return hashlib.sha256(f"{len(self)} {total}".encode()).hexdigest()
+        shape = f"{len(self)} {self.group} {list(encoded.tokens)}"
+        return hashlib.sha256(f"{shape} {total}".encode()).hexdigest()
 
     def bucket_of(self, indices: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
-        """Position of the smallest bucket that holds each row, int64[n]. Private.
+        """Position of the smallest bucket that holds all rows of each example, int64[n]. Private.
 
         Args:
-          indices: int[n], row numbers.
+          indices: int[n], numbers of examples.
           buckets: Increasing lengths; see ``check_buckets``.
         """
         check_buckets(buckets, self.max_length)
-        return np.searchsorted(np.asarray(buckets), self.lengths[as_indices(indices, len(self))])
+        return np.searchsorted(np.asarray(buckets), self._lengths(indices))
 
     def take(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
-        """Gathers rows, padded on the right.
+        """Gathers examples, padded on the right.
 
         Args:
-          indices: int[n], row numbers from 0 to N - 1, repeats allowed.
-          length: T, at least the longest of these rows.
+          indices: int[n], numbers of examples from 0 to N - 1, repeats allowed.
+          length: T, at least the longest of their rows.
 
         Returns:
-          ``input_ids``, ``attention_mask`` (1 token, 0 padding), ``token_type_ids``, each
-          int32[n, T], and ``labels`` int32[n].
+          A batch of ``memarc.batches``: its keys per token, each int32[n, T], or int32[n, R, T] of
+          examples of several rows, and labels int32[n] in classification. A row that an example
+          lacks is padding throughout.
 
         Raises:
-          ValueError: If an index is out of range or a row is longer than ``length``.
+          ValueError: If a number is out of range or a row is longer than ``length``.
         """
-        indices = as_indices(indices, len(self))
-        sizes = self.lengths[indices][:, None]  # [n, 1]
+        rows = self._rows(indices)  # [n] or [n, R]
+        sizes = self._sizes(rows)[..., None]  # [n, 1] or [n, R, 1]
         if sizes.max(initial=0) > length:
             raise ValueError(
                 f"A row has more than length = {length} tokens; take it at the length of its "
                 f"bucket or at max_length = {self.max_length}."
             )
-        steps = np.arange(length)[None]  # [1, T]
-        is_token = steps < sizes  # [n, T]
-        places = np.where(is_token, self.encoded.offsets[indices][:, None] + steps, 0)  # [n, T]
-        return {
-            "input_ids": gather(self.encoded.input_ids, places, is_token, self.pad_id),
-            "attention_mask": is_token.astype(np.int32),
-            "token_type_ids": gather(self.encoded.token_type_ids, places, is_token, 0),
-            "labels": self.labels[indices],
+        steps = np.arange(length)  # [T]
+        is_token = steps < sizes  # [n, T] or [n, R, T]
+        places = np.where(is_token, self.encoded.offsets[rows][..., None] + steps, 0)
+        batch = {
+            key: _gather(values, places, is_token, self.pad_id if key == INPUT_IDS else 0)
+            for key, values in self.encoded.tokens.items()
         }
+        batch[ATTENTION_MASK] = is_token.astype(np.int32)
+        if self.labels is not None:
+            batch[LABELS] = self.labels[_any_row(rows)]
+        return batch
+
+    def abstract(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of a batch of ``rows`` examples of ``length`` tokens, as ``take`` gives it."""
+        return batches.abstract(self.kind, rows, length, self.group)
+
+    def _rows(self, indices: np.ndarray) -> np.ndarray:
+        """Numbers of the rows of examples, int64[n] or int64[n, R]; -1 where there is none."""
+        indices = _checked(indices, len(self))
+        return indices if self.members is None else self.members[indices]
+
+    def _sizes(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of rows at any number of axes; 0 where there is none."""
+        return np.where(rows < 0, 0, self.encoded.offsets[rows + 1] - self.encoded.offsets[rows])
+
+    def _lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Tokens of the longest row of each example at ``indices``, int64[n]."""
+        sizes = self._sizes(self._rows(indices))  # [n] or [n, R]
+        return sizes.max(axis=tuple(range(1, sizes.ndim)))
 
 
 def check_buckets(buckets: tuple[int, ...], max_length: int) -> None:
@@ -178,30 +188,30 @@ def check_buckets(buckets: tuple[int, ...], max_length: int) -> None:
 
 
 def padded_chunks(
-    indices: np.ndarray, dataset: Examples, buckets: tuple[int, ...], rows: int
+    indices: np.ndarray, dataset: Dataset, buckets: tuple[int, ...], rows: int
 ) -> Iterator[tuple[int, Mapping[str, np.ndarray], np.ndarray]]:
     """Cuts a draw of any size into batches of one fixed shape per bucket; drops nothing.
 
-    Short buckets come first, and within one the rows keep the order of ``indices``. How many
+    Short buckets come first, and within one the examples keep the order of ``indices``. How many
     batches a bucket fills depends on private lengths: shapes are fixed, their counts are not. One
     bucket hides the lengths. An empty draw yields nothing.
 
     Args:
-      indices: int[n], the numbers of the drawn rows (or groups of rows, if those are examples).
+      indices: int[n], the numbers of the drawn examples.
       dataset: Where they are.
       buckets: Increasing lengths; the last is the dataset's cap.
-      rows: P, the rows of each batch.
+      rows: P, the examples of each batch.
 
     Yields:
       ``(length, batch, is_padding)``: the bucket T; what ``dataset.take`` gives with n = P; and
-      bool[P], True for rows that only fill up (pad ids, and 0 in all other arrays).
+      bool[P], True for examples that only fill up (pad ids, and 0 in all other arrays).
 
     Raises:
       ValueError: If ``rows`` is below one, or buckets or indices do not fit the dataset.
     """
     if rows < 1:
         raise ValueError(f"rows is {rows}; give at least 1.")
-    indices = as_indices(indices, len(dataset))
+    indices = _checked(indices, len(dataset))
     bucket_of = dataset.bucket_of(indices, buckets)
     for place, length in enumerate(buckets):
         inside = indices[bucket_of == place]
@@ -211,34 +221,63 @@ def padded_chunks(
             yield length, batch, np.arange(rows) >= len(chunk)
 
 
-def _pad_rows(batch, missing, pad_id):
-    fills = {"input_ids": pad_id}
+def _pad_rows(batch: Mapping[str, np.ndarray], missing: int, pad_id: int) -> dict[str, np.ndarray]:
+    """The batch with ``missing`` examples of padding after its own."""
     return {
-        name: np.pad(
+        key: np.pad(
             array,
             [(0, missing)] + [(0, 0)] * (array.ndim - 1),
-            constant_values=fills.get(name, 0),
+            constant_values=pad_id if key == INPUT_IDS else 0,
         )
-        for name, array in batch.items()
+        for key, array in batch.items()
     }
 
 
-def gather(values: np.ndarray, places: np.ndarray, is_token: np.ndarray, fill: int) -> np.ndarray:
+def _gather(values: np.ndarray, places: np.ndarray, is_token: np.ndarray, fill: int) -> np.ndarray:
     """Looks up ``values`` at ``places`` where ``is_token``, else takes ``fill``; int32."""
     if not values.size:  # No row has a token, so there is nothing to look up.
         return np.full(places.shape, fill, np.int32)
     return np.where(is_token, values[places], np.int32(fill))
 
 
-def as_indices(indices: np.ndarray, size: int) -> np.ndarray:
-    """Checks row numbers.
+def _any_row(rows: np.ndarray) -> np.ndarray:
+    """The number of one row of each example, int64[n], of int64[n] or int64[n, R]."""
+    return rows.max(axis=tuple(range(1, rows.ndim)))
 
-    Args:
-      indices: int[n]; an empty list is legal.
-      size: Rows of the dataset.
 
-    Returns:
-      The same, as a vector of whole numbers.
+def _check_kind(kind: str, encoded: Encoded, labels: np.ndarray | None) -> None:
+    """Raises ValueError unless tokens and labels are those of the kind of task."""
+    rows = len(encoded.offsets) - 1
+    if {*encoded.tokens, ATTENTION_MASK} != set(batches.PER_TOKEN[kind]):
+        raise ValueError(
+            f"Tokens have the keys {list(encoded.tokens)}; those of {kind} are "
+            f"{[key for key in batches.PER_TOKEN[kind] if key != ATTENTION_MASK]}."
+        )
+    if (labels is not None) != (kind == batches.CLASSIFICATION):
+        state = "no labels" if labels is None else "labels"
+        raise ValueError(f"A dataset of {kind} has {state}; only classification has them.")
+    if labels is not None and rows != len(labels):
+        raise ValueError(f"{rows} token rows and {len(labels)} labels; make them equal.")
+
+
+def _check_members(members: np.ndarray, rows: int, labels: np.ndarray | None) -> None:
+    """Raises ValueError unless each row is in one example, and an example's labels are equal."""
+    is_row = members >= 0
+    names_all = np.array_equal(np.sort(members[is_row]), np.arange(rows))
+    has_row = is_row.any(axis=tuple(range(1, members.ndim)))
+    if members.ndim not in (1, 2) or not names_all or not has_row.all():
+        raise ValueError(
+            f"members are {members.dtype}{list(members.shape)} of {rows} rows; give each row "
+            "to exactly one example and each example a row."
+        )
+    if labels is not None and members.ndim == 2:
+        found = labels[members], labels[_any_row(members)][:, None]  # [N, R], [N, 1]
+        if (is_row & (found[0] != found[1])).any():
+            raise ValueError("Rows of one example have different labels; give them one label.")
+
+
+def _checked(indices: np.ndarray, size: int) -> np.ndarray:
+    """Numbers of examples as a vector of whole numbers; an empty list is legal.
 
     Raises:
       ValueError: If they are not whole numbers from 0 to ``size - 1``.
@@ -252,5 +291,7 @@ def as_indices(indices: np.ndarray, size: int) -> np.ndarray:
         )
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= size:
-        raise ValueError(f"indices run from {low} to {high}; the dataset has rows 0 to {size - 1}.")
+        raise ValueError(
+            f"indices run from {low} to {high}; the dataset has examples 0 to {size - 1}."
+        )
     return indices

@@ -11,23 +11,24 @@ tokenizer then writes a value with the tokens that it has in a text, and copying
 import csv
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from memarc.data import text_files
-from memarc.data.pair_rows import PairRows
+from memarc.data.rows import Rows
 
 _COLUMNS = ("mr", "ref")
 _SLOT = re.compile(r"([^][,\s][^][]*)\[([^][]*)\](?:,\s*|$)")
 
 
-def read_file(path: pathlib.Path) -> PairRows:
+def read_file(path: pathlib.Path) -> Rows:
     """Reads one file, plain or gzip-compressed.
 
     Args:
       path: From ``text_files.find``.
 
     Returns:
-      All rows in the file's order.
+      All rows (inputs, targets) in the file's order.
 
     Raises:
       ValueError: If a column is missing, or a record is broken, lacks a text or has an mr that is
@@ -57,7 +58,7 @@ def read_file(path: pathlib.Path) -> PairRows:
                         f"{path}, line {line}: {column} is empty; fill in or remove the line."
                     )
             columns["mr"][-1] = _linearise(f"{path}, line {line}", columns["mr"][-1])
-    return PairRows(inputs=columns["mr"], targets=columns["ref"])
+    return Rows(columns=(columns["mr"], columns["ref"]), labels=None)
 
 
 def linearise(slots: Iterable[tuple[str, str]]) -> str:
@@ -65,7 +66,8 @@ def linearise(slots: Iterable[tuple[str, str]]) -> str:
     return " | ".join(f"{slot} : {value}" for slot, value in slots)
 
 
-def _linearise(place, text):
+def _linearise(place: str, text: str) -> str:
+    """The input of a model that an mr of the file becomes; ``place`` is for messages."""
     slots = _SLOT.findall(text)
     if not slots or _SLOT.sub("", text):
         raise ValueError(
@@ -75,7 +77,7 @@ def _linearise(place, text):
     return linearise(slots)
 
 
-def _records(path, reader):
+def _records(path: pathlib.Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
     """Yields the line on which each record begins, and its cells."""
     while True:
         line = reader.line_num + 1

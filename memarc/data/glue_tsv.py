@@ -5,6 +5,7 @@ Format: UTF-8, no quoting, the first line names the columns. Spaces at a text's 
 """
 
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
     Args:
       task: Names the columns and the labels.
       root: Folder that holds one folder per task.
-      file_name: File in ``root/<task>``; with or without ".gz", either finds the compressed one.
+      file_name: File in the task's folder; with or without ".gz", either finds the compressed one.
 
     Returns:
       All rows of the file in its order.
@@ -27,7 +28,7 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
     Raises:
       ValueError: If the folder, the file or a column is missing, or a line is broken.
     """
-    folder = pathlib.Path(root).expanduser() / task.name
+    folder = pathlib.Path(root).expanduser() / task.folder
     path = text_files.find(folder, file_name, task=task.name, advice=_advice(task, root, folder))
     try:
         # newline="\n": texts may hold a lone carriage return, which is no line end here.
@@ -37,7 +38,8 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
         raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
 
 
-def _advice(task, root, folder):
+def _advice(task: Task, root: str, folder: pathlib.Path) -> str:
+    """Commands that put the task's files into its folder, as a sentence."""
     zip_name = task.archive.rsplit("/", 1)[-1]
     unpacked = zip_name.removesuffix(".zip").removesuffix("v2")
     return (
@@ -46,7 +48,8 @@ def _advice(task, root, folder):
     )
 
 
-def _parse(task, path, lines):
+def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> Rows:
+    """The rows that the lines of a file hold."""
     header = next(lines, "").rstrip("\r\n").split("\t")
     fields = (*task.text_fields, task.label_field)
     missing = [field for field in fields if field not in header]

@@ -1,70 +1,34 @@
-"""From a task's name and a config to tokenized train and evaluation sets."""
+"""From a task's name and a config to tokenized train and evaluation sets.
+
+Axes: N rows.
+"""
 
 import dataclasses
 from collections.abc import Mapping
 
-from memarc.data import glue_tsv, reviews, splits, tfds_source, tokenize
-from memarc.data.checks import check_choice, check_text, check_whole
-from memarc.data.dataset import Dataset, check_buckets
+import numpy as np
+
+from memarc.batches import GENERATION
+from memarc.data import sources, splits
+from memarc.data.codec import Codec, Prompts, open_codec
+from memarc.data.config import DataConfig, check_fit
+from memarc.data.dataset import Dataset
+from memarc.data.references import flatten, group, references
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task, get_task
 
-SOURCES = ("glue", "tfds", "tfds_download", "embedded")
-SPLITS = ("official", "paper")
 
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where rows come from and how they become arrays. Nothing in it is read off private rows.
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalSet:
+    """An evaluation set.
 
     Attributes:
-      source: "glue": tab-separated files under ``root/<task>``; "tfds": the prepared folder
-        ``root``; "tfds_download": downloads to ``root``; "embedded": the grammar of ``reviews``.
-      split: "official": train and dev files; "paper": train, validation and test cut from the
-        train file, with the official evaluation sets beside them.
-      tokenizer: A local folder, a hub name, or "word_level" (embedded task only).
-      max_length: Cap on the tokens of a row, special tokens included.
-      buckets: Increasing lengths that rows are padded to; the last is ``max_length``.
-      root: Folder of the source; None for "embedded".
-      train_file: Name of the train file of source "glue"; None is the task's own.
-      reviews_train_rows: Rows of the embedded train set.
-      reviews_dev_rows: Rows of the embedded dev set.
-      reviews_seed: Seed of the embedded rows.
+      dataset: Every row (in generation: every reference) as an example of its own.
+      prompts: What to write texts of, in generation; None in classification.
     """
 
-    source: str
-    split: str
-    tokenizer: str
-    max_length: int
-    buckets: tuple[int, ...]
-    root: str | None = None
-    train_file: str | None = None
-    reviews_train_rows: int = 6000
-    reviews_dev_rows: int = 1000
-    reviews_seed: int = 0
-
-    def __post_init__(self):
-        """Checks every field."""
-        check_choice("source", self.source, SOURCES)
-        check_choice("split", self.split, SPLITS)
-        check_text("tokenizer", self.tokenizer, f"a folder, a hub name or {tokenize.WORD_LEVEL!r}")
-        for name, least in (
-            ("max_length", 1),
-            ("reviews_train_rows", 1),
-            ("reviews_dev_rows", 1),
-            ("reviews_seed", 0),
-        ):
-            check_whole(name, getattr(self, name), least)
-        check_buckets(self.buckets, self.max_length)
-        if self.source == "embedded" and self.root is not None:
-            raise ValueError(f"root is {self.root!r}; source 'embedded' reads none: leave it None.")
-        if self.source != "embedded" and not (isinstance(self.root, str) and self.root):
-            raise ValueError(f"root is {self.root!r}; source {self.source!r} needs a folder.")
-        if self.train_file is not None and (self.source != "glue" or not self.train_file):
-            raise ValueError(
-                f"train_file is {self.train_file!r}, source {self.source!r}; name a file with "
-                "source 'glue' or leave it None."
-            )
+    dataset: Dataset
+    prompts: Prompts | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,27 +36,24 @@ class Splits:
     """A task ready for training and evaluation.
 
     Attributes:
-      task: The task's record.
+      task: The task's record, with the labels that the config declares.
+      privacy_unit: What is added or removed between neighbouring train sets.
       train: The private train set.
-      evals: Name of an evaluation split -> its dataset.
-      tokenizer: Vocabulary size and special ids; public.
+      evals: Name of an evaluation set -> the set.
+      codec: Makes such sets of other rows, and texts of tokens.
       buckets: Lengths that batches are padded to; public.
     """
 
     task: Task
+    privacy_unit: str
     train: Dataset
-    evals: Mapping[str, Dataset]
-    tokenizer: tokenize.TokenizerInfo
+    evals: Mapping[str, EvalSet]
+    codec: Codec
     buckets: tuple[int, ...]
 
     @property
-    def num_labels(self) -> int:
-        """Number of classes, from the task's public record."""
-        return len(self.task.labels)
-
-    @property
     def num_examples(self) -> int:
-        """Rows of the train set; the privacy plan writes it down as a public constant."""
+        """Examples of the train set; the privacy plan writes it down as a public constant."""
         return len(self.train)
 
 
@@ -101,22 +62,40 @@ def load(task_name: str, config: DataConfig) -> Splits:
 
     Args:
       task_name: Name of a task in ``tasks.TASKS``.
-      config: See ``DataConfig``.
+      config: The options.
 
     Returns:
       The datasets and what models must know of them.
 
     Raises:
-      ValueError: If the task is unknown, does not fit the source, or its files are missing or bad.
+      ValueError: If the task is unknown, config and task do not fit together, files are missing or
+        bad, or the tokenizer cannot be read or lacks a special token.
     """
-    task = get_task(task_name)
-    _check_fit(task, config)
-    if config.tokenizer == tokenize.WORD_LEVEL:
-        tokenizer = tokenize.word_level_tokenizer(reviews.vocabulary())
-    else:
-        tokenizer = tokenize.load_tokenizer(config.tokenizer)
-    info = tokenize.describe(tokenizer, config.tokenizer)
-    train, evals = _read(task, config)
+    task = task_of(task_name, config)
+    check_fit(task, config)
+    train, evals = sources.read(task, config)
+    return from_rows(config, task, train, evals)
+
+
+def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, Rows]) -> Splits:
+    """Splits and tokenizes rows that are at hand.
+
+    Args:
+      config: The options.
+      task: The task's record; see ``task_of``.
+      train: The private train rows.
+      evals: Name of an evaluation set -> its rows.
+
+    Returns:
+      The datasets and what models must know of them.
+
+    Raises:
+      ValueError: If config, task and rows do not fit together, or the tokenizer cannot be read or
+        lacks a special token.
+    """
+    check_fit(task, config)
+    for name, rows in {**evals, "train": train}.items():
+        _check_rows(task, name, rows, len(train.columns))
     if config.split == "paper":
         cut = splits.cut_paper_split(
             train,
@@ -125,47 +104,64 @@ def load(task_name: str, config: DataConfig) -> Splits:
             seed=splits.PAPER_SEED,
         )
         train, evals = cut.train, {"validation": cut.validation, "test": cut.test, **evals}
-
-    def to_dataset(rows: Rows) -> Dataset:
-        return Dataset(
-            encoded=tokenize.encode(tokenizer, rows.columns, max_length=config.max_length),
-            labels=rows.labels,
-            pad_id=info.pad_id,
-            max_length=config.max_length,
-        )
-
+    members = None
+    if config.references_per_group is not None:  # So the unit is one input.
+        train, members = group(train, config.references_per_group)
+    codec = open_codec(task, config)
     return Splits(
         task=task,
-        train=to_dataset(train),
-        evals={name: to_dataset(rows) for name, rows in evals.items()},
-        tokenizer=info,
-        buckets=config.buckets,
+        privacy_unit=privacy_unit(task, config),
+        train=codec.dataset(train, members),
+        evals={name: _eval_set(codec, rows, config.eval_rows) for name, rows in evals.items()},
+        codec=codec,
+        buckets=config.padded_lengths,
     )
 
 
-def _read(task, config) -> tuple[Rows, dict[str, Rows]]:
-    """The labelled train rows and the official evaluation rows."""
-    if config.source == "embedded":
-        train = reviews.train_rows(config.reviews_train_rows, config.reviews_seed)
-        return train, {"dev": reviews.dev_rows(config.reviews_dev_rows, config.reviews_seed)}
-    if config.source == "glue":
-        train = glue_tsv.read_split(task, config.root, config.train_file or task.train_file)
-        files = task.eval_files.items()
-        return train, {name: glue_tsv.read_split(task, config.root, file) for name, file in files}
-    opener = tfds_source.open_prepared if config.source == "tfds" else tfds_source.download
-    read = opener(task, config.root)
-    return read("train"), {name: read(name) for name in task.eval_names}
+def task_of(task_name: str, config: DataConfig) -> Task:
+    """The record of a task, with the labels that a config declares for rows from "memory".
+
+    Raises:
+      ValueError: If no task has that name.
+    """
+    task = get_task(task_name)
+    return dataclasses.replace(task, labels=config.labels) if config.labels else task
 
 
-def _check_fit(task, config):
-    if task.is_embedded != (config.source == "embedded"):
-        wanted = ("embedded",) if task.is_embedded else SOURCES[:-1]
+def privacy_unit(task: Task, config: DataConfig) -> str:
+    """What is added or removed between neighbouring train sets, in words."""
+    return task.units[config.unit].format(references=config.references_per_group)
+
+
+def _eval_set(codec: Codec, rows: Rows, count: int | None) -> EvalSet:
+    """The first ``count`` rows, or inputs of generation with all their references."""
+    if codec.kind != GENERATION:
+        return EvalSet(codec.dataset(rows.take(np.arange(len(rows))[:count])), None)
+    inputs, texts = references(rows)
+    inputs, texts = inputs[:count], texts[:count]
+    return EvalSet(codec.dataset(flatten(inputs, texts)), codec.prompts(inputs, texts))
+
+
+def _check_rows(task: Task, name: str, rows: Rows, columns: int) -> None:
+    """Raises ValueError unless a set's rows are those of a task and have ``columns`` columns."""
+    if not len(rows) and name != "train":
         raise ValueError(
-            f"Task {task.name} does not come from source {config.source!r}; choose "
-            f"{' or '.join(wanted)}."
+            f"The evaluation set {name!r} of task {task.name} has no row; get a whole one."
         )
-    if config.tokenizer == tokenize.WORD_LEVEL and not task.is_embedded:
+    fields = len(task.text_fields)
+    least = 1 if task.format == "memory" and task.kind != GENERATION else fields
+    if len(rows.columns) != columns or not least <= columns <= fields:
         raise ValueError(
-            f"Tokenizer {tokenize.WORD_LEVEL!r} knows the embedded grammar's words only; task "
-            f"{task.name} needs a published tokenizer (a word list of its rows would be private)."
+            f"The rows of {name!r} have {len(rows.columns)} columns, those of 'train' {columns}; "
+            f"task {task.name} has {', '.join(task.text_fields)}."
         )
+    if (rows.labels is None) != (task.kind == GENERATION):
+        state = "no labels" if rows.labels is None else "labels"
+        raise ValueError(f"The rows of {name!r} have {state}; task {task.name} is {task.kind}.")
+    if rows.labels is not None and len(rows):
+        low, high = int(rows.labels.min()), int(rows.labels.max())
+        if low < 0 or high >= len(task.labels):
+            raise ValueError(
+                f"The labels of {name!r} run from {low} to {high}; give positions in the task's "
+                f"labels {task.labels}, 0 to {len(task.labels) - 1}."
+            )

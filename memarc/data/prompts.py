@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from memarc.batches import INPUT_IDS, IS_TARGET
 from memarc.data import tokenize
 
 
@@ -32,7 +33,7 @@ class Layout:
     separator_id: int
     end_id: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks the cap."""
         _check_prompt_cap(self.max_prompt, self.begin_id is not None)
 
@@ -47,23 +48,6 @@ class Layout:
         return [*begin, *ids[: self.room], self.separator_id]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class EncodedPairs:
-    """Token ids of N rows, one after the other.
-
-    Attributes:
-      input_ids: int32[M].
-      offsets: int64[N + 1]; row i is ``offsets[i]:offsets[i + 1]``.
-      prompt_lengths: int32[N]: a row's tokens before its target, special ones included.
-      truncated_rows: Number of rows that lost tokens to a cap. Private: counts rows.
-    """
-
-    input_ids: np.ndarray
-    offsets: np.ndarray
-    prompt_lengths: np.ndarray
-    truncated_rows: int
-
-
 def encode_pairs(
     tokenizer: tokenize.Tokenizer,
     inputs: Sequence[str],
@@ -71,7 +55,7 @@ def encode_pairs(
     layout: Layout,
     *,
     max_length: int,
-) -> EncodedPairs:
+) -> tokenize.Encoded:
     """Tokenizes rows for training.
 
     A row is ``layout``'s prompt of tokens(input), tokens(target), end; its ids depend on that row
@@ -85,7 +69,7 @@ def encode_pairs(
       max_length: Cap on the tokens of a row.
 
     Returns:
-      The ids of all rows.
+      The ids of all rows, and which of them belong to a target (its end does).
 
     Raises:
       ValueError: If there are not as many inputs as targets, or the caps leave no room.
@@ -94,7 +78,7 @@ def encode_pairs(
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets; make them equal.")
     check_caps(layout.max_prompt, max_length, layout.begin_id is not None)
     spaced = [f" {target}" for target in targets]
-    rows, prompt_lengths, truncated = [np.zeros(0, np.int32)], [], 0
+    rows, marks, truncated = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)], 0
     for prompt, target in zip(
         tokenize.plain_ids(tokenizer, inputs), tokenize.plain_ids(tokenizer, spaced), strict=True
     ):
@@ -102,11 +86,10 @@ def encode_pairs(
         row = [*head, *target, layout.end_id]
         truncated += len(prompt) > layout.room or len(row) > max_length
         rows.append(np.asarray(row[:max_length], np.int32))
-        prompt_lengths.append(len(head))
-    return EncodedPairs(
-        input_ids=np.concatenate(rows),
+        marks.append((np.arange(len(rows[-1])) >= len(head)).astype(np.int32))
+    return tokenize.Encoded(
+        tokens={INPUT_IDS: np.concatenate(rows), IS_TARGET: np.concatenate(marks)},
         offsets=np.cumsum([len(row) for row in rows], dtype=np.int64),
-        prompt_lengths=np.asarray(prompt_lengths, np.int32),
         truncated_rows=truncated,
     )
 
@@ -183,7 +166,7 @@ def check_caps(max_prompt: int, max_length: int, begins: bool) -> None:
         )
 
 
-def _check_prompt_cap(max_prompt, begins):
+def _check_prompt_cap(max_prompt: int, begins: bool) -> None:
     special = "begin and separator" if begins else "the separator"
     if max_prompt < 2 + begins:
         raise ValueError(

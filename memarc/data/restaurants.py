@@ -9,11 +9,12 @@ belongs to one stream by a hash of it: train, dev and public never share one, at
 
 import random
 import re
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 from memarc.data import tokenize
 from memarc.data.draws import hundredth, pick, shuffle
-from memarc.data.pair_rows import PairRows, flatten
+from memarc.data.references import flatten
+from memarc.data.rows import Rows
 
 _QUALITIES = (
     "amber velvet copper silver rusty quiet hidden merry lucky crooked sleepy wandering"
@@ -87,7 +88,7 @@ _TRIES_PER_MR = 400
 _GAP = re.compile(r"\{[^}]*\}")
 
 
-def train_rows(count: int, seed: int) -> PairRows:
+def train_rows(count: int, seed: int) -> Rows:
     """Draws the private train rows.
 
     Args:
@@ -95,7 +96,7 @@ def train_rows(count: int, seed: int) -> PairRows:
       seed: Fixes the rows; the same on every machine.
 
     Returns:
-      Pairs of an MR and a text, all different, tokens separated by single spaces.
+      Rows of an MR and a text, all different, tokens separated by single spaces.
 
     Raises:
       ValueError: If ``count`` is negative or beyond what the grammar holds.
@@ -103,7 +104,7 @@ def train_rows(count: int, seed: int) -> PairRows:
     return _draw("train", count, seed)
 
 
-def dev_rows(count: int, seed: int) -> PairRows:
+def dev_rows(count: int, seed: int) -> Rows:
     """Draws held-out rows; as ``train_rows``, sharing no MR with them.
 
     Each MR has three references, the last one what is left of ``count``.
@@ -111,7 +112,7 @@ def dev_rows(count: int, seed: int) -> PairRows:
     return _draw("dev", count, seed)
 
 
-def public_rows(count: int, seed: int) -> PairRows:
+def public_rows(count: int, seed: int) -> Rows:
     """Draws public rows for pre-training; shares no MR with train or dev at any seed.
 
     Their texts have every word but lack two things, which are left for the private rows to teach:
@@ -143,12 +144,13 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(sorted({word for phrase in phrases for word in _GAP.sub("", phrase).split()}))
 
 
-def tokenizer() -> Any:
+def tokenizer() -> tokenize.Tokenizer:
     """The word-level tokenizer of ``vocabulary``, with a token that ends a text."""
     return tokenize.word_level_tokenizer(vocabulary(), end_token=tokenize.END_TOKEN)
 
 
-def _draw(stream, count, seed):
+def _draw(stream: str, count: int, seed: int) -> Rows:
+    """As ``train_rows``, from a stream."""
     if count < 0:
         raise ValueError(f"count is {count}; give a whole number from 0 up.")
     # random.Random: Python promises the same floats from one seed in all versions.
@@ -166,8 +168,10 @@ def _draw(stream, count, seed):
     return flatten(tuple(found), tuple(found.values()))
 
 
-def _new_slots(rng, stream, seen):
-    """Slots, and the MR that writes them."""
+def _new_slots(
+    rng: random.Random, stream: str, seen: Collection[str]
+) -> tuple[dict[str, str], str]:
+    """Slots of a stream that are not in ``seen``, and the MR that writes them."""
     for _ in range(_TRIES_PER_MR):
         slots = _slots(rng)
         mr = " , ".join(f"{slot} [ {value} ]" for slot, value in slots.items())
@@ -179,7 +183,8 @@ def _new_slots(rng, stream, seen):
     )
 
 
-def _slots(rng):
+def _slots(rng: random.Random) -> dict[str, str]:
+    """The slots of an MR with their values, the name first."""
     chosen = list(_VALUES)
     size = _FEWEST_SLOTS + int(rng.random() * (_MOST_SLOTS + 1 - _FEWEST_SLOTS))
     while len(chosen) > size:
@@ -188,13 +193,14 @@ def _slots(rng):
     return {"name": name, **{slot: pick(rng, _VALUES[slot]) for slot in chosen}}
 
 
-def _text(rng, stream, slots):
+def _text(rng: random.Random, stream: str, slots: Mapping[str, str]) -> str:
+    """A text of a stream's wordings that says all slots."""
     ratings, forms = _WORDINGS[stream]
     places = {"area": _AREAS, "near": _NEIGHBOURS}
     opinions = {
         "priceRange": _PRICES,
         "customer rating": ratings,
-        "familyFriendly": _FAMILIES.get(slots.get("familyFriendly")),
+        "familyFriendly": _FAMILIES.get(slots.get("familyFriendly", ""), ()),
     }
     said = _say(rng, slots, opinions)
     shuffle(rng, said)
@@ -207,6 +213,8 @@ def _text(rng, stream, slots):
     return " ".join(text.split())
 
 
-def _say(rng, slots, wordings):
+def _say(
+    rng: random.Random, slots: Mapping[str, str], wordings: Mapping[str, Sequence[str]]
+) -> list[str]:
     """One wording, filled in, of each slot that the MR has."""
     return [pick(rng, wordings[slot]).format(**slots) for slot in wordings if slot in slots]

@@ -7,10 +7,11 @@ belongs to one stream by a hash of its text: train, dev and public never share o
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
+from memarc.data import tokenize
 from memarc.data.draws import hundredth, pick, shuffle
 from memarc.data.rows import Rows
 
@@ -104,7 +105,13 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 
-def _draw(stream, count, seed):
+def tokenizer() -> tokenize.Tokenizer:
+    """The word-level tokenizer of ``vocabulary``."""
+    return tokenize.word_level_tokenizer(vocabulary())
+
+
+def _draw(stream: str, count: int, seed: int) -> Rows:
+    """As ``train_rows``, from a stream."""
     if count < 0:
         raise ValueError(f"count is {count}; give a whole number from 0 up.")
     # random.Random: Python promises the same floats from one seed in all versions.
@@ -117,7 +124,8 @@ def _draw(stream, count, seed):
     return Rows(columns=(tuple(seen),), labels=np.asarray(labels, np.int32))
 
 
-def _new_sentence(rng, stream, label, seen):
+def _new_sentence(rng: random.Random, stream: str, label: int, seen: Collection[str]) -> str:
+    """A sentence of a stream that is not in ``seen``."""
     for _ in range(_TRIES_PER_ROW):
         sentence = _review(rng, stream, label)
         if sentence not in seen and hundredth(sentence) in _STREAMS[stream]:
@@ -127,14 +135,14 @@ def _new_sentence(rng, stream, label, seen):
     )
 
 
-def _review(rng, stream, label):
+def _review(rng: random.Random, stream: str, label: int) -> str:
     """One sentence whose main clause has polarity ``label``."""
     form: Callable = pick(rng, _FORMS[stream])
     words = [pick(rng, _OPENERS), *form(rng, label), pick(rng, _CLOSERS), "."]
     return " ".join(word for word in words if word)
 
 
-def _clause(rng, polarity):
+def _clause(rng: random.Random, polarity: int) -> list[str]:
     """The words of one clause, negated or not: the shown word's polarity is then flipped."""
     negated = rng.random() < _NEGATION_RATE
     shown = 1 - polarity if negated else polarity
@@ -147,27 +155,27 @@ def _clause(rng, polarity):
     return ["the", aspect, pick(rng, _COPULAS), degree, pick(rng, _ADJECTIVES[shown])]
 
 
-def _past(verb):
+def _past(verb: str) -> str:
     return f"{verb}d" if verb.endswith("e") else f"{verb}ed"
 
 
-def _one(rng, label):
+def _one(rng: random.Random, label: int) -> list[str]:
     return _clause(rng, label)
 
 
-def _both(rng, label):
+def _both(rng: random.Random, label: int) -> list[str]:
     return [*_clause(rng, label), "and", *_clause(rng, label)]
 
 
-def _concession_first(rng, label):
+def _concession_first(rng: random.Random, label: int) -> list[str]:
     return [pick(rng, _CONCEDING), *_clause(rng, 1 - label), ",", *_clause(rng, label)]
 
 
-def _concession_last(rng, label):
+def _concession_last(rng: random.Random, label: int) -> list[str]:
     return [*_clause(rng, label), ",", pick(rng, _CONCEDING), *_clause(rng, 1 - label)]
 
 
-def _turn(rng, label):
+def _turn(rng: random.Random, label: int) -> list[str]:
     return [*_clause(rng, 1 - label), ",", pick(rng, _TURNING), *_clause(rng, label)]
 
 

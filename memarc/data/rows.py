@@ -1,4 +1,4 @@
-"""Labelled text rows held in memory, column by column.
+"""Rows of text held in memory, column by column.
 
 Axes: N rows.
 """
@@ -11,34 +11,34 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
-    """Texts and labels of one file or stream; row i is one privacy unit.
+    """Texts of one file or stream, with their labels where they have any.
 
     Attributes:
-      columns: One sequence of N strings per text field of the task (one or two).
-      labels: int32[N], positions in the task's tuple of labels.
+      columns: One sequence of N strings per text field of the task: one or two texts that are
+        classified, or the inputs and the targets of generation, where an input recurs in each of
+        its rows.
+      labels: int32[N], positions in the task's tuple of labels; None in generation.
     """
 
     columns: tuple[Sequence[str], ...]
-    labels: np.ndarray
+    labels: np.ndarray | None
 
-    def __post_init__(self):
-        """Checks that all columns have as many rows as there are labels."""
+    def __post_init__(self) -> None:
+        """Checks that all columns, and the labels, have as many rows."""
         sizes = [len(column) for column in self.columns]
-        if not sizes or any(size != len(self.labels) for size in sizes):
-            raise ValueError(
-                f"Columns have {sizes} rows, labels {len(self.labels)}; make them equal."
-            )
+        labelled = [] if self.labels is None else [len(self.labels)]
+        if not sizes or len({*sizes, *labelled}) > 1:
+            told = "".join(f", labels {size}" for size in labelled)
+            raise ValueError(f"Columns have {sizes} rows{told}; make them equal.")
 
     def __len__(self) -> int:
         """N."""
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[tuple[str, ...], int]:
-        """The texts and the label of one row, by position."""
-        return tuple(column[index] for column in self.columns), int(self.labels[index])
+        return len(self.columns[0])
 
     def take(self, indices: np.ndarray) -> "Rows":
         """The rows at ``indices`` (int[n]), in that order."""
         places: list[int] = indices.tolist()
-        columns = tuple([column[i] for i in places] for column in self.columns)
-        return Rows(columns=columns, labels=self.labels[indices])
+        return Rows(
+            columns=tuple([column[i] for i in places] for column in self.columns),
+            labels=None if self.labels is None else self.labels[indices],
+        )

@@ -76,13 +76,18 @@ def download(task: Task, folder: str) -> Callable[[str], Rows]:
     return _opener(task, builder)
 
 
-def _names(task) -> TfdsNames:
+def _names(task: Task) -> TfdsNames:
+    """The names of a task there; ValueError if it has none."""
     if task.tfds is None:
-        raise ValueError(f"Task {task.name} is not in tensorflow-datasets; set source='embedded'.")
+        raise ValueError(
+            f"Task {task.name} is not in tensorflow-datasets; set source to "
+            f"{' or '.join(map(repr, task.sources))}."
+        )
     return task.tfds
 
 
-def _opener(task, builder):
+def _opener(task: Task, builder: Any) -> Callable[[str], Rows]:
+    """As ``open_prepared``, from a builder that has prepared its data."""
     file_format = builder.info.file_format
     if file_format is None or file_format.value != _FILE_FORMAT:
         written = "unknown" if file_format is None else file_format.value
@@ -99,7 +104,7 @@ def _opener(task, builder):
     return read
 
 
-def _label_map(task, builder) -> dict[int, int]:
+def _label_map(task: Task, builder: Any) -> dict[int, int]:
     """Their label number -> ours; told apart by name, as their order may differ."""
     names = _names(task)
     features: Any = builder.info.features
@@ -119,7 +124,8 @@ def _label_map(task, builder) -> dict[int, int]:
     return {i: names.labels.index(name) for i, name in enumerate(theirs)}
 
 
-def _read(task, builder, split, to_label):
+def _read(task: Task, builder: Any, split: str, to_label: dict[int, int]) -> Rows:
+    """All rows of a split, called as there."""
     if split not in builder.info.splits:
         raise ValueError(
             f"{builder.data_path} has no split {split!r} among {', '.join(builder.info.splits)}; "

@@ -9,19 +9,21 @@ Axes: N rows, M tokens of all rows.
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from memarc.batches import INPUT_IDS, TOKEN_TYPE_IDS
 
 WORD_LEVEL = "word_level"
 """Name that asks for the embedded task's own tokenizer instead of a folder or a hub name."""
 
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
-"""Of a word-level tokenizer, ids 0 to 4 in this order."""
+"""A word-level tokenizer has them as ids 0 to 4, in this order."""
 
 END_TOKEN = "[END]"
-"""Ends a text that a model writes; of a word-level tokenizer that is asked to have it."""
+"""The token that ends a text that a model writes, where a word-level tokenizer is given one."""
 
 _CHUNK_ROWS = 8192
 """Rows per call of the tokenizer; bounds the memory of its Python objects."""
@@ -51,17 +53,16 @@ class TokenizerInfo:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
-    """Token ids of N rows, one after the other.
+    """Tokens of N rows, one row after the other.
 
     Attributes:
-      input_ids: int32[M].
-      token_type_ids: int32[M]; 1 for a second text where the tokenizer tells them apart.
+      tokens: Key of a batch (``memarc.batches``) -> int32[M]: "input_ids" first, then
+        "token_type_ids" in classification or "is_target" in generation.
       offsets: int64[N + 1]; row i is ``offsets[i]:offsets[i + 1]``.
-      truncated_rows: Number of rows that were longer than the cap. Private: counts rows.
+      truncated_rows: Number of rows that lost tokens to a cap. Private: counts rows.
     """
 
-    input_ids: np.ndarray
-    token_type_ids: np.ndarray
+    tokens: Mapping[str, np.ndarray]
     offsets: np.ndarray
     truncated_rows: int
 
@@ -231,8 +232,10 @@ def encode(tokenizer: Tokenizer, columns: tuple[Sequence[str], ...], *, max_leng
         types.append(_flat(row.type_ids for row in found))
     empty = np.zeros(0, np.int32)
     return Encoded(
-        input_ids=np.concatenate([empty, *ids]),
-        token_type_ids=np.concatenate([empty, *types]),
+        tokens={
+            INPUT_IDS: np.concatenate([empty, *ids]),
+            TOKEN_TYPE_IDS: np.concatenate([empty, *types]),
+        },
         offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         truncated_rows=truncated,
     )
@@ -248,5 +251,6 @@ def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]
         )["input_ids"]
 
 
-def _flat(rows):
+def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
+    """The numbers of all rows, one row after the other, int32."""
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32)

@@ -8,19 +8,21 @@ for spaces in WebNLG's names. Predicates stay as they are. Records are numbered 
 
 import json
 import pathlib
+from typing import Any
 
 from memarc.data import text_files
-from memarc.data.pair_rows import PairRows
+from memarc.data.rows import Rows
 
 
-def read_file(path: pathlib.Path) -> PairRows:
+def read_file(path: pathlib.Path) -> Rows:
     """Reads one file, plain or gzip-compressed.
 
     Args:
       path: From ``text_files.find``.
 
     Returns:
-      One row per text, in the file's order; two records of the same triples have equal inputs.
+      One row (input, target) per text, in the file's order; two records of the same triples have
+      equal inputs.
 
     Raises:
       ValueError: If the file is damaged or no such list, or a record lacks a field, a text or a
@@ -48,17 +50,19 @@ def read_file(path: pathlib.Path) -> PairRows:
         for annotation in _items(place, record, "annotations"):
             inputs.append(text)
             targets.append(_text(place, annotation))
-    return PairRows(inputs=inputs, targets=targets)
+    return Rows(columns=(inputs, targets), labels=None)
 
 
-def _items(place, record, field):
+def _items(place: str, record: Any, field: str) -> list[Any]:
+    """The list in a record's field; ``place`` is for messages."""
     items = record.get(field) if isinstance(record, dict) else None
     if not isinstance(items, list) or not items:
         raise ValueError(f"{place}: no {field}; a record needs a list with at least one entry.")
     return items
 
 
-def _linearise(place, triples):
+def _linearise(place: str, triples: list[Any]) -> str:
+    """The input of a model that a set of triples becomes."""
     lines = []
     for triple in triples:
         is_list = isinstance(triple, list)
@@ -71,7 +75,8 @@ def _linearise(place, triples):
     return " | ".join(lines)
 
 
-def _text(place, annotation):
+def _text(place: str, annotation: Any) -> str:
+    """The text of an annotation."""
     text = annotation.get("text") if isinstance(annotation, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise ValueError(

@@ -9,11 +9,11 @@ words, so that a decoder has to copy.
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from memarc.data import e2e_csv
 from memarc.data.draws import pick, shuffle
-from memarc.data.pair_rows import PairRows
+from memarc.data.rows import Rows
 
 _NAMES = (
     "Old New Golden Silver Blue Green Red White Black Royal Little Lucky Happy Hidden Rising Hungry"
@@ -161,7 +161,7 @@ _MOST_WORDS = 3
 _TEXTS_PER_MR = 2
 
 
-def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
+def rows(count: int, seed: int, words: Sequence[str]) -> Rows:
     """Draws public rows.
 
     Args:
@@ -171,7 +171,7 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
         Those of two letters or less are left out.
 
     Returns:
-      Pairs of an MR and a text.
+      Rows of an MR and a text.
 
     Raises:
       ValueError: If ``count`` is negative, or there are no words.
@@ -189,10 +189,11 @@ def rows(count: int, seed: int, words: Sequence[str]) -> PairRows:
         for _ in range(min(_TEXTS_PER_MR, count - len(inputs))):
             inputs.append(e2e_csv.linearise(slots.items()))
             targets.append(_text(rng, slots))
-    return PairRows(inputs, targets)
+    return Rows(columns=(inputs, targets), labels=None)
 
 
-def _slots(rng, words):
+def _slots(rng: random.Random, words: Sequence[str]) -> dict[str, str]:
+    """The slots of an MR with their values, the name first."""
     chosen = list(_VALUES)
     size = _FEWEST_SLOTS + int(rng.random() * (_MOST_SLOTS + 1 - _FEWEST_SLOTS))
     while len(chosen) > size:
@@ -200,7 +201,8 @@ def _slots(rng, words):
     return {slot: _value(rng, slot, words) for slot in ("name", *chosen)}
 
 
-def _value(rng, slot, words):
+def _value(rng: random.Random, slot: str, words: Sequence[str]) -> str:
+    """A usual value of a slot, or some of the words."""
     if rng.random() < _OPEN.get(slot, 0.0):
         size = 1 + int(rng.random() * _MOST_WORDS)
         return " ".join(pick(rng, words) for _ in range(size))
@@ -210,7 +212,7 @@ def _value(rng, slot, words):
     return form.format(pick(rng, _NAMES), pick(rng, _THINGS), pick(rng, _PEOPLE))
 
 
-def _text(rng, slots):
+def _text(rng: random.Random, slots: Mapping[str, str]) -> str:
     """A first sentence that says what the place is and some more, and sentences of the rest."""
     left = [slot for slot in slots if slot != "name"]
     said = dict(slots)
@@ -232,7 +234,9 @@ def _text(rng, slots):
     return text.replace(" .", ".").replace(" ,", ",")
 
 
-def _kind(rng, slots, said, left):
+def _kind(
+    rng: random.Random, slots: Mapping[str, str], said: Mapping[str, str], left: list[str]
+) -> str:
     """What the place is, "a cheap pub serving Thai food"; takes what it says off ``left``."""
     noun = said.get("eatType", pick(rng, ("restaurant", "place", "venue")))
     if "food" in left and rng.random() < 0.7:
@@ -250,7 +254,9 @@ def _kind(rng, slots, said, left):
     return f"a {noun}"
 
 
-def _rest(rng, slots, said, left):
+def _rest(
+    rng: random.Random, slots: Mapping[str, str], said: Mapping[str, str], left: list[str]
+) -> list[str]:
     """Sentences that say one or two slots each."""
     sentences = []
     while left:
@@ -264,7 +270,7 @@ def _rest(rng, slots, said, left):
     return sentences
 
 
-def _joined(phrases):
+def _joined(phrases: Sequence[str]) -> str:
     """All phrases; "and" comes before the last of three."""
     if len(phrases) < 3:
         return " ".join(phrases)

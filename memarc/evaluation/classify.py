@@ -1,54 +1,74 @@
-"""Predicts the classes of a whole dataset in fixed-shape batches; the last one is exact.
+"""Predicts the class probabilities of a whole dataset in batches of fixed shapes.
 
-Axes: N rows, P rows of a batch, C classes.
+Axes: N examples, P examples of a batch, C classes.
 """
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from memarc.data.dataset import Dataset, padded_chunks
 from memarc.models.build import Model
 from memarc.typing import Array, Batch, Params
 
-Predict = Callable[[Params, Params, Batch], Array]
-"""``(trainable, frozen, batch) -> int32[P]``, compiled once per batch shape."""
+Probabilities = Callable[[Params, Params, Batch], Array]
+"""``(trainable, frozen, batch) -> float32[P, C]``, compiled once per batch shape."""
 
 
-def make_predict(model: Model, compile_rows: Callable[[Predict], Predict]) -> Predict:
-    """Builds the function from a batch to its most likely classes; ``jax.jit`` compiles it."""
+def make_probabilities(
+    model: Model, compile_rows: Callable[[Probabilities], Probabilities]
+) -> Probabilities:
+    """Builds the function from a batch to its class probabilities.
 
-    def predict(trainable, frozen, batch):
-        return model.logits(trainable, frozen, model.precompute(frozen, batch)).argmax(-1)
+    Args:
+      model: A classifier.
+      compile_rows: Compiles the function, as ``jax.jit`` does.
 
-    return compile_rows(predict)
+    Returns:
+      The compiled function. An example with a NaN among its logits has NaN probabilities.
+    """
+
+    def probabilities(trainable: Params, frozen: Params, batch: Batch) -> Array:
+        logits = model.logits(trainable, frozen, model.precompute(frozen, batch))
+        return jax.nn.softmax(logits, axis=-1)
+
+    return compile_rows(probabilities)
 
 
 def predict_all(
-    predict: Predict,
+    probabilities: Probabilities,
     trainable: Params,
     frozen: Params,
     dataset: Dataset,
     *,
     buckets: tuple[int, ...],
     rows: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicts every row of a dataset once.
+) -> np.ndarray:
+    """Predicts every example of a dataset once.
 
     Args:
-      predict: From ``make_predict``.
+      probabilities: From ``make_probabilities``.
       trainable: Tuned parameters.
-      frozen: The others.
-      dataset: N rows.
-      buckets: Increasing lengths that rows are padded to.
+      frozen: The other parameters.
+      dataset: N examples.
+      buckets: Increasing lengths that examples are padded to.
       rows: P.
 
     Returns:
-      Labels and predictions, int[N] each, grouped by length rather than in the dataset's order.
+      float32[N, C], probabilities in the dataset's order. An example with a NaN among its logits is
+      NaN throughout, and ``argmax`` would call it class 0: look for it first.
+
+    Raises:
+      ValueError: If the dataset has no example.
     """
-    labels, predicted = [], []
-    for _, batch, is_padding in padded_chunks(np.arange(len(dataset)), dataset, buckets, rows):
-        kept = ~is_padding
-        labels.append(batch["labels"][kept])
-        predicted.append(np.asarray(predict(trainable, frozen, batch))[kept])
-    return np.concatenate(labels), np.concatenate(predicted)
+    if not len(dataset):
+        raise ValueError("The dataset has no example; give at least one.")
+    numbers = np.arange(len(dataset))
+    found = []
+    for _, batch, is_padding in padded_chunks(numbers, dataset, buckets, rows):
+        found.append(np.asarray(probabilities(trainable, frozen, batch))[~is_padding])
+    by_length = np.concatenate(found)  # [N, C]; chunks put short buckets first.
+    ordered = np.empty_like(by_length)
+    ordered[np.argsort(dataset.bucket_of(numbers, buckets), kind="stable")] = by_length
+    return ordered

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from memarc.data.dataset import Examples, padded_chunks
+from memarc.data.dataset import Dataset, padded_chunks
 from memarc.typing import Array, Batch, Params
 
 
@@ -16,7 +16,7 @@ def perplexity(
     surprise: Callable[[Params, Params, Batch], tuple[Array, Array]],
     trainable: Params,
     frozen: Params,
-    dataset: Examples,
+    dataset: Dataset,
     *,
     buckets: tuple[int, ...],
     rows: int,

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from memarc.data.e2e_csv import read_file
-from memarc.data.pair_rows import references
+from memarc.data.references import references
 
 
 @pytest.fixture
@@ -22,20 +22,22 @@ def test_quotes_line_ends_and_commas_belong_to_texts_and_outer_spaces_do_not(wri
     rows = read_file(
         write('mr,ref\r\n"name[A], near[é]"," He said ""so"",\r\n then. "\r\nm[n],r\r\n')
     )
-    assert rows.inputs == ["name : A | near : é", "m : n"]
-    assert rows.targets == ['He said "so",\r\n then.', "r"]
+    inputs, targets = rows.columns
+    assert inputs == ["name : A | near : é", "m : n"]
+    assert targets == ['He said "so",\r\n then.', "r"]
+    assert rows.labels is None
 
 
 def test_columns_are_found_by_name_in_a_compressed_file(tmp_path):
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress(b'"n","ref","mr"\n1,"b",a[e]\n'))
     rows = read_file(path)
-    assert (rows.inputs, rows.targets) == (["a : e"], ["b"])
+    assert rows.columns == (["a : e"], ["b"])
 
 
 def test_blank_lines_and_the_mark_before_a_text_are_no_rows(write):
     rows = read_file(write("\ufeffmr,ref\na[e],b\n\nc[e],d\n\n"))
-    assert (rows.inputs, rows.targets) == (["a : e", "c : e"], ["b", "d"])
+    assert rows.columns == (["a : e", "c : e"], ["b", "d"])
     with pytest.raises(ValueError, match="line 5: 1 cells"):
         read_file(write("\ufeffmr,ref\na[e],b\n\nc[e],d\ne\n"))
 

@@ -29,29 +29,39 @@ def encode(tokenizer, inputs, targets, max_length=8, **changes):
 
 
 def rows_of(encoded):
-    return [part.tolist() for part in np.split(encoded.input_ids, encoded.offsets[1:-1])]
+    return [part.tolist() for part in np.split(encoded.tokens["input_ids"], encoded.offsets[1:-1])]
+
+
+def prompt_lengths(encoded):
+    """Tokens of each row before its first target token, with which the target's begin."""
+    found = []
+    for row in np.split(encoded.tokens["is_target"], encoded.offsets[1:-1]):
+        assert row.tolist() == sorted(row) and set(row.tolist()) <= {0, 1}
+        found.append(int((row == 0).sum()))
+    return found
 
 
 def test_a_row_is_prompt_separator_target_end(letters):
     encoded = encode(letters, ["a b", "c", ""], ["d", "e f", ""])
     assert rows_of(encoded) == [[5, 6, 2, 8, 11], [7, 2, 9, 10, 11], [2, 11]]
-    assert encoded.prompt_lengths.tolist() == [3, 2, 1]
+    assert prompt_lengths(encoded) == [3, 2, 1]
     assert encoded.offsets.tolist() == [0, 5, 10, 12]
     assert encoded.truncated_rows == 0
-    dtypes = [array.dtype for array in (encoded.input_ids, encoded.prompt_lengths, encoded.offsets)]
+    assert list(encoded.tokens) == ["input_ids", "is_target"]
+    dtypes = [array.dtype for array in (*encoded.tokens.values(), encoded.offsets)]
     assert dtypes == [np.int32, np.int32, np.int64]
 
 
 def test_no_rows_give_no_ids(letters):
     encoded = encode(letters, [], [])
-    assert (encoded.input_ids.shape, encoded.prompt_lengths.shape) == ((0,), (0,))
+    assert {array.shape for array in encoded.tokens.values()} == {(0,)}
     assert encoded.offsets.tolist() == [0]
 
 
 def test_a_long_input_is_cut_at_its_end_and_keeps_the_separator(letters):
     encoded = encode(letters, ["a b c", "a b c d"], ["e", "e"])
     assert rows_of(encoded) == [[5, 6, 7, 2, 9, 11]] * 2
-    assert encoded.prompt_lengths.tolist() == [4, 4]
+    assert prompt_lengths(encoded) == [4, 4]
     assert encoded.truncated_rows == 1
 
 
@@ -86,7 +96,7 @@ def test_the_ids_of_a_row_depend_on_that_row_alone(letters, monkeypatch, chunk_r
 def test_a_token_may_begin_rows_and_takes_room_of_the_prompt(letters):
     encoded = encode(letters, ["a b", "a b c", ""], ["d", "e f", ""], begin_id=3)
     assert rows_of(encoded) == [[3, 5, 6, 2, 8, 11], [3, 5, 6, 2, 9, 10, 11], [3, 2, 11]]
-    assert encoded.prompt_lengths.tolist() == [4, 4, 2]
+    assert prompt_lengths(encoded) == [4, 4, 2]
     assert encoded.truncated_rows == 1
     layout = dataclasses.replace(LAYOUT, begin_id=3)
     padded, lengths, is_cut = prompts.encode_prompts(letters, ["a b c", ""], layout)
@@ -101,7 +111,7 @@ def test_prompts_have_the_ids_that_they_have_in_rows(letters):
     assert lengths.tolist() == [3, 1, 4] and is_cut.tolist() == [False, False, True]
     assert padded.dtype == lengths.dtype == np.int32
     rows = encode(letters, inputs, ["a"] * 3)
-    assert rows.prompt_lengths.tolist() == lengths.tolist()
+    assert prompt_lengths(rows) == lengths.tolist()
     for row, prompt, length in zip(rows_of(rows), padded, lengths, strict=True):
         assert row[:length] == prompt[:length].tolist()
     assert prompts.encode_prompts(letters, [], LAYOUT)[0].shape == (0, 4)
@@ -112,14 +122,14 @@ def test_byte_level_targets_begin_with_a_spaced_word(gpt2):
     encoded = encode(gpt2, ["Hello world"], ["The cat"], separator_id=end, end_id=end)
     assert rows_of(encoded) == [[15496, 995, end, 383, 3797, end]]
     assert end == 50256
-    target = encoded.input_ids[encoded.prompt_lengths[0] :]
+    target = encoded.tokens["input_ids"][prompt_lengths(encoded)[0] :]
     assert prompts.decode(gpt2, target, end) == "The cat"
 
 
 @pytest.mark.parametrize("text", ["Café £20–25, (really)?", "a  b", "don 't ."])
 def test_byte_level_texts_are_spelled_exactly(gpt2, text):
     encoded = encode(gpt2, ["x"], [text], max_length=40, separator_id=50256, end_id=50256)
-    assert prompts.decode(gpt2, encoded.input_ids[2:], 50256) == text
+    assert prompts.decode(gpt2, encoded.tokens["input_ids"][2:], 50256) == text
 
 
 def test_decoding_stops_at_the_first_end_and_leaves_out_special_tokens(letters):

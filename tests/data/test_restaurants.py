@@ -6,7 +6,7 @@ import re
 import pytest
 
 from memarc.data import e2e_csv, restaurants, tokenize
-from memarc.data.pair_rows import references
+from memarc.data.references import references
 
 SEED = 0
 DRAWS = [restaurants.train_rows, restaurants.dev_rows, restaurants.public_rows]
@@ -37,13 +37,13 @@ def slots_of(mr):
 
 
 def words_of(rows):
-    return {word for text in (*rows.inputs, *rows.targets) for word in text.split(" ")}
+    return {word for text in (*rows.columns[0], *rows.columns[1]) for word in text.split(" ")}
 
 
 def test_a_representation_holds_the_name_and_two_to_five_other_slots_in_order(train):
     order = ["name", *restaurants._VALUES]
     sizes = set()
-    for mr in set(train.inputs):
+    for mr in set(train.columns[0]):
         slots = list(slots_of(mr))
         assert slots[0] == "name"
         assert slots == sorted(slots, key=order.index)
@@ -54,7 +54,7 @@ def test_a_representation_holds_the_name_and_two_to_five_other_slots_in_order(tr
 @pytest.mark.parametrize("draw", DRAWS)
 def test_a_text_says_every_slot(draw):
     rows = draw(900, SEED)
-    for mr, text in zip(rows.inputs, rows.targets, strict=True):
+    for mr, text in zip(*rows.columns, strict=True):
         slots = slots_of(mr)
         says_no = bool(re.search("give it a miss|not a place for children", text))
         says_yes = bool(re.search("like it|is a place for children", text))
@@ -76,34 +76,35 @@ def test_train_representations_have_one_to_three_references_and_dev_ones_three(t
 @pytest.mark.parametrize("count", [0, 1, 7, 500])
 def test_as_many_different_rows_are_drawn_as_asked_for(draw, count):
     rows = draw(count, SEED)
-    assert len(rows) == len(set(zip(rows.inputs, rows.targets, strict=True))) == count
+    assert len(rows) == len(set(zip(*rows.columns, strict=True))) == count
     # References of a representation stand side by side, so each is drawn once.
-    assert len(list(itertools.groupby(rows.inputs))) == len(set(rows.inputs))
+    inputs = rows.columns[0]
+    assert len(list(itertools.groupby(inputs))) == len(set(inputs))
 
 
 def test_streams_never_share_a_representation_at_any_seed():
-    found = [{mr for seed in range(4) for mr in draw(700, seed).inputs} for draw in DRAWS]
+    found = [{mr for seed in range(4) for mr in draw(700, seed).columns[0]} for draw in DRAWS]
     assert all(map(set.isdisjoint, found, [*found[1:], found[0]]))
 
 
 @pytest.mark.parametrize("draw", DRAWS)
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(draw):
     first, again, other = draw(50, 2), draw(50, 2), draw(50, 4)
-    assert (first.inputs, first.targets) == (again.inputs, again.targets)
-    assert first.inputs != other.inputs
+    assert first.columns == again.columns
+    assert first.columns[0] != other.columns[0]
 
 
 def test_rows_are_those_of_every_machine():
-    rows = restaurants.train_rows(len(GOLDEN), 0)
+    inputs, targets = restaurants.train_rows(len(GOLDEN), 0).columns
     first = "name [ the merry kettle ] , eatType [ canteen ] , area [ hill district ]"
-    assert tuple(rows.targets) == GOLDEN
-    assert rows.inputs[:2] == [first, first]
-    assert list(slots_of(rows.inputs[2])) == ["name", "eatType", "area", "familyFriendly", "near"]
+    assert tuple(targets) == GOLDEN
+    assert inputs[:2] == [first, first]
+    assert list(slots_of(inputs[2])) == ["name", "eatType", "area", "familyFriendly", "near"]
 
 
 def test_public_texts_lack_one_form_and_one_wording_and_no_word(train, public):
     def share(rows, pattern):
-        return sum(bool(re.search(pattern, text)) for text in rows.targets) / len(rows)
+        return sum(bool(re.search(pattern, text)) for text in rows.columns[1]) / len(rows)
 
     opinions_first = r"^(its|it is (not )?a|guests|families)\b"
     assert share(public, opinions_first) == 0
@@ -121,20 +122,20 @@ def test_the_word_list_is_small_sorted_and_holds_every_word_of_every_stream(trai
     assert words_of(train) | words_of(public) == set(words)
     assert words_of(restaurants.dev_rows(900, 3)) <= set(words)
     tokenizer = tokenize.word_level_tokenizer(words, end_token=tokenize.END_TOKEN)
-    for ids in tokenize.plain_ids(tokenizer, [*train.inputs, *train.targets]):
+    for ids in tokenize.plain_ids(tokenizer, [*train.columns[0], *train.columns[1]]):
         assert min(ids) >= len(tokenize.SPECIAL_TOKENS)
 
 
 def test_rows_have_less_than_eighty_tokens(train, public):
     for rows in (train, public):
-        pairs = zip(rows.inputs, rows.targets, strict=True)
+        pairs = zip(*rows.columns, strict=True)
         assert max(len(mr.split()) + len(text.split()) for mr, text in pairs) < 80
 
 
 def test_no_name_place_or_other_value_is_taken_from_e2e(shared):
     theirs = set()
     for name in ("trainset", "devset", "testset_w_refs"):
-        for mr in set(e2e_csv.read_file(shared / "data" / "e2e" / f"{name}.csv.gz").inputs):
+        for mr in set(e2e_csv.read_file(shared / "data" / "e2e" / f"{name}.csv.gz").columns[0]):
             theirs |= {slot.partition(" : ")[2] for slot in mr.lower().split(" | ")}
     ours = {value for values in restaurants._VALUES.values() for value in values}
     names = itertools.product(restaurants._QUALITIES, restaurants._THINGS)

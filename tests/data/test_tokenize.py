@@ -7,11 +7,13 @@ from memarc.data import reviews, tokenize
 
 
 def rows_of(encoded):
-    return [part.tolist() for part in np.split(encoded.input_ids, encoded.offsets[1:-1])]
+    return [part.tolist() for part in np.split(encoded.tokens["input_ids"], encoded.offsets[1:-1])]
 
 
 def types_of(encoded):
-    return [part.tolist() for part in np.split(encoded.token_type_ids, encoded.offsets[1:-1])]
+    return [
+        part.tolist() for part in np.split(encoded.tokens["token_type_ids"], encoded.offsets[1:-1])
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,24 +92,25 @@ def test_an_end_token_is_special_and_moves_no_other_id(tmp_path):
 def test_plain_ids_have_no_special_tokens_and_are_not_cut(words, monkeypatch, chunk_rows):
     monkeypatch.setattr(tokenize, "_CHUNK_ROWS", chunk_rows)
     found = list(tokenize.plain_ids(words, ["the " * 900, "", " the food"]))
-    whole = tokenize.encode(words, (["the food"],), max_length=9).input_ids.tolist()
+    whole = tokenize.encode(words, (["the food"],), max_length=9).tokens["input_ids"].tolist()
     assert found == [[whole[1]] * 900, [], whole[1:-1]]
     assert list(tokenize.plain_ids(words, [])) == []
 
 
 def test_ids_are_compact_and_no_rows_give_no_ids(words):
     encoded = tokenize.encode(words, (["the food"],), max_length=9)
-    assert encoded.input_ids.dtype == encoded.token_type_ids.dtype == np.int32
+    assert list(encoded.tokens) == ["input_ids", "token_type_ids"]
+    assert {array.dtype for array in encoded.tokens.values()} == {np.dtype(np.int32)}
     assert encoded.offsets.dtype == np.int64
     empty = tokenize.encode(words, ([],), max_length=9)
-    assert empty.input_ids.shape == (0,)
+    assert empty.tokens["input_ids"].shape == (0,)
     assert empty.offsets.tolist() == [0]
 
 
 def test_every_word_of_the_grammar_is_known(words):
     sentences = reviews.dev_rows(200, 1).columns
     unknown = words.unk_token_id
-    assert unknown not in tokenize.encode(words, sentences, max_length=32).input_ids
+    assert unknown not in tokenize.encode(words, sentences, max_length=32).tokens["input_ids"]
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 8])

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from memarc.data.pair_rows import references
+from memarc.data.references import references
 from memarc.data.triples_json import read_file
 
 GOOD = {"tripleset": [["s", "p", "o"]], "annotations": [{"source": "x", "text": "t"}]}
@@ -29,8 +29,8 @@ def test_triples_are_written_in_one_line_and_every_text_is_a_row(write):
     }
     rows = read_file(write([record, GOOD]))
     first = 'A B : is_of_(m) : "C D, é" | [TABLECONTEXT] : TITLE : x : y'
-    assert rows.inputs == [first, first, "s : p : o"]
-    assert rows.targets == ["One.", "Two.", "t"]
+    assert rows.columns == ([first, first, "s : p : o"], ["One.", "Two.", "t"])
+    assert rows.labels is None
 
 
 def test_an_empty_list_has_no_rows(write):

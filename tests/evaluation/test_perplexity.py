@@ -5,25 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from memarc.data.pair_dataset import PairDataset
-from memarc.data.prompts import EncodedPairs
+from memarc.data.dataset import Dataset
+from memarc.data.tokenize import Encoded
 from memarc.evaluation.perplexity import perplexity
 
 SIZES, PROMPTS = (3, 5, 2, 4), (1, 2, 1, 1)  # Targets: 2, 3, 1, 3.
 
 
 def dataset(prompts=PROMPTS):
-    return PairDataset(
-        EncodedPairs(
-            input_ids=np.arange(sum(SIZES), dtype=np.int32),
-            offsets=np.concatenate([[0], np.cumsum(SIZES)]),
-            prompt_lengths=np.asarray(prompts, np.int32),
-            truncated_rows=0,
-        ),
-        np.arange(len(SIZES)),
-        pad_id=0,
-        max_length=5,
-    )
+    marks = [
+        step >= prompt for size, prompt in zip(SIZES, prompts, strict=True) for step in range(size)
+    ]
+    ids = np.arange(sum(SIZES), dtype=np.int32)
+    tokens = {"input_ids": ids, "is_target": np.asarray(marks, np.int32)}
+    encoded = Encoded(tokens, np.concatenate([[0], np.cumsum(SIZES)]), truncated_rows=0)
+    return Dataset(encoded, None, None, pad_id=0, max_length=5)
 
 
 def surprise(trainable, frozen, batch):

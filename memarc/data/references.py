@@ -1,67 +1,43 @@
-"""Pairs of an input and a reference text held in memory, and the same grouped by input.
+"""Groups the rows of generation by input: the references of each input, and examples of several.
 
 Axes: N rows, G distinct inputs, R references of an input at most.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PairRows:
-    """Inputs and references of one file or stream; a row is one reference beside its input.
-
-    Attributes:
-      inputs: N strings; an input recurs in each of its rows.
-      targets: N strings, the references.
-    """
-
-    inputs: Sequence[str]
-    targets: Sequence[str]
-
-    def __post_init__(self):
-        """Checks that there are as many inputs as references."""
-        if len(self.inputs) != len(self.targets):
-            raise ValueError(
-                f"{len(self.inputs)} inputs and {len(self.targets)} targets; make them equal."
-            )
-
-    def __len__(self) -> int:
-        """N."""
-        return len(self.targets)
+from memarc.data.rows import Rows
 
 
-def references(rows: PairRows) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def references(rows: Rows) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Collects the references of each input, wherever in the rows they are.
 
     Args:
-      rows: N rows.
+      rows: N rows with columns (inputs, targets).
 
     Returns:
       G distinct inputs in order of first appearance, and each one's references in the rows' order.
     """
+    inputs, targets = rows.columns
     found: dict[str, list[str]] = {}
-    for text, target in zip(rows.inputs, rows.targets, strict=True):
+    for text, target in zip(inputs, targets, strict=True):
         found.setdefault(text, []).append(target)
-    return tuple(found), tuple(tuple(targets) for targets in found.values())
+    return tuple(found), tuple(tuple(texts) for texts in found.values())
 
 
-def flatten(inputs: Sequence[str], targets: Sequence[Sequence[str]]) -> PairRows:
+def flatten(inputs: Sequence[str], targets: Sequence[Sequence[str]]) -> Rows:
     """Undoes ``references``: one row per reference, those of an input side by side."""
-    return PairRows(
-        inputs=[text for text, found in zip(inputs, targets, strict=True) for _ in found],
-        targets=list(itertools.chain.from_iterable(targets)),
-    )
+    repeated = [text for text, found in zip(inputs, targets, strict=True) for _ in found]
+    return Rows(columns=(repeated, list(itertools.chain.from_iterable(targets))), labels=None)
 
 
-def group(rows: PairRows, references_per_group: int) -> tuple[PairRows, np.ndarray]:
+def group(rows: Rows, references_per_group: int) -> tuple[Rows, np.ndarray]:
     """Groups rows by input and drops what is beyond the first R references of each.
 
     Args:
-      rows: N rows.
+      rows: N rows with columns (inputs, targets).
       references_per_group: R, a public constant of at least one.
 
     Returns:

@@ -1,0 +1,195 @@
+"""The options of loading data, checked one by one, and whether they fit a task."""
+
+import dataclasses
+
+from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.data import prompts, tokenize
+from memarc.data.checks import check_choice, check_text, check_whole
+from memarc.data.dataset import check_buckets
+from memarc.data.tasks import Task
+
+SOURCES = ("files", "tfds", "tfds_download", "embedded", "memory")
+SPLITS = ("official", "paper")
+UNITS = ("row", "input")
+
+_READ_BY_SOURCE = {
+    "root": ("files", "tfds", "tfds_download"),
+    "train_file": ("files",),
+    "labels": ("memory",),
+    "train_rows": ("embedded",),
+    "dev_rows": ("embedded",),
+    "rows_seed": ("embedded",),
+}
+"""Field -> the sources that read it; all sources read what is not named here."""
+
+_READ_BY_KIND = {
+    "split": CLASSIFICATION,
+    "labels": CLASSIFICATION,
+    "unit": GENERATION,
+    "separator": GENERATION,
+    "max_prompt": GENERATION,
+    "begin": GENERATION,
+    "end": GENERATION,
+}
+"""Field -> the kind of task that reads it; both kinds read what is not named here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where rows come from and how they become arrays. Nothing in it is read off private rows.
+
+    Attributes:
+      source: "files": the task's folder under ``root``; "tfds": a folder ``root`` that
+        tensorflow-datasets prepared; "tfds_download": the same, downloaded to ``root``;
+        "embedded": the task's grammar; "memory": lists that a Python program gives.
+      tokenizer: A local folder, a hub name, or "word_level" (embedded tasks only). None stands
+        for the tokenizer beside the model's weights; who knows these puts it in before loading.
+      max_length: Cap on the tokens of a row, special ones included.
+      buckets: Increasing lengths that rows are padded to; the last is ``max_length``. () stands
+        for ``max_length`` alone.
+      root: Folder of the source; None for "embedded" and "memory".
+      train_file: Name of the train file of source "files"; None is the task's own.
+      split: Of classification. "official": train and evaluation sets as they are; "paper": train,
+        validation and test sets cut from the train set, with the evaluation sets beside them.
+      labels: All labels that rows from "memory" may have in classification, declared in public.
+      train_rows: Rows of an embedded train set.
+      dev_rows: Rows of an embedded dev set; None is the grammar's own number.
+      rows_seed: Seed of embedded rows.
+      eval_rows: How many rows of each evaluation set are read, the first ones (in generation: how
+        many inputs, with all their references); None reads all.
+      unit: Of privacy. "row": one row is one example; "input", in generation: one input with its
+        references is.
+      references_per_group: R, how many references of an input are read with unit "input"; None
+        with "row".
+      separator: Special token between prompt and target in generation, such as "[SEP]"; None is
+        the token that ends a target.
+      max_prompt: Cap on the tokens of a prompt in generation, special ones included; None is half
+        of ``max_length``.
+      begin: Special token that begins a row in generation, as LLaMA's "<s>"; None writes none.
+      end: Special token that ends a target in generation; None is the tokenizer's own.
+    """
+
+    source: str = "files"
+    tokenizer: str | None = None
+    max_length: int = 128
+    buckets: tuple[int, ...] = ()
+    root: str | None = None
+    train_file: str | None = None
+    split: str = "official"
+    labels: tuple[str, ...] = ()
+    train_rows: int = 6000
+    dev_rows: int | None = None
+    rows_seed: int = 0
+    eval_rows: int | None = None
+    unit: str = "row"
+    references_per_group: int | None = None
+    separator: str | None = None
+    max_prompt: int | None = None
+    begin: str | None = None
+    end: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks every field by itself; ``check_fit`` checks which of them go together."""
+        for name, choices in (("source", SOURCES), ("split", SPLITS), ("unit", UNITS)):
+            check_choice(name, getattr(self, name), choices)
+        for name, least in (("max_length", 1), ("train_rows", 1), ("rows_seed", 0)):
+            check_whole(name, getattr(self, name), least)
+        for name, least in (
+            ("dev_rows", 1),
+            ("eval_rows", 1),
+            ("references_per_group", 1),
+            ("max_prompt", 2),
+        ):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), least)
+        for name, wanted in (
+            ("tokenizer", f"a folder, a hub name or {tokenize.WORD_LEVEL!r}"),
+            ("root", "a folder"),
+            ("train_file", "a name or leave it None"),
+            ("separator", "a special token of the tokenizer or leave it None"),
+            ("begin", "a special token of the tokenizer or leave it None"),
+            ("end", "a special token of the tokenizer or leave it None"),
+        ):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name), wanted)
+        if self.buckets != ():
+            check_buckets(self.buckets, self.max_length)
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Raises ValueError unless the labels are different texts."""
+        is_tuple = isinstance(self.labels, tuple)
+        if not is_tuple or not all(isinstance(label, str) and label for label in self.labels):
+            raise ValueError(f"labels is {self.labels!r}; give a tuple of texts.")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"labels is {self.labels!r}; give each label once.")
+
+    @property
+    def padded_lengths(self) -> tuple[int, ...]:
+        """``buckets``, or the one that stands for ()."""
+        return self.buckets or (self.max_length,)
+
+    @property
+    def prompt_cap(self) -> int:
+        """``max_prompt``, or the number that stands for None."""
+        return self.max_length // 2 if self.max_prompt is None else self.max_prompt
+
+
+def check_fit(task: Task, config: DataConfig) -> None:
+    """Checks that a config has what loading a task needs, and nothing that it would not read.
+
+    Args:
+      task: The task's record.
+      config: The options.
+
+    Raises:
+      ValueError: If the task does not come from the source, a field is needed and not given, or
+        one is given and not read.
+    """
+    if config.source not in task.sources:
+        raise ValueError(
+            f"Task {task.name} does not come from source {config.source!r}; choose "
+            f"{' or '.join(task.sources)}."
+        )
+    _check_unread(task, config)
+    if config.source in _READ_BY_SOURCE["root"] and config.root is None:
+        raise ValueError(f"root is None; source {config.source!r} needs a folder.")
+    if config.unit == "input" and config.references_per_group is None:
+        raise ValueError(
+            "references_per_group is None; give a whole number from 1 up, as unit 'input' needs it."
+        )
+    if task.format == "memory" and task.kind == CLASSIFICATION and len(config.labels) < 2:
+        raise ValueError(
+            f"labels is {config.labels!r}; declare all labels that rows may have, at least two: "
+            "they are public, and never read off the rows."
+        )
+    if config.tokenizer == tokenize.WORD_LEVEL and task.format != "grammar":
+        raise ValueError(
+            f"Tokenizer {tokenize.WORD_LEVEL!r} knows an embedded grammar's words only; task "
+            f"{task.name} needs a published tokenizer (a word list of its rows would be private)."
+        )
+    if task.kind == GENERATION:
+        prompts.check_caps(config.prompt_cap, config.max_length, config.begin is not None)
+
+
+def _check_unread(task: Task, config: DataConfig) -> None:
+    """Raises ValueError where a field differs from its default and would not be read."""
+    unread = {
+        name: f"source {config.source!r}"
+        for name, sources in _READ_BY_SOURCE.items()
+        if config.source not in sources
+    }
+    unread |= {
+        name: f"task {task.name}, of {task.kind},"
+        for name, kind in _READ_BY_KIND.items()
+        if kind != task.kind
+    }
+    if config.unit == "row":
+        unread["references_per_group"] = "unit 'row'"
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in unread and value != field.default:
+            raise ValueError(
+                f"{field.name} is {value!r}; {unread[field.name]} does not read it: leave it "
+                f"{field.default!r}."
+            )
