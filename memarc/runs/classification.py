@@ -84,6 +84,6 @@ def probabilities(
         trainable,
         frozen,
         dataset,
-        buckets=parts.settings.data.lengths,
+        buckets=parts.settings.data.padded_lengths,
         rows=parts.settings.training.eval_batch_size,
     )

@@ -123,7 +123,7 @@ def _perplexity(parts: Parts, trainable: Params, frozen: Params, given: EvalSet)
         trainable,
         frozen,
         given.dataset,
-        buckets=parts.settings.data.lengths,
+        buckets=parts.settings.data.padded_lengths,
         rows=parts.settings.training.eval_batch_size,
     )
 
