@@ -4,19 +4,21 @@
 
 All of it is measured inside one compiled program that also computes the gradient. With --weights
 the layers are real ones, and the line also says how far each coupling starts from the pre-trained
-function. The fields are explained in memarc/models/reversal.py.
+function. The fields are explained in memarc/measure/reversibility.py.
 """
 
 import jax
 from absl import flags
 
 from experiments import cli
-from memarc.measure import reversibility as reversal
-from memarc.models import backbone, pretrained, reversible
+from memarc.measure import reversibility
+from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
+from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network, ReversibleOptions
+from memarc.models.reversible import Reversible
 from memarc.report import lines, records
+from memarc.typing import Params
 
 _LAYERS = flags.DEFINE_integer("layers", 24, "Layers of a random network.")
 _WIDTH = flags.DEFINE_integer("width", 256, "Its width, a multiple of 64.")
@@ -32,15 +34,15 @@ _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weig
 
 def main() -> int:
     """Prints the line."""
-    options = ReversibleOptions(
+    config, params = _network()
+    options = Reversible(  # Checks that the segment divides the layers.
+        config,
         coupling=_COUPLING.value,
         scale=_LAMBDA.value,
         arithmetic=_ARITHMETIC.value,
         anchor_every=_SEGMENT.value,
     )
-    config, params = _network()
     shape = (_ROWS.value, _TOKENS.value)
-    reversible.reversible(config, options)  # Checks that the segment divides the layers.
     net = Network(config, COUPLINGS[options.coupling], options.scale, options.anchor_every)
     line = {
         "layers": config.layers,
@@ -51,10 +53,10 @@ def main() -> int:
         "lambda": options.scale,
         "segment": options.anchor_every,
         "weights": _WEIGHTS.value or "random",
-        **reversal.measure(net, params, options.arithmetic, shape),
+        **reversibility.measure(net, params, options.arithmetic, shape),
     }
     if _WEIGHTS.value:
-        line["distances"] = reversal.distances(config, params, shape)
+        line["distances"] = reversibility.distances(config, params, shape)
     text = lines.as_text(line | {"device": records.device()})
     print(text)
     if cli.OUTPUT.value:
@@ -63,7 +65,8 @@ def main() -> int:
     return 0
 
 
-def _network():
+def _network() -> tuple[BackboneConfig, Params]:
+    """Real weights, or a random encoder of the sizes that the flags give."""
     if _WEIGHTS.value:
         return pretrained.load(_WEIGHTS.value, dtype=_DTYPE.value, storage_dtype="float32")
     if _WIDTH.value % 64 or _WIDTH.value < 64:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from memarc.data.dataset import Dataset, padded_chunks
-from memarc.models.build import Model
+from memarc.models.classifier import Classifier
 from memarc.typing import Array, Batch, Params
 
 Probabilities = Callable[[Params, Params, Batch], Array]
@@ -17,7 +17,7 @@ Probabilities = Callable[[Params, Params, Batch], Array]
 
 
 def make_probabilities(
-    model: Model, compile_rows: Callable[[Probabilities], Probabilities]
+    model: Classifier, compile_rows: Callable[[Probabilities], Probabilities]
 ) -> Probabilities:
     """Builds the function from a batch to its class probabilities.
 

@@ -190,7 +190,7 @@ def _pairs(config: Mapping[str, Any], name: str) -> list[tuple[str, str]]:
         raise ValueError(f"Unknown source {name!r}; choose from {list(_TEXTS)}.")
     count = config["sources"][name]
     if name in _GRAMMARS and count is None:
-        raise ValueError(f"config["sources"].{name} is None; say how many rows the grammar makes.")
+        raise ValueError(f"config.sources.{name} is None; say how many rows the grammar makes.")
     if name == "restaurants":
         rows = restaurants.public_rows(count, config["seed"])
     elif name == "venues":
