@@ -310,7 +310,7 @@ ONE, TWO = Rows((["a", "b"],), np.array([0, 1], np.int32)), Rows((["a"], ["b"]),
 @pytest.mark.parametrize(
     ("task", "train", "dev", "message"),
     [
-        ("generation", ONE, TWO, "'dev' have 2 columns, those of 'train' 1"),
+        ("generation", TWO, Rows((["a"],), None), "'dev' have 1 columns, those of 'train' 2"),
         ("generation", Rows((["a"],), None), None, "'train' have 1 columns.* has input, target"),
         ("generation", Rows((["a"], ["b"]), ONE.labels[:1]), None, "have labels; .* is generation"),
         ("classification", ONE, Rows((["a"], ["b"]), ONE.labels[:1]), "2 columns, those of 'trai"),
