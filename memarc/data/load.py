@@ -94,16 +94,15 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
         lacks a special token.
     """
     check_fit(task, config)
-    for name, rows in {**evals, "train": train}.items():
+    for name, rows in (("train", train), *evals.items()):
         _check_rows(task, name, rows, len(train.columns))
+    for name, rows in evals.items():
+        if not len(rows):
+            raise ValueError(
+                f"The evaluation set {name!r} of task {task.name} has no row; get a whole one."
+            )
     if config.split == "paper":
-        cut = splits.cut_paper_split(
-            train,
-            train_rows=splits.PAPER_TRAIN_ROWS,
-            validation_rows=splits.PAPER_VALIDATION_ROWS,
-            seed=splits.PAPER_SEED,
-        )
-        train, evals = cut.train, {"validation": cut.validation, "test": cut.test, **evals}
+        train, evals = _cut_for_paper(train, evals)
     members = None
     if config.references_per_group is not None:  # So the unit is one input.
         train, members = group(train, config.references_per_group)
@@ -133,6 +132,21 @@ def privacy_unit(task: Task, config: DataConfig) -> str:
     return task.units[config.unit].format(references=config.references_per_group)
 
 
+def _cut_for_paper(train: Rows, evals: Mapping[str, Rows]) -> tuple[Rows, dict[str, Rows]]:
+    """The paper's train set, and its two other sets before the given ones."""
+    cut = splits.cut_paper_split(
+        train,
+        train_rows=splits.PAPER_TRAIN_ROWS,
+        validation_rows=splits.PAPER_VALIDATION_ROWS,
+        seed=splits.PAPER_SEED,
+    )
+    parts = {"validation": cut.validation, "test": cut.test}
+    twice = sorted(parts.keys() & evals.keys())
+    if twice:
+        raise ValueError(f"split='paper' cuts evaluation sets {twice} itself; rename the given.")
+    return cut.train, {**parts, **evals}
+
+
 def _eval_set(codec: Codec, rows: Rows, count: int | None) -> EvalSet:
     """The first ``count`` rows, or inputs of generation with all their references."""
     if codec.kind != GENERATION:
@@ -144,10 +158,6 @@ def _eval_set(codec: Codec, rows: Rows, count: int | None) -> EvalSet:
 
 def _check_rows(task: Task, name: str, rows: Rows, columns: int) -> None:
     """Raises ValueError unless a set's rows are those of a task and have ``columns`` columns."""
-    if not len(rows) and name != "train":
-        raise ValueError(
-            f"The evaluation set {name!r} of task {task.name} has no row; get a whole one."
-        )
     fields = len(task.text_fields)
     least = 1 if task.format == "memory" and task.kind != GENERATION else fields
     if len(rows.columns) != columns or not least <= columns <= fields:

@@ -81,6 +81,9 @@ _WORDINGS = {"train": _PRIVATE, "dev": _PRIVATE, "public": _PUBLIC}
 _STREAMS = {"train": range(0, 40), "dev": range(40, 50), "public": range(50, 100)}
 """Stream -> the hundredths of the hash range whose MRs are its own."""
 
+DEV_ROWS = 600
+"""Held-out rows where a config names no number."""
+
 _MOST_REFERENCES = 3
 _TRIES_PER_MR = 400
 """Draws before the stream counts as used up; a fresh MR needs ten at most on average."""

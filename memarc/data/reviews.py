@@ -46,6 +46,9 @@ _CLOSERS = ("", "", "", "again", "last night", "as before", "for the price", "th
 _CONCEDING = ("even though", "although", "while")
 _TURNING = ("but", "yet")
 
+DEV_ROWS = 1000
+"""Held-out rows where a config names no number."""
+
 _NEGATION_RATE = 0.3
 _VERB_RATE = 0.25
 

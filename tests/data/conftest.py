@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from memarc.data import reviews, tokenize
+from memarc.data import reviews
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def shared():
 @pytest.fixture(scope="session")
 def words():
     """The word-level tokenizer of the reviews grammar."""
-    return tokenize.word_level_tokenizer(reviews.vocabulary())
+    return reviews.tokenizer()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A codec makes datasets and prompts of rows, and texts of tokens, with a config's special tokens."""
+"""A codec makes datasets and prompts of rows, and texts of tokens, by a config's special tokens."""
 
 import dataclasses
 

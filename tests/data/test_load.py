@@ -114,12 +114,9 @@ def test_the_embedded_restaurants_are_ready_for_training_and_decoding():
     dev, prompts = loaded.evals["dev"].dataset, loaded.evals["dev"].prompts
     assert (len(prompts.inputs), len(dev), prompts.tokens.shape) == (10, 30, (10, 48))
     assert [len(texts) for texts in prompts.references] == [3] * 10
-    batch = dev.take(np.arange(30), 96)
-    for i, (ids, is_target) in enumerate(zip(batch["input_ids"], batch["is_target"], strict=True)):
+    for i, ids in enumerate(dev.take(np.arange(30), 96)["input_ids"]):
         length = prompts.lengths[i // 3]
         assert ids[:length].tolist() == prompts.tokens[i // 3, :length].tolist()
-        assert ids[length - 1] == loaded.codec.layout.separator_id
-        assert not is_target[:length].any() and is_target[length]
         assert loaded.codec.decode(ids[length:]) == prompts.references[i // 3][i % 3]
 
 
@@ -198,6 +195,19 @@ def test_the_paper_split_stands_beside_the_official_dev_set(write_sst2, word_fol
     sizes = {name: len(given.dataset) for name, given in loaded.evals.items()}
     assert loaded.num_examples == 11
     assert sizes == {"validation": 5, "test": 7, "dev": 1}
+
+
+def test_the_paper_split_does_not_mix_with_sets_of_the_same_names(word_folder, monkeypatch):
+    monkeypatch.setattr(splits, "PAPER_TRAIN_ROWS", 2)
+    monkeypatch.setattr(splits, "PAPER_VALIDATION_ROWS", 1)
+    rows = Rows((["we"] * 5,), np.zeros(5, np.int32))
+    config = DataConfig(
+        source="memory", tokenizer=word_folder, labels=("no", "yes"), split="paper", max_length=9
+    )
+    task = task_of("classification", config)
+    assert list(from_rows(config, task, rows, {"dev": rows}).evals) == ["validation", "test", "dev"]
+    with pytest.raises(ValueError, match=r"cuts evaluation sets \['test'\] itself; rename the giv"):
+        from_rows(config, task, rows, {"test": rows})
 
 
 def test_the_paper_split_of_a_small_file_is_refused(write_sst2, word_folder):
@@ -300,7 +310,7 @@ ONE, TWO = Rows((["a", "b"],), np.array([0, 1], np.int32)), Rows((["a"], ["b"]),
 @pytest.mark.parametrize(
     ("task", "train", "dev", "message"),
     [
-        ("generation", ONE, TWO, "'dev' have 2 columns, those of 'train' 1"),
+        ("generation", TWO, Rows((["a"],), None), "'dev' have 1 columns, those of 'train' 2"),
         ("generation", Rows((["a"],), None), None, "'train' have 1 columns.* has input, target"),
         ("generation", Rows((["a"], ["b"]), ONE.labels[:1]), None, "have labels; .* is generation"),
         ("classification", ONE, Rows((["a"], ["b"]), ONE.labels[:1]), "2 columns, those of 'trai"),

@@ -121,8 +121,7 @@ def test_the_word_list_is_small_sorted_and_holds_every_word_of_every_stream(trai
     assert 100 <= len(words) <= 150
     assert words_of(train) | words_of(public) == set(words)
     assert words_of(restaurants.dev_rows(900, 3)) <= set(words)
-    tokenizer = tokenize.word_level_tokenizer(words, end_token=tokenize.END_TOKEN)
-    for ids in tokenize.plain_ids(tokenizer, [*train.columns[0], *train.columns[1]]):
+    for ids in tokenize.plain_ids(restaurants.tokenizer(), [*train.columns[0], *train.columns[1]]):
         assert min(ids) >= len(tokenize.SPECIAL_TOKENS)
 
 
