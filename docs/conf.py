@@ -6,12 +6,15 @@ Needs the extra "docs". The pages docs/api/ are made anew from the packages at e
 """
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # This tree's packages, installed or not.
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "memarc"
+sys.path.insert(0, str(PACKAGE.parent))  # This tree's packages, installed or not.
 
 project = "memarc"
 author = "The memarc maintainers"
@@ -19,11 +22,9 @@ project_copyright = "The memarc maintainers"
 
 extensions = [
     "myst_parser",
-    "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["api/modules.rst"]
 
 # Pages.
 html_theme = "furo"
@@ -31,16 +32,7 @@ html_title = "memarc"
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
-# Docstrings: every package is a page, every module a section of it.
-apidoc_modules = [
-    {
-        "path": "../memarc",
-        "destination": "api",
-        "max_depth": 2,
-        "module_first": True,
-        "automodule_options": ["members", "show-inheritance"],
-    }
-]
+# Docstrings.
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -56,8 +48,39 @@ _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 
 
 def setup(app: Sphinx) -> None:
-    """Lets docstrings be read before napoleon does."""
+    """Writes the pages of the API, and lets docstrings be read before napoleon does."""
+    write_api(DOCS / "api")
     app.connect("autodoc-process-docstring", _plain, priority=400)
+
+
+def write_api(folder: Path) -> None:
+    """Writes a page for every package, with a section for every module: whatever there is now."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    packages = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+    for package in (PACKAGE, *packages):
+        pages = [f"memarc.{child.name}" for child in packages if package == PACKAGE]
+        name = _name(package)
+        text = "\n".join([*_section(name, "="), *_contents(pages)])
+        for module in sorted(package.glob("*.py")):
+            if module.stem != "__init__":
+                text += "\n".join(_section(_name(module.with_suffix("")), "-"))
+        (folder / f"{name}.rst").write_text(text, encoding="utf-8")
+
+
+def _name(path: Path) -> str:
+    """The dotted name of a package or module."""
+    return ".".join(path.relative_to(PACKAGE.parent).parts)
+
+
+def _section(name: str, line: str) -> list[str]:
+    """A heading, and all that a package or module documents."""
+    return [name, line * len(name), "", f".. automodule:: {name}", "   :members:", "", ""]
+
+
+def _contents(pages: list[str]) -> list[str]:
+    """A table of contents, or nothing."""
+    return [".. toctree::", "", *(f"   {page}" for page in pages), "", ""] if pages else []
 
 
 def _plain(
