@@ -93,7 +93,7 @@ def _plain(
         if i % 2:  # Code.
             parts[i] = re.sub(r"\s+``$", "``", part)
         else:
-            plain = re.sub(r"([*|])", r"\\\1", part)
+            plain = re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part)
             is_glued = i > 0 and plain[:1].isalnum()  # A letter would keep code from ending.
             parts[i] = rf"\ {plain}" if is_glued else plain
     lines[:] = "".join(parts).split("\n")
