@@ -4,28 +4,37 @@ Axes: B batch, T tokens, D width, L layers.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from memarc.models import backbone, exact, reversible
+from memarc import batches
+from memarc.models import backbone, coupled, exact
 from memarc.models.adapter import init_stack
 from memarc.models.config import BackboneConfig
+from memarc.models.coupled import Network, Streams
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network
+from memarc.models.reversible import draw_signs
 from memarc.ops import fixed_point
 from memarc.typing import Array, Params
 
 _DISTANCE_LAMBDAS = (0.0625, 0.125, 0.25, 0.5)
 _ADAPTER_SCALE = 0.02
 
+Found = dict[str, Array]
+"""Name -> number, as `measure` explains them."""
 
-def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int]) -> dict:
+
+def measure(
+    net: Network, params: Params, arithmetic: str, shape: tuple[int, int]
+) -> dict[str, Any]:
     """Measures streams and gradients of one network, inside one compiled program.
 
     Args:
-      net: The static part; its adapters are drawn here, so that they matter.
+      net: The static part; its adapters are drawn here.
       params: The backbone's parameters.
       arithmetic: "exact" or "float".
       shape: (B, T) of the input, random tokens, which are public.
@@ -38,23 +47,7 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
       gradient_errors_float32 and autodiff_errors_float32, the same of this network and of plain
       autodiff against autodiff in float32.
     """
-    adapters = {
-        name: init_stack(net.config, 16, net.config.layers, jax.random.key(seed))
-        for seed, name in enumerate(net.coupling.branches)
-    }
-    leaves, tree = jax.tree.flatten(adapters)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    adapters = tree.unflatten(
-        x + _ADAPTER_SCALE * jax.random.normal(key, x.shape)
-        for x, key in zip(leaves, keys, strict=True)
-    )
-    hidden = random_hidden(net.config, params, shape)
-    mask = jnp.ones(hidden.shape[:2], bool)
-    signs = None
-    if net.coupling.signed:
-        coins = jax.random.bits(jax.random.key(5), (shape[0], 2))
-        signs = reversible.draw_signs(coins, net.config.layers)
-    given = (adapters, params["layers"], mask, signs, hidden)
+    given = _problem(net, params, shape)
     probe = exact_probe if arithmetic == "exact" else _float_probe
     found, gradient = jax.jit(partial(probe, net))(*given)
     found = {name: value.tolist() for name, value in found.items()}
@@ -74,8 +67,41 @@ def measure(net: Network, params: Params, arithmetic: str, shape: tuple[int, int
     }
 
 
-def distances(config: BackboneConfig, params: Params, shape: tuple[int, int]) -> list[dict]:
-    """Distance of the last state from the pre-trained function, adapters adding nothing."""
+def _problem(
+    net: Network, params: Params, shape: tuple[int, int]
+) -> tuple[Params, Params, Array, Array | None, Array]:
+    """Adapters that matter, layers, mask, signs and hidden states of a network."""
+    adapters = {
+        name: init_stack(net.config, 16, net.config.layers, jax.random.key(seed))
+        for seed, name in enumerate(net.coupling.branches)
+    }
+    leaves, tree = jax.tree.flatten(adapters)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    adapters = tree.unflatten(
+        x + _ADAPTER_SCALE * jax.random.normal(key, x.shape)
+        for x, key in zip(leaves, keys, strict=True)
+    )
+    hidden = random_hidden(net.config, params, shape)
+    signs = None
+    if net.coupling.signed:
+        coins = jax.random.bits(jax.random.key(5), (shape[0], 2))
+        signs = draw_signs(coins, net.config.layers)
+    return adapters, params["layers"], jnp.ones(shape, bool), signs, hidden
+
+
+def distances(
+    config: BackboneConfig, params: Params, shape: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Measures how far each coupling starts from the pre-trained function.
+
+    Args:
+      config: Sizes of the backbone.
+      params: Its parameters; adapters add nothing.
+      shape: (B, T) of the input, random tokens, which are public.
+
+    Returns:
+      For each coupling and lambda, the last state's relative error and mean cosine.
+    """
     adapter = init_stack(config, 1, config.layers, jax.random.key(0))
     hidden = random_hidden(config, params, shape)
     mask = jnp.ones(hidden.shape[:2], bool)
@@ -88,7 +114,7 @@ def distances(config: BackboneConfig, params: Params, shape: tuple[int, int]) ->
             net = Network(config, coupling, scale, 1)
             run = jax.jit(partial(exact.run, net))
             streams = run(adapters, params["layers"], mask, signs, hidden)
-            last = reversible.finish(coupling, "newest", streams).astype(jnp.float32)
+            last = coupled.finish(coupling, "newest", streams).astype(jnp.float32)
             norms = jnp.linalg.norm(last, axis=-1) * jnp.linalg.norm(plain, axis=-1)
             lines.append(
                 {
@@ -105,21 +131,41 @@ def distances(config: BackboneConfig, params: Params, shape: tuple[int, int]) ->
 
 def random_hidden(config: BackboneConfig, params: Params, shape: tuple[int, int]) -> Array:
     """Embeddings of random tokens, which are public: float32[B, T, D]."""
-    ids = jax.random.randint(jax.random.key(4), shape, 1, config.vocab_size)
-    batch = {"input_ids": ids, "token_type_ids": jnp.zeros(shape, jnp.int32)}
+    batch = batches.random(
+        batches.CLASSIFICATION, jax.random.key(4), *shape, vocab_size=config.vocab_size
+    )
     return backbone.embed(config, params, batch).astype(jnp.float32)
 
 
-def _cotangents(streams):
+def _cotangents(streams: Streams) -> Streams:
     """Of a smooth function of both last streams."""
     return jax.tree.map(jnp.cos, streams)
 
 
-def exact_probe(net: Network, adapters, layers, mask, signs, hidden):
-    """Forward, backward and gradient of the exact network: (what was found, gradient)."""
+def exact_probe(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> tuple[Found, Params]:
+    """Runs the exact network there and back.
+
+    Args:
+      net: The static part.
+      adapters: By branch, stacked on L.
+      layers: Of the backbone, stacked on L.
+      mask: bool[B, T].
+      signs: [L, B, 1, 1] of a signed coupling, else None.
+      hidden: float[B, T, D].
+
+    Returns:
+      What was found, and the adapters' gradient.
+    """
     start, outside = fixed_point.to_fixed(hidden)
 
-    def step(streams, stacked):
+    def step(streams: exact.Fixed, stacked: exact.Stacked) -> tuple[exact.Fixed, Any]:
         adapter, layer, sign = stacked
         out, bits, more = exact.forward(net, adapter, layer, mask, sign, streams)
         return out, (streams, bits, more)
@@ -132,14 +178,23 @@ def exact_probe(net: Network, adapters, layers, mask, signs, hidden):
     return _compare(inputs, rebuilt, unit) | {"saturated_values": kept.outside.sum()}, gradient
 
 
-def _float_probe(net, adapters, layers, mask, signs, hidden):
-    def step(streams, stacked):
+def _float_probe(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> tuple[Found, Params]:
+    def step(streams: Streams, stacked: exact.Stacked) -> tuple[Streams, Streams]:
         adapter, layer, sign = stacked
         return net.forward(adapter, layer, mask, sign, streams), streams
 
-    def back(carry, stacked):
+    def back(
+        carry: tuple[Streams, Streams], stacked: exact.Stacked
+    ) -> tuple[tuple[Streams, Streams], tuple[Streams, Params]]:
         (streams, cotangents), (adapter, layer, sign) = carry, stacked
-        streams, cotangents, gradient = reversible.layer_backward(
+        streams, cotangents, gradient = coupled.layer_backward(
             net, adapter, layer, mask, sign, streams, cotangents
         )
         return (streams, cotangents), (streams, gradient)
@@ -151,25 +206,33 @@ def _float_probe(net, adapters, layers, mask, signs, hidden):
     return _compare(inputs, rebuilt, 1.0) | {"saturated_values": jnp.zeros((), jnp.int32)}, gradient
 
 
-def _compare(inputs, rebuilt, unit):
+def _compare(inputs: tuple[Array, Array], rebuilt: tuple[Array, Array], unit: float) -> Found:
     pairs = list(zip(inputs, rebuilt, strict=True))
     errors = [jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max() for a, b in pairs]
     return {
-        "mismatched_values": sum((a != b).sum() for a, b in pairs),
+        "mismatched_values": jnp.stack([(a != b).sum() for a, b in pairs]).sum(),
         "max_stream_error": jnp.stack(errors).max() * unit,
     }
 
 
-def _plain_gradient(net, is_rounded, adapters, layers, mask, signs, hidden):
+def _plain_gradient(
+    net: Network,
+    is_rounded: bool,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> Params:
     """Plain autodiff of the same network; rounding to fixed point counts as the identity."""
     coupling = net.coupling
     unit = 2.0**-fixed_point.FRACTION_BITS
 
-    def rounded(x, how):
+    def rounded(x: Array, how: Callable[[Array], Array]) -> Array:
         nearest = how(x / unit) * unit
         return x + jax.lax.stop_gradient(nearest - x) if is_rounded else x
 
-    def step(streams, stacked):
+    def step(streams: Streams, stacked: exact.Stacked) -> tuple[Streams, None]:
         (x1, x2), (adapter, layer, sign) = streams, stacked
         a, b = net.factors(None if sign is None else jnp.ones_like(sign))
         one = 1.0 if sign is None else sign
@@ -181,18 +244,18 @@ def _plain_gradient(net, is_rounded, adapters, layers, mask, signs, hidden):
             y2 = y2 + rounded(net.branch("second", adapter, layer, y1, mask, sign), jnp.round)
         return ((y2, y1) if coupling.swap else (y1, y2)), None
 
-    def loss(adapters):
+    def loss(adapters: Params) -> Array:
         start = rounded(hidden, jnp.round)
         streams, _ = jax.lax.scan(step, (start, start), (adapters, layers, signs))
-        return sum(jnp.sum(jnp.sin(x)) for x in streams)
+        return jnp.sum(jnp.sin(streams[0])) + jnp.sum(jnp.sin(streams[1]))
 
     return jax.grad(loss)(adapters)
 
 
-def _errors(got, wanted) -> list[float]:
+def _errors(got: Params, wanted: Params) -> list[float]:
     """Relative error of every layer's whole gradient."""
 
-    def flat(tree):
+    def flat(tree: Params) -> Array:
         return jnp.concatenate(
             [x.reshape(x.shape[0], -1).astype(jnp.float32) for x in jax.tree.leaves(tree)], axis=1
         )

@@ -15,22 +15,11 @@ from flax import linen as nn
 from memarc.models import partition
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Dense, activate, apply
-from memarc.models.tuning import Tuning, of_parameters
+from memarc.models.method import OfParameters
 from memarc.ops.linear import linear
 from memarc.typing import Array, Params
 
 SITES = {"attention": ("attention", "output"), "feed_forward": ("feed_forward", "output")}
-
-
-@dataclasses.dataclass(frozen=True)
-class AdapterOptions:
-    """Bottleneck width R of each adapter."""
-
-    bottleneck: int = 16
-
-    def __post_init__(self):
-        """Checks the bottleneck."""
-        check_bottleneck(self.bottleneck)
 
 
 def check_bottleneck(bottleneck: int) -> None:
@@ -88,20 +77,31 @@ def in_series(layers: Params, site: str, adapter: Params, config: BackboneConfig
     return partition.replace(layers, path, kernel)
 
 
-def adapter(config: BackboneConfig, options: AdapterOptions) -> Tuning:
-    """Freezes the backbone and trains an adapter after attention and after feed-forward."""
+@dataclasses.dataclass(frozen=True)
+class SeriesAdapter(OfParameters):
+    """Freezes the backbone and trains an adapter after attention and after feed-forward.
 
-    def init(key, params):
+    Attributes:
+      bottleneck: R, width of every adapter.
+    """
+
+    bottleneck: int = 16
+
+    def __post_init__(self) -> None:
+        """Checks the bottleneck."""
+        check_bottleneck(self.bottleneck)
+
+    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
+        """As of `Method`: a stack of adapters for each of `SITES`."""
         keys = jax.random.split(key, len(SITES))
         return {
-            site: init_stack(config, options.bottleneck, config.layers, k)
+            site: init_stack(self.config, self.bottleneck, self.config.layers, k)
             for site, k in zip(SITES, keys, strict=True)
-        }, params
+        }, {"backbone": params, "drawn": {}}
 
-    def parameters(trainable, frozen):
-        layers = frozen["layers"]
+    def parameters(self, trainable: Params, frozen: Params) -> Params:
+        """As of `Method`: the backbone's, with `SeriesKernel`s at the sites."""
+        layers = frozen["backbone"]["layers"]
         for site, stack in trainable.items():
-            layers = in_series(layers, site, stack, config)
-        return {**frozen, "layers": layers}
-
-    return of_parameters(config, init, parameters)
+            layers = in_series(layers, site, stack, self.config)
+        return {**frozen["backbone"], "layers": layers}

@@ -44,7 +44,7 @@ def dot_product_attention(
     if not 0 < block < tokens:
         return attend((query, last))
 
-    def blocks(x, axis):
+    def blocks(x: Array, axis: int) -> Array:
         """[.., T, ..] -> [T / block, .., block, ..]; what fills up is cut off again."""
         widths = [(0, 0)] * x.ndim
         widths[axis] = (0, -tokens % block)
@@ -60,7 +60,9 @@ def dot_product_attention(
     return out.reshape(whole)[..., :tokens, :, :]
 
 
-def _attend(key, value, mask, queries):
+def _attend(
+    key: Array, value: Array, mask: Array | None, queries: tuple[Array, Array | None]
+) -> Array:
     """Whole attention of some queries."""
     query, last = queries
     dtype = wide(query.dtype)
@@ -73,7 +75,7 @@ def _attend(key, value, mask, queries):
     return jnp.einsum("...hts,...shk->...thk", weights, value)
 
 
-def _may_read(mask, last, keys):
+def _may_read(mask: Array | None, last: Array | None, keys: int) -> Array | None:
     """bool[B, T or 1, S], or None if everything may be read."""
     allowed = None if mask is None else mask[..., None, :]
     if last is None:

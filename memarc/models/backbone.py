@@ -69,16 +69,10 @@ def embed_more(config: BackboneConfig, params: Params, tokens: Array, start: Arr
 def run_layers(config: BackboneConfig, layers: Params, hidden: Array, mask: Array) -> Array:
     """Runs stacked layers over hidden [B, T, D]; returns the last state [B, T, D]."""
 
-    def step(state, layer):
+    def step(state: Array, layer: Params) -> tuple[Array, None]:
         return apply(Layer(config), layer, state, mask), None
 
     return scan_layers(config, step, hidden, layers)[0]
-
-
-def every_state(config: BackboneConfig, layers: Params, hidden: Array, mask: Array) -> Array:
-    """Runs stacked layers; returns all states [L + 1, B, T, D], the input first."""
-    _, states = read_states(config, layers, hidden, mask, lambda _, state: state, ())
-    return jnp.concatenate([hidden[None], states])
 
 
 def read_states(
@@ -103,7 +97,7 @@ def read_states(
       The last state [B, T, D], and what was read, stacked on L.
     """
 
-    def step(state, stacked):
+    def step(state: Array, stacked: tuple[Params, Params]) -> tuple[Array, Any]:
         layer, reader = stacked
         state = apply(Layer(config), layer, state, mask)
         return state, read(reader, state)
@@ -155,7 +149,9 @@ def extend_layers(
       The last state [B, T, D], what was read, stacked on L, and the cache with the new tokens.
     """
 
-    def step(state, stacked):
+    def step(
+        state: Array, stacked: tuple[Params, Cache, Params]
+    ) -> tuple[Array, tuple[Any, Cache]]:
         layer, kept, reader = stacked
         state, kept = apply(Layer(config), layer, state, start, kept, method="extend")
         return state, (read(reader, state), kept)
@@ -164,7 +160,15 @@ def extend_layers(
     return last, found, cache
 
 
-def _check_length(config, tokens):
+def extend_plainly(
+    config: BackboneConfig, layers: Params, hidden: Array, start: Array, cache: Cache
+) -> tuple[Array, Cache]:
+    """Does as `extend_layers`, reading nothing: the last state [B, T, D], and the cache."""
+    last, _, cache = extend_layers(config, layers, hidden, start, cache, lambda *_: (), ())
+    return last, cache
+
+
+def _check_length(config: BackboneConfig, tokens: int) -> None:
     if tokens > config.longest_sequence:
         raise ValueError(
             f"{tokens} tokens are more than the backbone's {config.longest_sequence} positions."

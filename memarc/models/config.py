@@ -67,7 +67,7 @@ class BackboneConfig:
     remat: str = "none"
     attention_block: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field that a user can get wrong."""
         for name, choices in (
             ("kind", tuple(KINDS)),
@@ -89,7 +89,7 @@ class BackboneConfig:
         if self.longest_sequence < 1:
             raise ValueError(f"max_positions is {self.max_positions}; no position is left.")
 
-    def _check_heads(self):
+    def _check_heads(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not divisible by heads {self.heads}.")
         if self.kv_heads < 0 or self.heads % self.key_heads:

@@ -3,10 +3,13 @@
 Axes: B batch, T tokens, S slots of a cache, D width, L reversible layers.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from memarc.models import backbone, exact
+from memarc.models.coupled import Network, Streams
 from memarc.models.layers import Cache
 from memarc.ops import fixed_point
 from memarc.ops.precision import wide
@@ -16,8 +19,8 @@ Caches = dict[str, Cache]
 """By branch that attends, each stacked on L."""
 
 
-def empty(net, layers: int, rows: int, slots: int) -> Caches:
-    """Zeros for every branch of ``net`` (`memarc.models.reversible.Network`) that attends."""
+def empty(net: Network, layers: int, rows: int, slots: int) -> Caches:
+    """Zeros for every branch of a network that attends, of B rows and S slots."""
     return {
         name: backbone.empty_cache(net.config, layers, rows, slots)
         for name in net.coupling.branches
@@ -26,14 +29,14 @@ def empty(net, layers: int, rows: int, slots: int) -> Caches:
 
 
 def extend(
-    net,
+    net: Network,
     arithmetic: str,
     adapters: Params,
     layers: Params,
     hidden: Array,
     start: Array,
     caches: Caches,
-) -> tuple[tuple[Array, Array], Caches]:
+) -> tuple[Streams, Caches]:
     """Runs stacked coupled layers over new tokens; a signed coupling runs as the plain network.
 
     Args:
@@ -52,11 +55,11 @@ def extend(
     is_exact = arithmetic == "exact" and not is_signed
     sign = jnp.zeros((hidden.shape[0], 1, 1), dtype) if is_signed else None
 
-    def step(carry, stacked):
+    def step(carry: tuple[Any, Array], stacked: Any) -> tuple[tuple[Any, Array], Caches]:
         (streams, outside), (adapter, layer, kept) = carry, stacked
         kept = dict(kept)
 
-        def branch(which, x):
+        def branch(which: str, x: Array) -> Array:
             function, given = getattr(net.coupling, which), x.astype(net.config.compute_dtype)
             y, more = function.extend(
                 net.config, adapter[which], layer, given, start, kept.get(which)
@@ -65,7 +68,7 @@ def extend(
                 kept[which] = more
             return y.astype(x.dtype)
 
-        def rounded(which, x):
+        def rounded(which: str, x: Array) -> tuple[Array, Array]:
             return fixed_point.to_fixed(branch(which, fixed_point.to_float(x, dtype)))
 
         if not is_exact:

@@ -47,7 +47,7 @@ class Branch:
             return self._finish(config, adapter, layer, x)
         prepared = self._prepare(config, adapter, layer)
 
-        def attend(x):
+        def attend(x: Array) -> Array:
             return apply(Attention(config), prepared["attention"], x, mask)
 
         if self.adapter == "series":
@@ -71,10 +71,10 @@ class Branch:
             )
         return self._finish(config, adapter, layer, x), cache
 
-    def _prepare(self, config, adapter, layer):
+    def _prepare(self, config: BackboneConfig, adapter: Params, layer: Params) -> Params:
         return in_series(layer, "attention", adapter, config) if self.adapter == "series" else layer
 
-    def _finish(self, config, adapter, layer, x):
+    def _finish(self, config: BackboneConfig, adapter: Params, layer: Params, x: Array) -> Array:
         if self.adapter == "series":
             return x
         is_normed = config.parts.is_decoder

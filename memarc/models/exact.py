@@ -6,28 +6,36 @@ With lambda = 2^-k and [.] rounding to fixed point, a layer is
 
 or the variant that its coupling states; a centred one shifts x1 - x2 instead of x1. All that the
 backward pass keeps are those bits and the last streams. It undoes and differentiates one layer
-after the other. F and G are compiled apart from all else, because a compiler that fused them with
-other work could round them otherwise than the forward pass did. Rounding counts as the identity
-(straight-through).
+after the other. F and G are isolated (`memarc.ops.isolated`), because a compiler that fused them
+with other work could round them otherwise than the forward pass did. Rounding counts as the
+identity (straight-through).
 
 A row whose streams leave the range or are not finite comes out as NaN, so it adds nothing.
 
 Axes: B batch, T tokens, D width, L layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from memarc.models.coupled import Network, Streams
 from memarc.ops import fixed_point
+from memarc.ops.isolated import isolated
 from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 Fixed = tuple[Array, Array]
 """(x1, x2), each int32[B, T, D]."""
+
+Bits = tuple[Any, Any]
+"""What each stream lost in one layer, uint8 as `fixed_point.halve` packs it; () if nothing."""
+
+Stacked = tuple[Params, Params, Array | None]
+"""Adapters, layer and sign of one layer, or of all, stacked on L."""
 
 
 class Residuals(NamedTuple):
@@ -48,11 +56,11 @@ class Residuals(NamedTuple):
     mask: Array
     signs: Array | None
     last: Fixed
-    bits: tuple
+    bits: Bits
     outside: Array
 
 
-def shifts(net) -> tuple[int, int]:
+def shifts(net: Network) -> tuple[int, int]:
     """(k of the first, k of the second stream); 0 where the coupling does not scale."""
     k = exponent(net.scale)
     coupling = net.coupling
@@ -75,11 +83,18 @@ def exponent(scale: float) -> int:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def run(net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array):
+def run(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> Streams:
     """Runs stacked coupled layers exactly.
 
     Args:
-      net: The static part (`memarc.models.reversible.Network`).
+      net: The static part.
       adapters: By branch, stacked on L; differentiated.
       layers: Frozen backbone layers, stacked on L.
       mask: bool[B, T], True where a token is real.
@@ -92,10 +107,17 @@ def run(net, adapters: Params, layers: Params, mask: Array, signs: Array | None,
     return _run_forward(net, adapters, layers, mask, signs, hidden)[0]
 
 
-def _run_forward(net, adapters, layers, mask, signs, hidden):
+def _run_forward(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> tuple[Streams, tuple[Residuals, Array]]:
     start, outside = fixed_point.to_fixed(hidden)
 
-    def step(carry, stacked):
+    def step(carry: tuple[Fixed, Array], stacked: Stacked) -> tuple[tuple[Fixed, Array], Bits]:
         streams, outside = carry
         adapter, layer, sign = stacked
         streams, bits, more = forward(net, adapter, layer, mask, sign, streams)
@@ -107,7 +129,9 @@ def _run_forward(net, adapters, layers, mask, signs, hidden):
     return out, (Residuals(adapters, layers, mask, signs, last, bits, outside), hidden[:0])
 
 
-def _run_backward(net, kept, cotangents):
+def _run_backward(
+    net: Network, kept: tuple[Residuals, Array], cotangents: Streams
+) -> tuple[Params, None, None, None, Array]:
     residuals, like = kept
     gradient, (d1, d2), _ = sweep_back(net, residuals, cotangents)
     return gradient, None, None, None, (d1 + d2).astype(like.dtype)
@@ -116,7 +140,7 @@ def _run_backward(net, kept, cotangents):
 run.defvjp(_run_forward, _run_backward)
 
 
-def to_floats(streams: Fixed, outside: Array, dtype) -> tuple[Array, Array]:
+def to_floats(streams: Fixed, outside: Array, dtype: jnp.dtype) -> Streams:
     """Streams as floats [B, T, D]; NaN in rows with values out of range, counted in int32[B]."""
     is_bad = (outside > 0).reshape(-1, *[1] * (streams[0].ndim - 1))
     first, second = (jnp.where(is_bad, jnp.nan, fixed_point.to_float(x, dtype)) for x in streams)
@@ -124,7 +148,12 @@ def to_floats(streams: Fixed, outside: Array, dtype) -> tuple[Array, Array]:
 
 
 def check_range(
-    net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
 ) -> None:
     """Raises ValueError if streams leave the fixed-point range on a public input.
 
@@ -153,7 +182,14 @@ def check_range(
     )
 
 
-def survey(net, adapters: Params, layers: Params, mask: Array, signs: Array | None, hidden: Array):
+def survey(
+    net: Network,
+    adapters: Params,
+    layers: Params,
+    mask: Array,
+    signs: Array | None,
+    hidden: Array,
+) -> tuple[Array, Array]:
     """By layer, the start first: whether a value leaves the range, and the largest in floats.
 
     Args: as for `check_range`.
@@ -163,10 +199,12 @@ def survey(net, adapters: Params, layers: Params, mask: Array, signs: Array | No
     """
     start, outside = fixed_point.to_fixed(hidden)
 
-    def largest(streams):
+    def largest(streams: Sequence[Array]) -> Array:
         return jnp.stack([jnp.abs(x).max() for x in streams]).max()
 
-    def step(carry, stacked):
+    def step(
+        carry: tuple[Fixed, Streams], stacked: Stacked
+    ) -> tuple[tuple[Fixed, Streams], tuple[Array, Array]]:
         fixed, floats = carry
         adapter, layer, sign = stacked
         fixed, _, more = forward(net, adapter, layer, mask, sign, fixed)
@@ -180,7 +218,9 @@ def survey(net, adapters: Params, layers: Params, mask: Array, signs: Array | No
     return jnp.concatenate([first[0], is_outside]), jnp.concatenate([first[1], reached])
 
 
-def sweep_back(net, residuals: Residuals, cotangents):
+def sweep_back(
+    net: Network, residuals: Residuals, cotangents: Streams
+) -> tuple[Params, Streams, Fixed]:
     """The backward pass: each layer is undone and then differentiated, G first, then F.
 
     Args:
@@ -193,7 +233,9 @@ def sweep_back(net, residuals: Residuals, cotangents):
       input streams of every layer, int32[L, B, T, D] each (unused outputs cost nothing).
     """
 
-    def step(carry, stacked):
+    def step(
+        carry: tuple[Fixed, Streams], stacked: tuple[Params, Params, Array | None, Bits]
+    ) -> tuple[tuple[Fixed, Streams], tuple[Params, Fixed]]:
         (streams, cotangents), (adapters, layer, sign, bits) = carry, stacked
         streams, cotangents, gradient = backward(
             net, adapters, layer, bits, residuals.mask, sign, streams, cotangents
@@ -209,16 +251,23 @@ def sweep_back(net, residuals: Residuals, cotangents):
     return gradient, cotangents, rebuilt
 
 
-def forward(net, adapters, layer, mask, sign, streams: Fixed):
+def forward(
+    net: Network, adapters: Params, layer: Params, mask: Array, sign: Array | None, streams: Fixed
+) -> tuple[Fixed, Bits, Array]:
     """One layer: (streams, lost bits, int32[B] values of each row that left the range)."""
 
-    def branch(which, x):
+    def branch(which: str, x: Array) -> tuple[Array, Array]:
         return _branch(net, which, adapters, layer, x, mask, sign)
 
     return couple(net, branch, sign, streams)
 
 
-def couple(net, branch: Callable[[str, Array], tuple[Array, Array]], sign, streams: Fixed):
+def couple(
+    net: Network,
+    branch: Callable[[str, Array], tuple[Array, Array]],
+    sign: Array | None,
+    streams: Fixed,
+) -> tuple[Fixed, Bits, Array]:
     """One layer whose F and G are given, int32 -> (int32, int32[B] values out of range)."""
     (first, second), (x1, x2) = shifts(net), streams
     f, out_f = branch("first", x2)
@@ -235,7 +284,16 @@ def couple(net, branch: Callable[[str, Array], tuple[Array, Array]], sign, strea
     return streams, (bits1, bits2), outside
 
 
-def backward(net, adapters, layer, bits, mask, sign, streams: Fixed, cotangents):
+def backward(
+    net: Network,
+    adapters: Params,
+    layer: Params,
+    bits: Bits,
+    mask: Array,
+    sign: Array | None,
+    streams: Fixed,
+    cotangents: Streams,
+) -> tuple[Fixed, Streams, Params]:
     """Undoes `forward` and pulls cotangents back: (input streams, their cotangents, gradient)."""
     (first, second), (a, b) = shifts(net), net.factors(sign)
     (y1, y2), (d1, d2) = streams, cotangents
@@ -261,10 +319,19 @@ def backward(net, adapters, layer, bits, mask, sign, streams: Fixed, cotangents)
     return (x1, x2), (a * d1, straight + through), gradient
 
 
-def _pull_back(net, which, adapters, layer, x, mask, sign, cotangent):
+def _pull_back(
+    net: Network,
+    which: str,
+    adapters: Params,
+    layer: Params,
+    x: Array,
+    mask: Array,
+    sign: Array | None,
+    cotangent: Array,
+) -> tuple[Array, Params]:
     """Pulls the cotangent of F's or G's output back: (to x, to the adapter)."""
 
-    def branch(theta, x):
+    def branch(theta: Params, x: Array) -> Array:
         return net.branch(which, {which: theta}, layer, x, mask, sign)
 
     x = fixed_point.to_float(x, cotangent.dtype)
@@ -272,33 +339,34 @@ def _pull_back(net, which, adapters, layer, x, mask, sign, cotangent):
     return through, theta
 
 
-def _branch(net, which, adapters, layer, x, mask, sign):
-    """F or G of fixed-point streams, compiled alike wherever it stands.
-
-    It is the body of a loop whose length, always one, the compiler cannot know: barriers alone are
-    dropped before fusion on some devices, and what is fused together decides how it rounds.
-    """
+def _branch(
+    net: Network,
+    which: str,
+    adapters: Params,
+    layer: Params,
+    x: Array,
+    mask: Array,
+    sign: Array | None,
+) -> tuple[Array, Array]:
+    """F or G of a fixed-point stream, rounded alike wherever it stands: (int32, int32[B])."""
     dtype = wide(net.config.compute_dtype)
-    some_weight = jax.tree.leaves(layer)[0].ravel()[0]
-    times = jnp.where(some_weight < jnp.inf, 1, 2)  # Two if it is NaN: all is lost then anyway.
 
-    def body(carry):
-        number, x, _ = carry
-        y = net.branch(which, adapters, layer, fixed_point.to_float(x, dtype), mask, sign)
-        return number + 1, *fixed_point.to_fixed(y)
+    def branch(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        y = net.branch(which, adapters, layer, fixed_point.to_float(state[0], dtype), mask, sign)
+        return fixed_point.to_fixed(y)
 
-    carry = (0, x, jnp.zeros(x.shape[:1], jnp.int32))
-    return jax.lax.while_loop(lambda carry: carry[0] < times, body, carry)[1:]
+    some_weight = jax.tree.leaves(layer)[0]  # If it is NaN, all is lost anyway.
+    return isolated(branch, some_weight, (x, jnp.zeros(x.shape[:1], jnp.int32)))
 
 
-def _signed(x, sign):
+def _signed(x: Array, sign: Array | None) -> Array:
     """Times -1 or 1, which multiplying again undoes."""
     return x if sign is None else x * sign.astype(jnp.int32)
 
 
-def _halved(x, times):
+def _halved(x: Array, times: int) -> tuple[Array, Any]:
     return fixed_point.halve(x, times) if times else (x, ())
 
 
-def _unhalved(x, bits, times):
+def _unhalved(x: Array, bits: Any, times: int) -> Array:
     return fixed_point.unhalve(x, bits, times) if times else x

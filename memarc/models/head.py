@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from memarc.batches import ATTENTION_MASK
 from memarc.ops.linear import linear
 from memarc.typing import Array, Batch, Params
 
@@ -16,12 +17,17 @@ POOLINGS = ("first", "mean")
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """How states become logits: ``pooling`` takes the first token or the mean of real tokens."""
+    """How states become logits.
 
-    pooling: str
-    classes: int
+    Attributes:
+      pooling: "first" takes the first token, "mean" the mean of real tokens.
+      classes: C.
+    """
 
-    def __post_init__(self):
+    pooling: str = "first"
+    classes: int = 2
+
+    def __post_init__(self) -> None:
         """Checks the pooling and the number of classes."""
         if self.pooling not in POOLINGS:
             raise ValueError(f"head.pooling is {self.pooling!r}; choose one of {POOLINGS}.")
@@ -38,7 +44,7 @@ def init(config: HeadConfig, width: int, key: Array) -> Params:
 def logits(config: HeadConfig, params: Params, states: Array, batch: Batch) -> Array:
     """Maps states [B, T, D] to logits float32[B, C]."""
     states = states.astype(params["kernel"].dtype)
-    return linear(_pool(config, states, batch["attention_mask"]), params["kernel"], params["bias"])
+    return linear(_pool(config, states, batch[ATTENTION_MASK]), params["kernel"], params["bias"])
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -47,7 +53,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
 
 
-def _pool(config, states, attention_mask):
+def _pool(config: HeadConfig, states: Array, attention_mask: Array) -> Array:
     """[B, T, D] -> [B, D]; an all-padding row pools to zero rather than NaN."""
     if config.pooling == "first":
         return states[:, 0]

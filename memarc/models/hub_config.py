@@ -125,7 +125,7 @@ def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
     return config
 
 
-def _derived(kind, known):
+def _derived(kind: str, known: dict[str, Any]) -> dict[str, Any]:
     """Fills in the sizes that a file may leave to be derived from others."""
     if kind == "gpt2" and "n_embd" in known:
         return {"n_inner": 4 * known["n_embd"], **known}

@@ -1,20 +1,19 @@
-"""Builds a language model from a decoder and a tuning method: losses, states, next-token logits.
+"""A language model: a decoder and a tuning method. Losses of tokens, states, next-token logits.
 
-Axes: B batch, T tokens, R sequences of an example, D width, V vocabulary.
+Axes: B batch, T tokens, S slots of a cache, R sequences of an example, D width, V vocabulary.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import ClassVar
 
 import jax.numpy as jnp
 
-from memarc.models import build
-from memarc.models.config import BackboneConfig
+from memarc import batches
 from memarc.models.layers import apply, norm
+from memarc.models.model import Model
 from memarc.ops.precision import wide
 from memarc.ops.token_loss import token_loss
-from memarc.typing import Array, Batch, LossFn, Params, Precompute, PyTree
+from memarc.typing import Array, Batch, Params, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +25,10 @@ class LanguageConfig:
       smoothing: Label smoothing of the training loss, in [0, 1).
     """
 
-    chunk: int
-    smoothing: float
+    chunk: int = 32
+    smoothing: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks both."""
         if self.chunk < 1:
             raise ValueError(f"head.chunk is {self.chunk}; give at least 1 token.")
@@ -38,102 +37,79 @@ class LanguageConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class LanguageModel:
-    """A language model as pure functions (contracts: `memarc.typing`).
+class LanguageModel(Model):
+    """Writes texts: predicts each target of a sequence from the tokens before it.
 
-    Batches hold ``input_ids``, ``attention_mask`` and ``is_target``, int32[B, T], or [B, R, T]
-    where an example is several sequences; targets are predicted from the tokens before them.
+    Batches are of `memarc.batches.GENERATION`: int32[B, T], or [B, R, T] where an example is
+    several sequences. The head is the decoder's own, its last norm and its output table.
 
     Attributes:
-      init: ``(key, backbone_params) -> (trainable, frozen)``; consumes the given parameters.
-      precompute: The part of the forward pass that no gradient crosses.
-      loss: ``(trainable, frozen, precomputed batch) -> float32[B]``, nats a target token: a mean
-        over a sequence's targets, and over the sequences that have any.
-      surprise: ``(trainable, frozen, batch) -> (float32[B], int32[B])``: summed nats of all target
-        tokens without smoothing, and how many there are; the batch is not precomputed.
-      extend: ``(trainable, frozen, tokens int32[B, T], start int32[B], cache) -> (states [B, T, D],
-        cache)``, as of `Tuning`.
-      logits: ``(trainable, frozen, states [B, D]) -> float32[B, V]`` of the next token.
-      empty_cache: ``(rows, slots) -> cache``.
-      check_start: ``(trainable, frozen)``: raises ValueError if the network cannot work on random
-        tokens, which are public.
-      needs_coins: As of `Tuning`.
+      head: How losses are computed.
     """
 
-    init: Callable[[Array, Params], tuple[Params, Params]]
-    precompute: Precompute
-    loss: LossFn
-    surprise: Callable[[Params, Params, Batch], tuple[Array, Array]]
-    extend: Callable[[Params, Params, Array, Array, PyTree], tuple[Array, PyTree]]
-    logits: Callable[[Params, Params, Array], Array]
-    empty_cache: Callable[[int, int], PyTree]
-    check_start: Callable[[Params, Params], None]
-    needs_coins: bool
+    head: LanguageConfig
 
+    kind: ClassVar[str] = batches.GENERATION
 
-def build_language_model(
-    method: str, options: Mapping[str, Any], config: BackboneConfig, language: LanguageConfig
-) -> LanguageModel:
-    """Builds the language model of a tuning method.
+    def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """As of `Model`: nats a target token.
 
-    Args:
-      method: A name of `build.METHODS`.
-      options: Fields of the method's options dataclass; those left out keep its defaults.
-      config: Sizes of the backbone.
-      language: How losses are computed.
+        It is a mean over a sequence's targets, and then over the sequences that have any.
+        """
+        weights = mean_weights(batch[batches.IS_TARGET][..., 1:])
+        return self._total(trainable, frozen, batch, weights, self.head.smoothing)
 
-    Raises:
-      ValueError: For an encoder, or an unknown method or option, naming the choices.
-    """
-    if not config.parts.is_decoder:
-        raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
-    tuning = build.make_tuning(method, options, config)
+    def surprise(self, trainable: Params, frozen: Params, batch: Batch) -> tuple[Array, Array]:
+        """Adds up what all target tokens of an example say, without smoothing.
 
-    def total(trainable, frozen, batch, weights, smoothing):
-        """Summed losses of targets times weights [B, .., T - 1], [B]."""
-        params = tuning.parameters(trainable, frozen)
-        states = _normed(config, params, tuning.states(trainable, frozen, batch))
-        targets = batch["input_ids"][..., 1:]
-        return token_loss(
-            output_table(params),
-            states[..., :-1, :],
-            targets,
-            weights,
-            chunk=language.chunk,
-            smoothing=smoothing,
-        )
+        Args:
+          trainable: As of `init`.
+          frozen: As of `init`.
+          batch: Not precomputed.
 
-    def loss(trainable, frozen, batch):
-        weights = mean_weights(batch["is_target"][..., 1:])
-        return total(trainable, frozen, batch, weights, language.smoothing)
-
-    def surprise(trainable, frozen, batch):
-        counted = batch["is_target"][..., 1:]
-        prepared = tuning.precompute(frozen, batch)
+        Returns:
+          Summed nats, float32[B], and how many targets there are, int32[B].
+        """
+        counted = batch[batches.IS_TARGET][..., 1:]
+        prepared = self.precompute(frozen, batch)
         weights = counted.astype(jnp.result_type(float))
-        found = total(trainable, frozen, prepared, weights, 0.0)
+        found = self._total(trainable, frozen, prepared, weights, 0.0)
         return found, counted.reshape(len(counted), -1).sum(1)
 
-    def logits(trainable, frozen, states):
-        params = tuning.parameters(trainable, frozen)
-        states = _normed(config, params, states)
+    def extend(
+        self, trainable: Params, frozen: Params, tokens: Array, start: Array, cache: PyTree
+    ) -> tuple[Array, PyTree]:
+        """Computes the states of new tokens over a cache (`Method.extend`)."""
+        return self.method.extend(trainable["tuning"], frozen, tokens, start, cache)
+
+    def logits(self, trainable: Params, frozen: Params, states: Array) -> Array:
+        """Computes logits of the next token, float32[B, V], from states [B, D] of `extend`."""
+        params = self.method.parameters(trainable["tuning"], frozen)
+        states = self._normed(params, states)
         table = output_table(params).astype(states.dtype)
         return jnp.einsum("bd,vd->bv", states, table, preferred_element_type=wide(states.dtype))
 
-    def check(trainable, frozen):
-        build.check_start(tuning, config, trainable, frozen)
+    def empty_cache(self, rows: int, slots: int) -> PyTree:
+        """Makes a cache of B rows and S slots (`Method.empty_cache`)."""
+        return self.method.empty_cache(rows, slots)
 
-    return LanguageModel(
-        init=tuning.init,
-        precompute=tuning.precompute,
-        loss=loss,
-        surprise=surprise,
-        extend=tuning.extend,
-        logits=logits,
-        empty_cache=tuning.empty_cache,
-        check_start=check,
-        needs_coins=tuning.needs_coins,
-    )
+    def _total(
+        self, trainable: Params, frozen: Params, batch: Batch, weights: Array, smoothing: float
+    ) -> Array:
+        """Summed losses of targets times weights [B, .., T - 1], [B]."""
+        params = self.method.parameters(trainable["tuning"], frozen)
+        states = self.method.states(trainable["tuning"], frozen, batch)
+        return token_loss(
+            output_table(params),
+            self._normed(params, states)[..., :-1, :],
+            batch[batches.INPUT_IDS][..., 1:],
+            weights,
+            chunk=self.head.chunk,
+            smoothing=smoothing,
+        )
+
+    def _normed(self, params: Params, states: Array) -> Array:
+        return apply(norm(self.method.config), params["final"]["norm"], states)
 
 
 def mean_weights(is_target: Array) -> Array:
@@ -157,7 +133,3 @@ def mean_weights(is_target: Array) -> Array:
 def output_table(params: Params) -> Array:
     """The table [V, D] whose rows tokens' logits are read off: the word table if tied."""
     return params["final"].get("table", params["embeddings"]["word"])
-
-
-def _normed(config, params, states):
-    return apply(norm(config), params["final"]["norm"], states)

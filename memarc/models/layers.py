@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
     config: BackboneConfig
 
-    def setup(self):
+    def setup(self) -> None:
         """Names the maps."""
         cfg = self.config
         narrow = cfg.key_heads * cfg.head_width
@@ -133,7 +133,7 @@ class Attention(nn.Module):
         mixed = dot_product_attention(query, cache["key"], cache["value"], last=positions)
         return self._close(hidden, mixed), cache
 
-    def _project(self, hidden, positions):
+    def _project(self, hidden: Array, positions: Array) -> tuple[Array, Array, Array]:
         """Queries [B, T, H, K], keys and values [B, T, G, K]."""
         cfg = self.config
         x = self.norm(hidden) if cfg.parts.is_decoder else hidden
@@ -145,7 +145,7 @@ class Attention(nn.Module):
             query, key = (turn(y, positions, cfg.rope_theta) for y in (query, key))
         return query, key, value
 
-    def _close(self, hidden, mixed):
+    def _close(self, hidden: Array, mixed: Array) -> Array:
         out = hidden + self.output(mixed.reshape(hidden.shape))
         return out if self.config.parts.is_decoder else self.norm(out)
 
@@ -172,7 +172,7 @@ class Layer(nn.Module):
 
     config: BackboneConfig
 
-    def setup(self):
+    def setup(self) -> None:
         """Names the two halves."""
         self.attention = Attention(self.config)
         self.feed_forward = FeedForward(self.config)

@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.models import partition
-from memarc.models.config import BackboneConfig
-from memarc.models.tuning import Tuning, of_parameters
+from memarc.models.method import OfParameters
 from memarc.ops.linear import linear
 from memarc.typing import Array, Params
 
@@ -24,36 +23,6 @@ TARGETS = {
     "gated": ("feed_forward", "gated"),
     "output": ("feed_forward", "output"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class LoraOptions:
-    """Rank, scale, place and trained factors of the updates.
-
-    Attributes:
-      rank: R.
-      alpha: The update is alpha / R times a @ b.
-      targets: The matrices that get an update (names of `TARGETS`).
-      train: "both" factors, or "b" alone: a stays as drawn, so half as many coordinates take
-        noise and no noise is multiplied by noise (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313).
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("query", "value")
-    train: str = "both"
-
-    def __post_init__(self):
-        """Checks every field."""
-        if self.rank < 1:
-            raise ValueError(f"LoRA rank is {self.rank}; it must be at least 1.")
-        if not self.alpha > 0.0:  # Zero would train nothing and still take noise.
-            raise ValueError(f"LoRA alpha is {self.alpha}; it must be positive.")
-        unknown = sorted(set(self.targets) - set(TARGETS))
-        if unknown or not self.targets:
-            raise ValueError(f"LoRA targets {unknown or 'are empty'}; choose from {list(TARGETS)}.")
-        if self.train not in ("both", "b"):
-            raise ValueError(f"LoRA train is {self.train!r}; choose 'both' or 'b'.")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["base", "a", "b"], meta_fields=["scale"])
@@ -71,32 +40,55 @@ class LowRankKernel:
         return linear(x, self.base, bias) + self.scale * linear(linear(x, self.a), self.b)
 
 
-def lora(config: BackboneConfig, options: LoraOptions) -> Tuning:
+@dataclasses.dataclass(frozen=True)
+class Lora(OfParameters):
     """Freezes the backbone and trains low-rank updates; b starts at zero.
 
-    Raises:
-      ValueError: If the backbone lacks a target.
+    Attributes:
+      rank: R.
+      alpha: The update is alpha / R times a @ b.
+      targets: The matrices that get an update (names of `TARGETS`).
+      train: "both" factors, or "b" alone: a stays as drawn, so half as many coordinates take
+        noise and no noise is multiplied by noise (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313).
     """
-    if "gated" in options.targets and not config.parts.is_gated:
-        raise ValueError(f"LoRA target 'gated' is not there: a {config.kind} backbone has no gate.")
 
-    def init(key, params):
-        keys = jax.random.split(key, len(options.targets))
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("query", "value")
+    train: str = "both"
+
+    def __post_init__(self) -> None:
+        """Checks every option, and that the backbone has the targets."""
+        if self.rank < 1:
+            raise ValueError(f"LoRA rank is {self.rank}; it must be at least 1.")
+        if not self.alpha > 0.0:  # Zero would train nothing and still take noise.
+            raise ValueError(f"LoRA alpha is {self.alpha}; it must be positive.")
+        unknown = sorted(set(self.targets) - set(TARGETS))
+        if unknown or not self.targets:
+            raise ValueError(f"LoRA targets {unknown or 'are empty'}; choose from {list(TARGETS)}.")
+        if self.train not in ("both", "b"):
+            raise ValueError(f"LoRA train is {self.train!r}; choose 'both' or 'b'.")
+        if "gated" in self.targets and not self.config.parts.is_gated:
+            raise ValueError(
+                f"LoRA target 'gated' is not there: a {self.config.kind} backbone has no gate."
+            )
+
+    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
+        """As of `Method`: {target: {"a", "b"}}, of which an "a" that is not trained is drawn."""
+        keys = jax.random.split(key, len(self.targets))
         pairs = {
-            target: _init_pair(k, partition.get(params["layers"], TARGETS[target]), options.rank)
-            for target, k in zip(options.targets, keys, strict=True)
+            target: _init_pair(k, partition.get(params["layers"], TARGETS[target]), self.rank)
+            for target, k in zip(self.targets, keys, strict=True)
         }
-        kept = ("a",) if options.train == "b" else ()
-        frozen = {target: {name: pair.pop(name) for name in kept} for target, pair in pairs.items()}
-        return pairs, {"backbone": params, "pairs": frozen}
+        trainable, drawn = partition.split(
+            pairs, lambda path: self.train == "both" or path[-1] == "b"
+        )
+        return trainable, {"backbone": params, "drawn": drawn}
 
-    def parameters(trainable, frozen):
-        pairs = {target: {**frozen["pairs"][target], **trainable[target]} for target in trainable}
-        params = frozen["backbone"]
-        layers = attach(params["layers"], pairs, options.alpha / options.rank)
-        return {**params, "layers": layers}
-
-    return of_parameters(config, init, parameters)
+    def parameters(self, trainable: Params, frozen: Params) -> Params:
+        """As of `Method`: the backbone's, with `LowRankKernel`s at the targets."""
+        params, pairs = frozen["backbone"], partition.join(trainable, frozen["drawn"])
+        return {**params, "layers": attach(params["layers"], pairs, self.alpha / self.rank)}
 
 
 def attach(layers: Params, pairs: Params, scale: float) -> Params:
@@ -108,7 +100,7 @@ def attach(layers: Params, pairs: Params, scale: float) -> Params:
     return layers
 
 
-def _init_pair(key, dense, rank):
+def _init_pair(key: Array, dense: Params, rank: int) -> dict[str, Array]:
     """Draws a uniformly in +-1/sqrt(I), as the published code does; b is zero."""
     depth, inputs, outputs = dense["kernel"].shape
     bound = inputs**-0.5

@@ -85,11 +85,13 @@ def load(
     return config, traverse_util.unflatten_dict(flat)
 
 
-def _on_devices(shape, sharding, read: Callable[[Ranges], np.ndarray]) -> jax.Array:
+def _on_devices(
+    shape: tuple[int, ...], sharding: jax.sharding.Sharding, read: Callable[[Ranges], np.ndarray]
+) -> jax.Array:
     """Reads a leaf to its devices, and a range that several of them hold only once."""
     found: dict[Ranges, np.ndarray] = {}  # JAX may keep these very arrays: none is changed later.
 
-    def part(index):
+    def part(index: Any) -> np.ndarray:
         bounds = (axis.indices(size) for axis, size in zip(index, shape, strict=True))
         ranges = tuple((start, stop) for start, stop, _ in bounds)
         if ranges not in found:
@@ -179,7 +181,9 @@ def save(
             old.unlink(missing_ok=True)
 
 
-def _check_leaves(config, table, leaves) -> None:
+def _check_leaves(
+    config: BackboneConfig, table: list[Entry], leaves: dict[tuple[str, ...], Any]
+) -> None:
     """Raises one ValueError that lists all leaves that are not the config's."""
     wanted = {entry.path: entry.leaf_shape(config) for entry in table}
     given = {path: getattr(leaf, "shape", type(leaf).__name__) for path, leaf in leaves.items()}
@@ -196,7 +200,12 @@ Parts = list[tuple[Entry, tuple]]
 """Of one tensor of a file, in order: entry, and index of the layer in its leaf."""
 
 
-def _plan_shards(config, table, leaves, max_bytes) -> list[list[tuple[str, Parts]]]:
+def _plan_shards(
+    config: BackboneConfig,
+    table: list[Entry],
+    leaves: dict[tuple[str, ...], Any],
+    max_bytes: int | None,
+) -> list[list[tuple[str, Parts]]]:
     """Cuts the list of tensors into files."""
     tensors: dict[str, Parts] = {}
     for entry in table:
@@ -220,7 +229,7 @@ def _file_names(shards: int) -> list[str]:
     return [f"model-{i:05d}-of-{shards:05d}.safetensors" for i in range(1, shards + 1)]
 
 
-def _file_array(leaves, parts: Parts) -> np.ndarray:
+def _file_array(leaves: dict[tuple[str, ...], Any], parts: Parts) -> np.ndarray:
     """One tensor as a file holds it; safetensors writes memory as it lies, so C order matters."""
     arrays = [np.asarray(leaves[entry.path][index]) for entry, index in parts]
     arrays = [x.T if parts[0][0].transposed else x for x in arrays]

@@ -10,6 +10,7 @@ Axes: B batch, T tokens, D backbone width, S side width, M ladder layers.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,18 +20,19 @@ import numpy as np
 from memarc.models import backbone, side_start
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Cache, Dense, Layer, apply, norm
-from memarc.models.tuning import Tuning
 from memarc.ops.linear import elementwise
 from memarc.ops.taps import use
+from memarc.typing import Array, Batch, Params, PyTree
 
 GATE_TEMPERATURE = 0.1  # tau of the published code.
 
 
 @dataclasses.dataclass(frozen=True)
-class SideOptions:
-    """Shape and start of the ladder.
+class Side:
+    """Freezes the backbone and trains a ladder of narrow layers on its states.
 
     Attributes:
+      config: Sizes of the backbone.
       reduction: k; the side width is S = D / k, its feed-forward width F / k.
       layers: Backbone layers (0-based) that get a side layer; empty means all of them.
       start: "pruned" cuts the side layers out of the backbone's weights by magnitude, "random"
@@ -41,14 +43,15 @@ class SideOptions:
         S-wide states are kept for the backward pass.
     """
 
+    config: BackboneConfig
     reduction: int = 8
     layers: tuple[int, ...] = ()
     start: str = "pruned"
     merge: str = "add"
     downsample: str = "trained"
 
-    def __post_init__(self):
-        """Checks the names."""
+    def __post_init__(self) -> None:
+        """Checks every option."""
         for field, choices in (
             ("start", ("pruned", "random")),
             ("merge", ("add", "replace")),
@@ -57,88 +60,121 @@ class SideOptions:
             if getattr(self, field) not in choices:
                 given = getattr(self, field)
                 raise ValueError(f"side {field} is {given!r}; choose one of {choices}.")
+        kept, last = self.kept, self.config.layers - 1
+        if list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] <= last:
+            raise ValueError(f"side layers {kept} must be increasing and within 0..{last}.")
+        side_config(self.config, self.reduction, len(kept))  # Refuses a wrong reduction.
 
+    @property
+    def needs_coins(self) -> bool:
+        """As of `Method`: nothing is drawn while it trains."""
+        return False
 
-def side(config: BackboneConfig, options: SideOptions) -> Tuning:
-    """Freezes the backbone and trains a ladder of narrow layers on its states."""
-    kept = _kept_layers(config, options)
-    narrow = side_config(config, options.reduction, len(kept))
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The M backbone layers that have a side layer."""
+        return tuple(self.layers) or tuple(range(self.config.layers))
 
-    def init(key, params):
-        ladder = side_start.draw(key, config, narrow, params, kept, options.start, options.merge)
-        if options.downsample == "trained":
-            return ladder, {"backbone": params, "ladder": {}}
-        down = {name: ladder.pop(name) for name in ("first", "down")}
-        return ladder, {"backbone": params, "ladder": down}
+    @property
+    def narrow(self) -> BackboneConfig:
+        """Sizes of the ladder."""
+        return side_config(self.config, self.reduction, len(self.kept))
 
-    def reading(frozen, hidden):
+    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
+        """As of `Method`: a ladder, of which projections that are not trained are drawn."""
+        ladder = side_start.draw(
+            key, self.config, self.narrow, params, self.kept, self.start, self.merge
+        )
+        names = () if self.downsample == "trained" else ("first", "down")
+        drawn = {name: ladder.pop(name) for name in names}
+        return ladder, {"backbone": params, "drawn": drawn}
+
+    def precompute(self, frozen: Params, batch: Batch) -> Batch:
+        """As of `Method`: runs the backbone.
+
+        It adds "rungs", [B, M + 1, T, D], or [.., S] where the projections are frozen; and "last",
+        [B, T, D], where states are added to the ladder's end.
+        """
+        params = frozen["backbone"]
+        hidden = backbone.embed(self.config, params, batch)
+        first, read, readers = self._reading(frozen, hidden)
+        last, rungs = backbone.read_states(
+            self.config, params["layers"], hidden, backbone.token_mask(batch), read, readers
+        )
+        rungs = jnp.moveaxis(self._kept_rungs(first, rungs), 1, 0)
+        more = {"last": last} if self.merge == "add" else {}
+        return {**batch, "rungs": rungs, **more}
+
+    def states(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """As of `Method`: climbs the ladder."""
+        del frozen
+        rungs = self._projected(trainable, jnp.moveaxis(batch["rungs"], 0, 1))
+        out = climb(self.narrow, trainable, rungs, backbone.token_mask(batch))
+        return self._merged(trainable, batch["last"] if self.merge == "add" else None, out)
+
+    def parameters(self, trainable: Params, frozen: Params) -> Params:
+        """As of `Method`: the backbone's own."""
+        del trainable
+        return frozen["backbone"]
+
+    def extend(
+        self, trainable: Params, frozen: Params, tokens: Array, start: Array, cache: PyTree
+    ) -> tuple[Array, PyTree]:
+        """As of `Method`."""
+        params = frozen["backbone"]
+        hidden = backbone.embed_more(self.config, params, tokens, start)
+        first, read, readers = self._reading(frozen, hidden)
+        last, rungs, below = backbone.extend_layers(
+            self.config, params["layers"], hidden, start, cache["backbone"], read, readers
+        )
+        rungs = self._projected(trainable, self._kept_rungs(first, rungs))
+        out, above = climb_more(self.narrow, trainable, rungs, start, cache["ladder"])
+        states = self._merged(trainable, last if self.merge == "add" else None, out)
+        return states, {"backbone": below, "ladder": above}
+
+    def empty_cache(self, rows: int, slots: int) -> PyTree:
+        """As of `Method`: keys and values of the backbone and of the ladder."""
+        return {
+            name: backbone.empty_cache(config, config.layers, rows, slots)
+            for name, config in (("backbone", self.config), ("ladder", self.narrow))
+        }
+
+    def check(self, trainable: Params, frozen: Params, batch: Batch) -> None:
+        """As of `Method`: a side network works on every batch."""
+        del trainable, frozen, batch
+
+    def _reading(
+        self, frozen: Params, hidden: Array
+    ) -> tuple[Array, Callable[[Params, Array], Array], Params]:
         """What the first rung is, and how those of layers are read off their states."""
-        if options.downsample == "trained":
+        if self.downsample == "trained":
             return hidden, _whole, ()
-        down = frozen["ladder"]  # Projected layer by layer: never all, D wide.
-        dense = Dense(config.width, narrow.width)
-        nearest = np.searchsorted(kept[:-1], np.arange(config.layers))  # Others are not read.
+        down = frozen["drawn"]  # Projected layer by layer: never all, D wide.
+        dense = Dense(self.config.width, self.narrow.width)
+        nearest = np.searchsorted(self.kept[:-1], np.arange(self.config.layers))  # Some: not read.
         readers = jax.tree.map(lambda x: x[nearest], down["down"])
         return apply(dense, down["first"], hidden), partial(apply, dense), readers
 
-    def precompute(frozen, batch):
-        params = frozen["backbone"]
-        hidden = backbone.embed(config, params, batch)
-        first, read, readers = reading(frozen, hidden)
-        last, rungs = backbone.read_states(
-            config, params["layers"], hidden, backbone.token_mask(batch), read, readers
-        )
-        rungs = jnp.concatenate([first[None], rungs[jnp.asarray(kept)]])  # [M + 1, B, T, D or S]
-        more = {"last": last} if options.merge == "add" else {}
-        return {**batch, "rungs": jnp.moveaxis(rungs, 1, 0), **more}
+    def _kept_rungs(self, first: Array, rungs: Array) -> Array:
+        """The first rung [B, T, ..] and those of the kept layers, of all L: [M + 1, B, T, ..]."""
+        return jnp.concatenate([first[None], rungs[jnp.asarray(self.kept)]])
 
-    def merged(trainable, last, out):
-        """What the head reads, [B, T, D], of the ladder's end [B, T, S]."""
-        out = apply(Dense(narrow.width, config.width), trainable["up"], out)
-        return last + out if options.merge == "add" else out
+    def _projected(self, trainable: Params, rungs: Array) -> Array:
+        """Rungs [M + 1, B, T, S], of D wide ones where the projections are trained."""
+        return rungs if self.downsample == "frozen" else _project(trainable, rungs)
 
-    def states(trainable, frozen, batch):
-        rungs = jnp.moveaxis(batch["rungs"], 0, 1)
-        if options.downsample == "trained":
-            rungs = _project(trainable, rungs)
-        out = climb(narrow, trainable, rungs, backbone.token_mask(batch))
-        return merged(trainable, batch.get("last"), out)
-
-    def extend(trainable, frozen, tokens, start, cache):
-        params = frozen["backbone"]
-        hidden = backbone.embed_more(config, params, tokens, start)
-        first, read, readers = reading(frozen, hidden)
-        last, rungs, below = backbone.extend_layers(
-            config, params["layers"], hidden, start, cache["backbone"], read, readers
-        )
-        rungs = jnp.concatenate([first[None], rungs[jnp.asarray(kept)]])
-        if options.downsample == "trained":
-            rungs = _project(trainable, rungs)
-        out, above = climb_more(narrow, trainable, rungs, start, cache["ladder"])
-        return merged(trainable, last, out), {"backbone": below, "ladder": above}
-
-    def empty_cache(rows, slots):
-        return {
-            "backbone": backbone.empty_cache(config, config.layers, rows, slots),
-            "ladder": backbone.empty_cache(narrow, narrow.layers, rows, slots),
-        }
-
-    return Tuning(
-        init,
-        states,
-        precompute,
-        parameters=lambda trainable, frozen: frozen["backbone"],
-        extend=extend,
-        empty_cache=empty_cache,
-    )
+    def _merged(self, trainable: Params, last: Array | None, out: Array) -> Array:
+        """What the head reads, [B, T, D]: the ladder's end [B, T, S] widened, added to the last."""
+        out = apply(Dense(self.narrow.width, self.config.width), trainable["up"], out)
+        return out if last is None else last + out
 
 
-def _whole(reader, state):
+def _whole(reader: Params, state: Array) -> Array:
     del reader
     return state
 
 
-def _mix(gate, state, down):
+def _mix(gate: Array, state: Array, down: Array) -> Array:
     mu = jax.nn.sigmoid(gate / GATE_TEMPERATURE).astype(state.dtype)
     return mu * state + (1.0 - mu) * down
 
@@ -146,10 +182,10 @@ def _mix(gate, state, down):
 GATE = elementwise("gate", _mix)
 
 
-def climb(narrow: BackboneConfig, ladder, rungs, mask):
+def climb(narrow: BackboneConfig, ladder: Params, rungs: Array, mask: Array) -> Array:
     """Runs the ladder over projected rungs [M + 1, B, T, S]; returns LN(s_N), [B, T, S]."""
 
-    def step(state, rung):
+    def step(state: Array, rung: tuple[Params, Array, Array]) -> tuple[Array, None]:
         layer, gate, down = rung
         return apply(Layer(narrow), layer, use(GATE, gate, state, down), mask), None
 
@@ -159,10 +195,12 @@ def climb(narrow: BackboneConfig, ladder, rungs, mask):
     return apply(norm(narrow), ladder["norm"], state)
 
 
-def climb_more(narrow: BackboneConfig, ladder, rungs, start, cache: Cache):
+def climb_more(
+    narrow: BackboneConfig, ladder: Params, rungs: Array, start: Array, cache: Cache
+) -> tuple[Array, Cache]:
     """Climbs with new tokens that stand in slots from ``start`` on: ([B, T, S], cache)."""
 
-    def step(state, stacked):
+    def step(state: Array, stacked: tuple[Params, Array, Array, Cache]) -> tuple[Array, Cache]:
         layer, gate, down, kept = stacked
         mixed = use(GATE, gate, state, down)
         return apply(Layer(narrow), layer, mixed, start, kept, method="extend")
@@ -188,19 +226,9 @@ def side_config(config: BackboneConfig, reduction: int, layers: int) -> Backbone
     )
 
 
-def _project(params, rungs):
+def _project(params: Params, rungs: Array) -> Array:
     """Downsamples rungs [M + 1, B, T, D] by D_0 .. D_M to [M + 1, B, T, S]."""
     down = Dense(*params["first"]["kernel"].shape)
     first = apply(down, params["first"], rungs[0])[None]
     rest = jax.vmap(lambda p, x: apply(down, p, x))(params["down"], rungs[1:])
     return jnp.concatenate([first, rest])
-
-
-def _kept_layers(config, options) -> tuple[int, ...]:
-    """The ladder's backbone layers, checked."""
-    kept = tuple(options.layers) or tuple(range(config.layers))
-    if list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < config.layers:
-        raise ValueError(
-            f"side layers {kept} must be increasing and within 0..{config.layers - 1}."
-        )
-    return kept

@@ -7,6 +7,8 @@ Axes: D backbone width, S side width, H heads, G key heads, K head width, k = K 
 width, F, L, M.
 """
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
@@ -67,27 +69,31 @@ def draw(
     }
 
 
-def _largest(importance, count):
+def _largest(importance: Array, count: int) -> Array:
     """Indices of the largest entries of the last axis, in increasing order."""
     return jnp.sort(jax.lax.top_k(importance, count)[1])
 
 
-def _cut_layers(layers, kept, config, narrow):
+def _cut_layers(
+    layers: Params, kept: tuple[int, ...], config: BackboneConfig, narrow: BackboneConfig
+) -> tuple[Params, Array]:
     """The side layers, stacked, and the features that they keep, int32[S].
 
     One backbone layer after another is whole on one device, so every mesh gives the same start, and
     a backbone that is cut over many devices is never whole on one.
     """
-    importance = sum(_feature_importance(_layer(layers, i)) for i in range(config.layers))
+    importance = reduce(
+        jnp.add, (_feature_importance(_layer(layers, i)) for i in range(config.layers))
+    )
     features = _largest(importance, narrow.width)
     cut = [_cut_layer(_layer(layers, i), features, config, narrow) for i in kept]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *cut), features
 
 
-def _layer(layers, number):
+def _layer(layers: Params, number: int) -> Params:
     """One of stacked layers, float32, gathered from all devices that hold parts of it."""
 
-    def one(stacked):
+    def one(stacked: Array) -> Array:
         x = stacked[number]
         is_traced = isinstance(x, Tracer)
         if isinstance(x, jax.Array) and not is_traced and len(x.sharding.device_set) > 1:
@@ -97,17 +103,20 @@ def _layer(layers, number):
     return jax.tree.map(one, layers)
 
 
-def _feature_importance(layer):
+def _feature_importance(layer: Params) -> Array:
     """L1 weight of each of the D features, summed over a layer's matrices, float32[D]."""
-    total = 0.0
-    for block in ("attention", "feed_forward"):
-        for name, dense in layer[block].items():
-            if name != "norm":
-                total = total + jnp.abs(dense["kernel"]).sum(0 if name == "output" else 1)
-    return total
+    weights = (
+        jnp.abs(dense["kernel"]).sum(0 if name == "output" else 1)
+        for block in ("attention", "feed_forward")
+        for name, dense in layer[block].items()
+        if name != "norm"
+    )
+    return reduce(jnp.add, weights)
 
 
-def _cut_layer(layer, features, config, narrow):
+def _cut_layer(
+    layer: Params, features: Array, config: BackboneConfig, narrow: BackboneConfig
+) -> Params:
     """Cuts one side layer out of one backbone layer, keeping its largest rows and columns."""
     attention, feed = layer["attention"], layer["feed_forward"]
     sizes = {name: jnp.abs(x["kernel"]) for name, x in attention.items() if name != "norm"}
@@ -136,13 +145,15 @@ def _cut_layer(layer, features, config, narrow):
     }
 
 
-def _by_key_head(importance, config):
+def _by_key_head(importance: Array, config: BackboneConfig) -> Array:
     """Sums over the query heads that share a key head: [H K] -> [G K]."""
     shape = (config.key_heads, -1, config.head_width)
     return importance.reshape(shape).sum(1).reshape(-1)
 
 
-def _head_indices(importance, config, narrow, in_pairs):
+def _head_indices(
+    importance: Array, config: BackboneConfig, narrow: BackboneConfig, in_pairs: bool
+) -> tuple[Array, Array]:
     """The largest columns within every key head: of all key heads, and of the heads that read them.
 
     Args:
@@ -161,14 +172,14 @@ def _head_indices(importance, config, narrow, in_pairs):
     largest = jnp.concatenate([largest + start for start in starts], axis=1)  # [G, K / k]
     readers = jnp.repeat(largest, config.heads // config.key_heads, axis=0)  # [H, K / k]
 
-    def columns(places):
+    def columns(places: Array) -> Array:
         offsets = jnp.arange(len(places), dtype=places.dtype) * config.head_width
         return (places + offsets[:, None]).reshape(-1)
 
     return columns(largest), columns(readers)
 
 
-def _cut(dense, rows, columns):
+def _cut(dense: Params, rows: Array, columns: Array) -> Params:
     """Rows and columns of a dense map."""
     cut = {"kernel": dense["kernel"][rows][:, columns]}
     return {**cut, "bias": dense["bias"][columns]} if "bias" in dense else cut

@@ -134,7 +134,7 @@ def read(
     return leaf
 
 
-def _copy(source, target: np.ndarray, place: tuple[tuple[int, int], ...]) -> None:
+def _copy(source: Any, target: np.ndarray, place: tuple[tuple[int, int], ...]) -> None:
     """Copies the part of a file's tensor at ``place`` into an array, in blocks of rows."""
     if not target.size:
         return

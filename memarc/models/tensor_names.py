@@ -89,13 +89,13 @@ def is_ignored(name: str, config: BackboneConfig) -> bool:
     return re.match(_IGNORED[config.kind], name) is not None
 
 
-def _encoder(config) -> list[Entry]:
+def _encoder(config: BackboneConfig) -> list[Entry]:
     d, f, prefix = config.width, config.feed_forward, "encoder.layer.{layer}."
 
-    def norm(path, name):
+    def norm(path: tuple[str, ...], name: str) -> list[Entry]:
         return _norm(path, f"{name}.LayerNorm", d)
 
-    def dense(path, name, inputs, outputs):
+    def dense(path: tuple[str, ...], name: str, inputs: int, outputs: int) -> list[Entry]:
         return _dense(path, prefix + name, inputs, outputs)
 
     rows = {"word": config.vocab_size, "position": config.max_positions}
@@ -117,11 +117,13 @@ def _encoder(config) -> list[Entry]:
     ]
 
 
-def _gpt2(config) -> list[Entry]:
+def _gpt2(config: BackboneConfig) -> list[Entry]:
     """Maps are stored [I, O] here, and queries, keys and values as one."""
     d, f = config.width, config.feed_forward
 
-    def dense(path, name, inputs, outputs, part=(0, 1)):
+    def dense(
+        path: tuple[str, ...], name: str, inputs: int, outputs: int, part: tuple[int, int] = (0, 1)
+    ) -> list[Entry]:
         return _dense(path, f"h.{{layer}}.{name}", inputs, outputs, transposed=False, part=part)
 
     return [
@@ -141,14 +143,14 @@ def _gpt2(config) -> list[Entry]:
     ]
 
 
-def _llama(config) -> list[Entry]:
+def _llama(config: BackboneConfig) -> list[Entry]:
     d, f, narrow = config.width, config.feed_forward, config.key_heads * config.head_width
 
-    def dense(path, name, inputs, outputs):
+    def dense(path: tuple[str, ...], name: str, inputs: int, outputs: int) -> Entry:
         name = f"layers.{{layer}}.{name}.weight"
         return Entry(("layers", *path, "kernel"), name, (inputs, outputs), True)
 
-    def norm(path, name):
+    def norm(path: tuple[str, ...], name: str) -> Entry:
         return Entry((*path, "norm", "scale"), f"{name}.weight", (d,), False)
 
     return [
@@ -166,14 +168,22 @@ def _llama(config) -> list[Entry]:
     ]
 
 
-def _norm(path, name, width) -> list[Entry]:
+def _norm(path: tuple[str, ...], name: str, width: int) -> list[Entry]:
     return [
         Entry((*path, "norm", "scale"), f"{name}.weight", (width,), False),
         Entry((*path, "norm", "bias"), f"{name}.bias", (width,), False),
     ]
 
 
-def _dense(path, name, inputs, outputs, *, transposed=True, part=(0, 1)) -> list[Entry]:
+def _dense(
+    path: tuple[str, ...],
+    name: str,
+    inputs: int,
+    outputs: int,
+    *,
+    transposed: bool = True,
+    part: tuple[int, int] = (0, 1),
+) -> list[Entry]:
     path = ("layers", *path)
     return [
         Entry((*path, "kernel"), f"{name}.weight", (inputs, outputs), transposed, part),

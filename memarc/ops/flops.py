@@ -39,7 +39,9 @@ def gathered_bytes(function: Callable[..., Any], *args: Any) -> int:
     return _total(function, args, _received)
 
 
-def _total(function, args, count) -> int:
+def _total(
+    function: Callable[..., Any], args: tuple[Any, ...], count: Callable[[Any], int | None]
+) -> int:
     return _count(jax.make_jaxpr(function)(*args).jaxpr, count)
 
 
@@ -47,7 +49,7 @@ def _count(jaxpr: core.Jaxpr, count: Callable[[Any], int | None]) -> int:
     return sum(_count_one(eqn, count) for eqn in jaxpr.eqns)
 
 
-def _count_one(eqn, count) -> int:
+def _count_one(eqn: Any, count: Callable[[Any], int | None]) -> int:
     own = count(eqn)
     if own is not None:
         return own
@@ -58,7 +60,7 @@ def _count_one(eqn, count) -> int:
     return sum(inner) * (params["length"] if name == "scan" else 1)
 
 
-def _product(eqn) -> int | None:
+def _product(eqn: Any) -> int | None:
     """Operations of one matrix product; None of any other equation."""
     if eqn.primitive.name != "dot_general":
         return None
@@ -67,7 +69,7 @@ def _product(eqn) -> int | None:
     return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
 
 
-def _received(eqn) -> int | None:
+def _received(eqn: Any) -> int | None:
     """Bytes that one device receives in one gather; None of any other equation."""
     if eqn.primitive.name != "all_gather":
         return None
@@ -77,7 +79,7 @@ def _received(eqn) -> int | None:
     return after - before
 
 
-def _jaxprs(value):
+def _jaxprs(value: Any) -> list[core.Jaxpr]:
     """The programs within a parameter of an equation."""
     if isinstance(value, core.ClosedJaxpr):
         return [value.jaxpr]

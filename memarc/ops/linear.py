@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.precision import wide
-from memarc.ops.taps import Op, Tapped, use
+from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
 
 _FULL = jax.lax.Precision.HIGHEST
@@ -79,31 +79,31 @@ def elementwise(name: str, function: Callable[..., Array]) -> Op:
 
 
 def _small(name: str, rank: int, function: Callable[..., Array]) -> Op:
-    def instantiate(value, inputs, g):
-        def one(inputs, g):
+    def instantiate(value: Array, inputs: Inputs, g: Array) -> Array:
+        def one(inputs: Inputs, g: Array) -> Array:
             batch_of_one = [x[None] for x in inputs]
             _, pullback = jax.vjp(lambda v: function(v, *batch_of_one), value.astype(wide(g.dtype)))
             return pullback(g[None])[0]
 
         return jax.vmap(one)(inputs, g)
 
-    def weighted_sum(value, inputs, g, factors):
+    def weighted_sum(value: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
         return jnp.tensordot(factors, instantiate(value, inputs, g), axes=1, precision=_FULL)
 
     return Op(name, rank, function, instantiate, None, lambda value, inputs: False, weighted_sum)
 
 
-def _dense(kernel, x):
+def _dense(kernel: Array, x: Array) -> Array:
     return jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ())))
 
 
-def _dense_instantiate(kernel, inputs, g):
+def _dense_instantiate(kernel: Array, inputs: Inputs, g: Array) -> Array:
     del kernel
     x, g = flat(inputs[0]), flat(g)
     return einsum("bti,bto->bio", x, g)
 
 
-def _dense_ghost(kernel, inputs, g):
+def _dense_ghost(kernel: Array, inputs: Inputs, g: Array) -> Array:
     del kernel
     x, g = flat(inputs[0]), flat(g)
     if x.shape[1] == 1:
@@ -111,52 +111,52 @@ def _dense_ghost(kernel, inputs, g):
     return sum_of_products(einsum("bti,bsi->bts", x, x), einsum("bto,bso->bts", g, g))
 
 
-def _dense_prefers_ghost(kernel, inputs):
+def _dense_prefers_ghost(kernel: Shape, inputs: tuple[Shape, ...]) -> bool:
     """Compares multiplications: T (I + O) of two Gram matrices against I O, both times T."""
     (x,), (features, outputs) = inputs, kernel
     tokens = math.prod(x[1:-1])
     return tokens * (features + outputs) <= features * outputs
 
 
-def _dense_weighted_sum(kernel, inputs, g, factors):
+def _dense_weighted_sum(kernel: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
     del kernel
     x, g = flat(inputs[0]), flat(g)
     scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
     return einsum("bti,bto->io", x.astype(scaled.dtype), scaled)
 
 
-def _add(vector, x):
+def _add(vector: Array, x: Array) -> Array:
     return x + jnp.broadcast_to(vector.astype(x.dtype), x.shape)
 
 
-def _multiply(vector, x):
+def _multiply(vector: Array, x: Array) -> Array:
     return x * jnp.broadcast_to(vector.astype(x.dtype), x.shape)
 
 
-def _rows(table, ids):
+def _rows(table: Array, ids: Array) -> Array:
     return table[ids].astype(wide(table.dtype))
 
 
-def _rows_instantiate(table, inputs, g):
-    def one(ids, g):
+def _rows_instantiate(table: Array, inputs: Inputs, g: Array) -> Array:
+    def one(ids: Array, g: Array) -> Array:
         return jnp.zeros(table.shape, g.dtype).at[ids.reshape(-1)].add(g.reshape(-1, g.shape[-1]))
 
     return jax.vmap(one)(inputs[0], g)
 
 
-def _rows_ghost(table, inputs, g):
+def _rows_ghost(table: Array, inputs: Inputs, g: Array) -> Array:
     del table
     ids, g = inputs[0].reshape(inputs[0].shape[0], -1), flat(g)
     same = (ids[:, :, None] == ids[:, None, :]).astype(wide(g.dtype))
     return sum_of_products(same, einsum("bto,bso->bts", g, g))
 
 
-def _rows_prefers_ghost(table, inputs):
+def _rows_prefers_ghost(table: Shape, inputs: tuple[Shape, ...]) -> bool:
     (ids,), (rows, _) = inputs, table
     return math.prod(ids[1:]) ** 2 <= rows
 
 
-def _rows_weighted_sum(table, inputs, g, factors):
+def _rows_weighted_sum(table: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
     g = flat(g)
     scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
     zeros = jnp.zeros(table.shape, scaled.dtype)

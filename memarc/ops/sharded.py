@@ -7,6 +7,7 @@ computes a layer again.
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -32,7 +33,7 @@ class Shard:
 def whole(params: Params) -> Params:
     """Gathers every `Shard` in a tree; other leaves are as they were."""
 
-    def gather(leaf):
+    def gather(leaf: Any) -> Array:
         if not isinstance(leaf, Shard):
             return leaf
         axis = leaf.part.ndim + leaf.axis

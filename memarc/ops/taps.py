@@ -23,6 +23,11 @@ import jax.numpy as jnp
 from memarc.ops.precision import wide
 from memarc.typing import Array, PyTree
 
+Inputs = tuple[Array, ...]
+"""What meets a parameter, each [B, ...]; integers get no cotangent."""
+
+Shape = tuple[int, ...]
+
 USE_NAME = "use_of_tapped_parameter"
 """Name of the call that stands for a use in a recorded trace (`memarc.ops.uses`)."""
 
@@ -46,10 +51,10 @@ class Op:
     name: str
     rank: int
     apply: Callable[..., Array]
-    instantiate: Callable[[Array, tuple, Array], Array]
-    ghost: Callable[[Array, tuple, Array], Array] | None
-    prefers_ghost: Callable[[tuple, tuple], bool]
-    weighted_sum: Callable[[Array, tuple, Array, Array], Array]
+    instantiate: Callable[[Array, Inputs, Array], Array]
+    ghost: Callable[[Array, Inputs, Array], Array] | None
+    prefers_ghost: Callable[[Shape, tuple[Shape, ...]], bool]
+    weighted_sum: Callable[[Array, Inputs, Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +143,7 @@ def use(op: Op, parameter: Array | Tapped, *inputs: Array) -> Array:
 def _named(apply: Callable[..., Array]) -> Callable[..., Array]:
     """A call that keeps its own name in a trace."""
 
-    def call(*operands):
+    def call(*operands: Array) -> Array:
         return apply(*operands)
 
     call.__name__ = USE_NAME
@@ -146,21 +151,25 @@ def _named(apply: Callable[..., Array]) -> Callable[..., Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _tapped(op: Op, how: How, value: Array, tap: PyTree, inputs: tuple) -> Array:
+def _tapped(op: Op, how: How, value: Array, tap: PyTree, inputs: Inputs) -> Array:
     del how, tap
     return op.apply(value, *inputs)
 
 
-def _tapped_forward(op, how, value, tap, inputs):
+def _tapped_forward(
+    op: Op, how: How, value: Array, tap: PyTree, inputs: Inputs
+) -> tuple[Array, tuple[Array, Inputs]]:
     del how, tap
     return op.apply(value, *inputs), (value, inputs)
 
 
-def _tapped_backward(op, how, residuals, g):
+def _tapped_backward(
+    op: Op, how: How, residuals: tuple[Array, Inputs], g: Array
+) -> tuple[Array | None, PyTree, tuple[Array | None, ...]]:
     value, inputs = residuals
     floats = [jnp.issubdtype(x.dtype, jnp.floating) for x in inputs]
 
-    def of_floats(*some):
+    def of_floats(*some: Array) -> Array:
         given = iter(some)
         return op.apply(
             value, *(next(given) if f else x for f, x in zip(floats, inputs, strict=True))
@@ -184,14 +193,14 @@ def _tapped_backward(op, how, residuals, g):
 _tapped.defvjp(_tapped_forward, _tapped_backward)
 
 
-def squared_norms(op: Op, value: Array, inputs: tuple, g: Array) -> Array:
+def squared_norms(op: Op, value: Array, inputs: Inputs, g: Array) -> Array:
     """Per-example squared gradient norms, float32[B] or wider, by the cheaper way."""
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
         return op.ghost(value, inputs, g)
     return _sum_of_squares(op.instantiate(value, inputs, g))
 
 
-def keep(op: Op, value: Array, inputs: tuple, g: Array) -> PyTree:
+def keep(op: Op, value: Array, inputs: Inputs, g: Array) -> PyTree:
     """What `squared_norms_kept` and `weighted_sum_kept` need later: the smaller of two forms.
 
     Integer inputs are held as float32, exact below 2^24, because a cotangent must be a float.
@@ -219,7 +228,7 @@ def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) ->
     """Sum over B of factors [B] times per-example gradients; rows of factor 0 add exactly 0."""
     is_added = factors != 0
 
-    def blanked(x):
+    def blanked(x: Array) -> Array:
         return jnp.where(is_added.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
 
     if "gradients" in kept:
@@ -239,10 +248,10 @@ def _sum_of_squares(gradients: Array) -> Array:
     return jnp.sum(jnp.square(_widened(gradients)), axis=tuple(range(1, gradients.ndim)))
 
 
-def _finite(inputs: tuple, g: Array) -> tuple[tuple, Array]:
+def _finite(inputs: Inputs, g: Array) -> tuple[Inputs, Array]:
     """Silences a bad row, whose cotangents are zero or 0 * inf: zero times NaN is not zero."""
 
-    def silenced(x):
+    def silenced(x: Array) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
@@ -254,5 +263,5 @@ def _as_float(x: Array) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
 
 
-def _restore(found: Use, inputs: tuple) -> tuple:
+def _restore(found: Use, inputs: Inputs) -> Inputs:
     return tuple(x.astype(s.dtype) for x, s in zip(inputs, found.inputs, strict=True))

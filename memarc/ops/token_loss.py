@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from memarc.ops.linear import einsum, flat, sum_of_products
 from memarc.ops.precision import wide
-from memarc.ops.taps import Op, Tapped, use
+from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
 
 
@@ -45,7 +45,7 @@ def token_loss(
     return use(_op(chunk, smoothing), table, states, targets, weights)
 
 
-def _op(chunk, smoothing) -> Op:
+def _op(chunk: int, smoothing: float) -> Op:
     return Op(
         name="token loss",
         rank=2,
@@ -57,8 +57,10 @@ def _op(chunk, smoothing) -> Op:
     )
 
 
-def _summed(table, states, targets, weights, *, chunk, smoothing):
-    def add(total, some):
+def _summed(
+    table: Array, states: Array, targets: Array, weights: Array, *, chunk: int, smoothing: float
+) -> Array:
+    def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
         states, targets, weights = some
         logits = _logits(table, states)  # [B, C, V]
         target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
@@ -73,36 +75,42 @@ def _summed(table, states, targets, weights, *, chunk, smoothing):
     return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, chunks)[0]
 
 
-def _chunks(chunk, states, targets, weights):
+def _chunks(
+    chunk: int, states: Array, targets: Array, weights: Array
+) -> tuple[Array, Array, Array]:
     """[B, .., D] and [B, ..] twice -> [N / C, B, C, D] and [N / C, B, C], filled up with zeros."""
     states, (targets, weights) = flat(states), _rows(targets, weights)
     size = max(1, min(chunk, states.shape[1]))  # A row of one token predicts none.
 
-    def cut(x):
+    def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % size)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(x.shape[0], -1, size, *x.shape[2:]), 1, 0)
 
     return cut(states), cut(targets), cut(weights)
 
 
-def _weighted_sum(table, inputs, g, factors, *, chunk, smoothing):
+def _weighted_sum(
+    table: Array, inputs: Inputs, g: Array, factors: Array, *, chunk: int, smoothing: float
+) -> Array:
     """Sum over rows of factors times gradients [V, D]; float32 or wider throughout."""
     scale = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))
     return _gradient(table, inputs, scale, "bcv,bcd->vd", chunk, smoothing)
 
 
-def _instantiate(table, inputs, g, *, chunk, smoothing):
+def _instantiate(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: float) -> Array:
     """Gradients of all rows [B, V, D]."""
     return _gradient(table, inputs, g.astype(wide(g.dtype)), "bcv,bcd->bvd", chunk, smoothing)
 
 
-def _gradient(table, inputs, scale, contraction, chunk, smoothing):
+def _gradient(
+    table: Array, inputs: Inputs, scale: Array, contraction: str, chunk: int, smoothing: float
+) -> Array:
     """Contracts logits' gradients, each row's times its scale [B], with states.
 
     Not left to autodiff, which would round a sum over rows to the dtype of states.
     """
 
-    def add(total, some):
+    def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
         states, targets, weights = some
         by_token = scale[:, None] * weights.astype(scale.dtype)
         gradient = _logits_gradient(_logits(table, states), targets, by_token, smoothing)
@@ -113,7 +121,7 @@ def _gradient(table, inputs, scale, contraction, chunk, smoothing):
     return jax.lax.scan(add, zeros, _chunks(chunk, *inputs))[0]
 
 
-def _logits_gradient(logits, targets, scale, smoothing):
+def _logits_gradient(logits: Array, targets: Array, scale: Array, smoothing: float) -> Array:
     """[B, C, V]: scale [B, C] times softmax less the target distribution."""
     ids = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
     is_target = (ids == targets[..., None]).astype(logits.dtype)
@@ -121,7 +129,7 @@ def _logits_gradient(logits, targets, scale, smoothing):
     return scale[..., None] * (jax.nn.softmax(logits) - wanted)
 
 
-def _logits(table, states):
+def _logits(table: Array, states: Array) -> Array:
     """[B, C, V] of states [B, C, D], float32 or wider."""
     return jnp.einsum(
         "bcd,vd->bcv",
@@ -131,7 +139,7 @@ def _logits(table, states):
     )
 
 
-def _ghost(table, inputs, g, *, chunk, smoothing):
+def _ghost(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: float) -> Array:
     """Squared norms [B] of the table's gradients: Gram matrices of states and of logits' gradients.
 
     The second is summed over parts of the vocabulary.
@@ -142,18 +150,18 @@ def _ghost(table, inputs, g, *, chunk, smoothing):
     size = min(vocabulary, -(-chunk * vocabulary // max(1, states.shape[1])))
     starts = jnp.arange(0, vocabulary, size, dtype=jnp.int32)
 
-    def some_logits(start):
+    def some_logits(start: Array) -> tuple[Array, Array, Array]:
         """Logits [B, N, C] of entries from ``start`` on, -inf behind the last; ids; which exist."""
         ids = start + jnp.arange(size, dtype=jnp.int32)
         logits = _logits(table[jnp.minimum(ids, vocabulary - 1)], states)
         is_there = jnp.broadcast_to(ids < vocabulary, logits.shape)
         return jnp.where(is_there, logits, -jnp.inf), ids, is_there
 
-    def add_mass(total, start):
+    def add_mass(total: Array, start: Array) -> tuple[Array, None]:
         logits, _, _ = some_logits(start)
         return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=-1)), None
 
-    def add_gram(total, start):
+    def add_gram(total: Array, start: Array) -> tuple[Array, None]:
         logits, ids, is_there = some_logits(start)
         is_target = targets[..., None] == jnp.broadcast_to(ids, (1, 1, size))
         wanted = (1.0 - smoothing) * is_target.astype(mass.dtype) + smoothing / vocabulary
@@ -168,12 +176,12 @@ def _ghost(table, inputs, g, *, chunk, smoothing):
     return sum_of_products(einsum("bnd,bmd->bnm", states, states), gram)
 
 
-def _prefers_ghost(table, inputs):
+def _prefers_ghost(table: Shape, inputs: tuple[Shape, ...]) -> bool:
     (states, *_), (entries, width) = inputs, table
     tokens = math.prod(states[1:-1])
     return tokens * (entries + width) <= entries * width
 
 
-def _rows(*arrays):
+def _rows(*arrays: Array) -> list[Array]:
     """[B, ..] -> [B, N] each."""
     return [x.reshape(x.shape[0], -1) for x in arrays]

@@ -7,13 +7,14 @@ Axes: B batch; ... the stacking axes of a parameter.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from memarc.ops.isolated import ISOLATED_NAME
 from memarc.ops.taps import USE_NAME, How, Tapped, Use
 from memarc.typing import Array, Params, PyTree
 
@@ -70,7 +71,7 @@ def find_places(
     leaves, tree = jax.tree_util.tree_flatten_with_path(trainable)
     paths = ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in leaves]
 
-    def loss(values, frozen, batch):
+    def loss(values: Sequence[Array], frozen: Params, batch: PyTree) -> Array:
         tapped = [Tapped(value, (), how, i) for i, value in enumerate(values)]
         return loss_fn(jax.tree.unflatten(tree, tapped), frozen, batch)
 
@@ -124,8 +125,12 @@ def _programs(value: Any) -> list[core.Jaxpr]:
     return [value] if isinstance(value, core.Jaxpr) else []
 
 
-def _count(jaxpr: core.Jaxpr, variable: Any) -> int:
-    """How often a variable, or a reshaped form of it, meets an op; 2 for anything else."""
+def _count(jaxpr: core.Jaxpr, variable: Any, runs_once: bool = False) -> int:
+    """How often a variable, or a reshaped form of it, meets an op; 2 for anything else.
+
+    A loop of unknown length is anything else, unless the program is an isolated call, whose loop
+    runs once.
+    """
     same, total = {variable}, 0
     for eqn in jaxpr.eqns:
         for position, operand in enumerate(eqn.invars):
@@ -133,6 +138,8 @@ def _count(jaxpr: core.Jaxpr, variable: Any) -> int:
                 continue
             if eqn.primitive.name in _RESHAPING:
                 same.update(eqn.outvars)
+            elif eqn.primitive.name == "while" and runs_once:
+                total += _count_in_loop(eqn, position)
             else:
                 total += _count_in(eqn, position)
     return total
@@ -140,23 +147,29 @@ def _count(jaxpr: core.Jaxpr, variable: Any) -> int:
 
 def _count_in(eqn: core.JaxprEqn, position: int) -> int:
     """Uses of one operand within an equation that may hold a program of its own."""
-    if eqn.params.get("name") == USE_NAME:
+    call = eqn.params.get("name")
+    if call == USE_NAME:
         return 1
-    if eqn.primitive.name == "while":
-        # Has no reverse derivative, so it stands in a hand-written forward pass only: there it
-        # isolates one call (`memarc.models.exact`), and its backward pass meets the tap itself.
-        body = eqn.params["body_jaxpr"].jaxpr
-        first = eqn.params["cond_nconsts"]
-        is_const = first <= position < first + eqn.params["body_nconsts"]
-        return _count(body, body.invars[position - first]) if is_const else 2
     names = [name for name in ("jaxpr", "call_jaxpr") if name in eqn.params]
     if not names:
         return 2
     inner = eqn.params[names[0]]
     inner = getattr(inner, "jaxpr", inner)  # Closed or open.
-    within = _count(inner, inner.invars[position])
+    within = _count(inner, inner.invars[position], call == ISOLATED_NAME)
     outer_aval: Any = eqn.invars[position].aval
     if eqn.primitive.name == "scan" and outer_aval.ndim == inner.invars[position].aval.ndim:
         # Not cut into layers: one parameter for every layer, or carried through all.
         return within * max(2, eqn.params["length"])
     return within
+
+
+def _count_in_loop(eqn: core.JaxprEqn, position: int) -> int:
+    """Uses of one operand within the loop of an isolated call (`memarc.ops.isolated`).
+
+    The loop has no reverse derivative, so it stands in a hand-written forward pass only, and the
+    backward pass meets the tap itself.
+    """
+    body = eqn.params["body_jaxpr"].jaxpr
+    first = eqn.params["cond_nconsts"]
+    is_const = first <= position < first + eqn.params["body_nconsts"]
+    return _count(body, body.invars[position - first]) if is_const else 2

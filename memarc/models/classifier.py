@@ -1,0 +1,44 @@
+"""A classifier: an encoder, a tuning method and a linear head.
+
+Axes: B batch, C classes.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from memarc import batches
+from memarc.models import head
+from memarc.models.head import HeadConfig
+from memarc.models.model import Model
+from memarc.typing import Array, Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier(Model):
+    """Chooses one of C labels.
+
+    Attributes:
+      head: Pooling and number of classes.
+    """
+
+    head: HeadConfig
+
+    kind: ClassVar[str] = batches.CLASSIFICATION
+
+    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
+        """As of `Model`, with a head that is drawn."""
+        tuning_key, head_key = jax.random.split(key)
+        trainable, frozen = super().init(tuning_key, params)
+        start = head.init(self.head, self.method.config.width, head_key)
+        return {**trainable, "head": start}, frozen
+
+    def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """Computes logits, float32[B, C], of a batch after `precompute`."""
+        states = self.method.states(trainable["tuning"], frozen, batch)
+        return head.logits(self.head, trainable["head"], states, batch)
+
+    def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """As of `Model`: the cross entropy of each label."""
+        return head.cross_entropy(self.logits(trainable, frozen, batch), batch[batches.LABELS])
