@@ -17,6 +17,7 @@ from flax import traverse_util
 from ml_collections import config_dict
 
 from experiments import cli, joining
+from memarc.ops.compiled import compiled_bytes
 from memarc.report import memory, records, tables
 from memarc.runs import assemble
 from memarc.runs import settings as settings_lib
@@ -86,7 +87,7 @@ def run_one(run: assemble.Run, folder: Path, should_stop) -> records.Record:
     trained = training.train(run, folder, training.make_problem, should_stop)
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
     released = processes.whole(trained.state.trainable)
-    processes.of_first(lambda: export.save(folder / export.FILE_NAME, released))
+    processes.of_first(lambda: export.save(folder, released, {}))
     with closing(trained.log) as log:
         found = run.job.evaluate(run, trained.state.trainable, trained.problem.frozen, folder)
         log.event("scores", **found)
@@ -177,7 +178,7 @@ def _record(run, trained, found) -> records.Record:
         memory={
             "backward_bytes_per_example": per_example,
             "backward_bytes": per_example * settings.privacy.microbatch_size,
-            **memory.compiled_bytes(trained.programs.accumulate[longest]),
+            **compiled_bytes(trained.programs.accumulate[longest]),
         },
         device=records.device(),
         versions=records.versions(),

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 
 from memarc.measure import case as cases
+from memarc.ops.compiled import compiled_bytes
 from memarc.ops.flops import gathered_bytes, matrix_flops
 from memarc.privacy import auto
-from memarc.report import memory, records, targets
+from memarc.report import records, targets
 from memarc.training.sharding import Placement
 
 PLAIN = "none"
@@ -33,8 +34,8 @@ def compile_cheapest(
 ) -> dict:
     """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
     found = {name: compile_step(case, name, microbatch_size, target) for name in engines}
-    costs = [auto.Cost(name, line["peak_bytes"], line["flops"]) for name, line in found.items()]
-    best = auto.cheapest(costs).engine
+    costs = {name: auto.Cost(name, x["peak_bytes"], x["flops"]) for name, x in found.items()}
+    best = auto.choose(engines, costs.get).engine
     return {"engine": best, **found[best]}
 
 
@@ -42,7 +43,7 @@ def compile_step(case: cases.Case, engine: str, microbatch_size: int, target: Ta
     """Compiles one step and reads the bytes of one device.
 
     Returns:
-      The bytes of `memory.compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
+      The bytes of `compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
       batch); flops of one device's matrix products; on a mesh, gathered_bytes and reduced_bytes
       that one device receives in a step; out_of_memory; compile_seconds. If the step does not fit,
       peak_bytes is None and needed_bytes what the compiler said.
@@ -65,7 +66,7 @@ def compile_step(case: cases.Case, engine: str, microbatch_size: int, target: Ta
             raise
         line |= {"peak_bytes": None, "needed_bytes": needed, "out_of_memory": True}
     else:
-        figures = memory.compiled_bytes(compiled)
+        figures = compiled_bytes(compiled)
         beyond = figures["peak_bytes"] - figures["arguments_bytes"]
         line |= {**figures, "beyond_arguments_bytes": beyond, "out_of_memory": False}
     return line | {"compile_seconds": round(time.perf_counter() - start, 1)}
@@ -89,7 +90,7 @@ def time_step(case: cases.Case, engine: str, microbatch_size: int, steps: int) -
         "compile_seconds": round(time.perf_counter() - start, 1),
         "flops": matrix_flops(step, state, frozen, batch, is_padding),
         "device": records.device(),
-        **memory.compiled_bytes(compiled),
+        **compiled_bytes(compiled),
     }
     line["compiled_peak_bytes"] = line.pop("peak_bytes", None)
     seconds = []

@@ -12,7 +12,6 @@ from memarc.models.tuning import COINS
 from memarc.privacy import auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
-from memarc.privacy.noise import key_from_words
 from memarc.report import records
 from memarc.runs import assemble
 from memarc.training import loop, optimizer, processes, sharding, step
@@ -122,10 +121,10 @@ def train(
 
 def _prepare(run, checkpoints, streams, make_problem):
     """The state to start from, the problem, its programs, and the engine."""
-    trainable, frozen = run.model.init(key_from_words(streams.initialisation), run.params)
+    trainable, frozen = run.model.init(streams.initialisation, run.params)
     placement = run.placement
     frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
-    privatize = run.mechanism.gradient_transform(key_from_words(streams.noise))
+    privatize = run.mechanism.gradient_transform(streams.noise)
     optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
     state = step.init_state(trainable, privatize, optimize)
     run.model.check_start(
@@ -144,7 +143,7 @@ def _open_checkpoints(run, folder) -> Checkpoints:
     return Checkpoints(
         folder / CHECKPOINTS,
         identity=Identity(settings.of_training, run.splits.train.fingerprint()),
-        entropy=int(processes.of_first(lambda: str(sampling.entropy_from(settings.seed)[0]))),
+        entropy=processes.of_first(lambda: sampling.entropy_from(settings.seed)[0]),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
     )

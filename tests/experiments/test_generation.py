@@ -104,7 +104,7 @@ def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_pa
     (chosen,) = settings.parse(config)
     assembled = assemble.assemble(chosen)
     _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
-    released = export.load(tmp_path / export.FILE_NAME)
+    released = export.load(tmp_path)[0]
     again = assembled.job.evaluate(assembled, released, frozen, tmp_path)
     assert again == pytest.approx(record.scores, rel=1e-6)
 

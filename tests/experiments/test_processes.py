@@ -92,7 +92,7 @@ def await_step(folder, number) -> None:
 
 
 def assert_close(folder, other) -> None:
-    first, second = (export.load(x / export.FILE_NAME) for x in (folder, other))
+    first, second = (export.load(x)[0] for x in (folder, other))
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5)
 

@@ -39,7 +39,7 @@ def test_every_method_trains_is_scored_and_recorded(config, tmp_path, method):
     assert record.scores["dev_accuracy"] * 31 == pytest.approx(
         round(record.scores["dev_accuracy"] * 31)
     )
-    released = export.load(tmp_path / export.FILE_NAME)
+    released = export.load(tmp_path)[0]
     sizes = [leaf.size for leaf in jax.tree.leaves(released)]
     assert sum(sizes) == record.trainable_parameters <= record.total_parameters
     assert record.memory["backward_bytes"] == 3 * record.memory["backward_bytes_per_example"] > 0
@@ -67,7 +67,7 @@ def test_the_recorded_scores_are_those_of_the_released_parameters(config, tmp_pa
     (chosen,) = settings.parse(config)
     assembled = assemble.assemble(chosen)
     _, frozen = assembled.model.init(jax.random.key(1), assembled.params)
-    released = export.load(tmp_path / export.FILE_NAME)
+    released = export.load(tmp_path)[0]
     assert assembled.job.evaluate(assembled, released, frozen, tmp_path) == record.scores
 
 
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
             run.run_one(assemble.assemble(chosen), tmp_path / "parts", lambda: True)
     run.run_all(config, tmp_path / "parts")
     whole, resumed = (
-        export.load(tmp_path / name / export.FILE_NAME) for name in ("whole", "parts")
+        export.load(tmp_path / name)[0] for name in ("whole", "parts")
     )
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
@@ -108,7 +108,7 @@ def test_without_a_seed_every_run_differs_and_says_so(config, tmp_path):
     for name in ("a", "b"):
         (record,) = run.run_all(config, tmp_path / name)
         assert record.reproducible_noise is False
-    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    first, second = (export.load(tmp_path / name)[0] for name in ("a", "b"))
     assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
 
 
@@ -198,7 +198,7 @@ def test_nothing_is_chosen_on_evaluation_rows(config, tmp_path):
     run.run_all(config, tmp_path / "a")
     config.data.reviews_dev_rows = 17
     run.run_all(config, tmp_path / "b")
-    first, second = (export.load(tmp_path / name / export.FILE_NAME) for name in ("a", "b"))
+    first, second = (export.load(tmp_path / name)[0] for name in ("a", "b"))
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
