@@ -1,4 +1,4 @@
-"""Bytes that a backward pass needs, without a device, and what a compiled program says it takes.
+"""Counts the bytes that a backward pass needs, without a device.
 
 Axes: B batch.
 """
@@ -19,9 +19,10 @@ def backward_bytes_per_example(
     frozen: Params,
     batch: PyTree,
 ) -> int:
-    """Bytes kept for the backward pass by each example of a batch.
+    """Counts the bytes that each example of a batch keeps for the backward pass.
 
-    The difference between a batch of two and one row, so weights, which no row adds to, drop out.
+    The count is the difference between a batch of two rows and one row, so weights, which no row
+    adds to, drop out.
 
     Args:
       loss_fn: ``(trainable, frozen, batch) -> losses [B]``.
@@ -31,13 +32,13 @@ def backward_bytes_per_example(
       batch: Abstract arrays [B, ...]; B is replaced.
 
     Returns:
-      Bytes; independent of the device, before any compiler's rewriting.
+      The bytes, which do not depend on the device: they are before any compiler's rewriting.
     """
 
     def kept(rows: int) -> int:
         resized = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
 
-        def pullback(trainable, frozen, batch):
+        def pullback(trainable: Params, frozen: Params, batch: PyTree) -> Callable[..., Any]:
             prepared = precompute(frozen, batch)
             return jax.vjp(lambda t: loss_fn(t, frozen, prepared), trainable)[1]
 
@@ -45,31 +46,3 @@ def backward_bytes_per_example(
         return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
 
     return kept(2) - kept(1)
-
-
-def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
-    """What the compiler reports for one program, in bytes; empty where it reports nothing.
-
-    On a CPU temporaries are only indicative: its compiler undoes some rematerialisation. Of a
-    program that JAX's persistent cache gave back, a GPU's compiler knows no peak: that is then all
-    that is set aside.
-
-    Returns:
-      arguments_bytes; output_bytes; temp_bytes, what is set aside for all else (gaps between
-      arrays and, on a TPU, the program included); program_bytes; peak_bytes, the arrays alive at
-      once, arguments included, in on-chip memory too; reserved_bytes, all that is set aside.
-    """
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return {}
-    arguments, outputs = analysis.argument_size_in_bytes, analysis.output_size_in_bytes
-    temporaries, aliased = analysis.temp_size_in_bytes, analysis.alias_size_in_bytes
-    reserved = arguments + outputs + temporaries - aliased
-    return {
-        "arguments_bytes": arguments,
-        "output_bytes": outputs,
-        "temp_bytes": temporaries,
-        "program_bytes": analysis.generated_code_size_in_bytes,
-        "peak_bytes": analysis.peak_memory_in_bytes or reserved,
-        "reserved_bytes": reserved,
-    }

@@ -1,7 +1,5 @@
 """Bytes kept for a backward pass, counted by hand."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 
@@ -47,19 +45,3 @@ def test_depth_adds_and_checkpointing_takes_away():
 
     assert kept(8) == 4 * kept(2) > 0
     assert kept(8, jax.checkpoint) < kept(8)
-
-
-def test_a_compiled_program_reports_its_bytes():
-    compiled = jax.jit(lambda x: x + 1.0).lower(jax.ShapeDtypeStruct((3, 5), "float32")).compile()
-    found = memory.compiled_bytes(compiled)
-    assert found["arguments_bytes"] == found["output_bytes"] == 60
-    assert 120 <= found["peak_bytes"] <= found["reserved_bytes"]
-
-
-def test_where_the_compiler_knows_no_peak_it_is_all_that_is_set_aside():
-    """A GPU's says 0 of a program that comes from JAX's persistent cache."""
-    figures = {"argument": 60, "output": 30, "temp": 500, "alias": 20, "generated_code": 7}
-    analysis = {f"{name}_size_in_bytes": size for name, size in figures.items()}
-    found = types.SimpleNamespace(**analysis, peak_memory_in_bytes=0)
-    compiled = types.SimpleNamespace(memory_analysis=lambda: found)
-    assert memory.compiled_bytes(compiled)["peak_bytes"] == 60 + 30 + 500 - 20
