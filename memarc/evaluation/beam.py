@@ -17,16 +17,22 @@ class Found(NamedTuple):
     """What a search holds between two steps.
 
     Attributes:
-      tokens: int32[B, K, M], of the live beams, likeliest first; the end token where none yet.
-      log_probability: float[B, K], of the live beams; -infinity where there are fewer than K.
-      best: The best hypothesis of each row that has ended; unfinished where none has.
-      best_score: float[B], its score; -infinity where none has.
+      tokens: The live beams' tokens, int32[B, K, M], likeliest beam first; places that are not
+        written yet hold the end token.
+      log_probability: The live beams' log probabilities, float[B, K]; -infinity where there are
+        fewer than K.
+      best: The best hypothesis of each row that has ended; unfinished where no hypothesis has.
+      best_score: The best hypothesis's score, float[B]; -infinity where there is none.
     """
 
     tokens: Array
     log_probability: Array
     best: Decoded
     best_score: Array
+
+
+Carry = tuple[Array, Found, PyTree]
+"""What a loop carries: the number of new tokens so far, what was found, and the cache."""
 
 
 def search(
@@ -47,23 +53,23 @@ def search(
 
     Args:
       decoder: The model.
-      config: K, M and alpha.
-      prompt_lengths: int32[B].
+      config: The options K, M and alpha.
+      prompt_lengths: The prompts' numbers of tokens, int32[B].
       end_id: The end token.
-      logits: float[B, V], of the first new token; V at least 2.
-      cache: After the prompts, rows B.
+      logits: The first new token's logits, float[B, V]; V is at least 2.
+      cache: The cache after the prompts, with B rows.
 
     Returns:
-      The best of each row.
+      The best hypothesis of each row.
     """
     cache = jax.tree.map(lambda leaf: jnp.repeat(leaf, config.beams, axis=1), cache)
     starts = jnp.repeat(prompt_lengths, config.beams)  # [BK]
 
-    def may_improve(carry):
+    def may_improve(carry: Carry) -> Array:
         step, found, _ = carry
         return (step < config.max_tokens) & ~_is_done(config, step, found).all()
 
-    def lengthen(carry):
+    def lengthen(carry: Carry) -> Carry:
         step, found, cache = carry
         newest = jax.lax.dynamic_index_in_dim(found.tokens, step - 1, axis=2)  # [B, K, 1]
         states, cache = decoder.extend(newest.reshape(-1, 1), starts + (step - 1), cache)
@@ -83,10 +89,10 @@ def reorder(cache: PyTree, parents: Array) -> PyTree:
 
     Args:
       cache: Leaves [layers, BK, ...].
-      parents: int32[B, K], each beam's number in its row.
+      parents: The number, in its row, of the beam that each beam continues, int32[B, K].
 
     Returns:
-      The cache, rows rearranged.
+      The cache with its rows rearranged.
     """
     rows, beams = parents.shape
     flat = (parents + beams * jnp.arange(rows, dtype=jnp.int32)[:, None]).reshape(-1)  # [BK]
@@ -163,8 +169,8 @@ def _is_done(config: DecodingConfig, step: Array, found: Found) -> Array:
     return found.log_probability[:, 0] / largest <= found.best_score
 
 
-def _penalties(config: DecodingConfig, dtype) -> Array:
-    """length**alpha for lengths 1 to M, float[M]."""
+def _penalties(config: DecodingConfig, dtype: jnp.dtype) -> Array:
+    """The divisors length**alpha for lengths 1 to M, float[M]."""
     lengths = np.arange(1, config.max_tokens + 1, dtype=np.float64)
     return jnp.asarray(lengths**config.length_penalty, dtype)
 

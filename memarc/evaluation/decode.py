@@ -19,6 +19,9 @@ from memarc.typing import Array, Params, PyTree
 DecodeFn = Callable[[Params, Params, ArrayLike, ArrayLike, Array], Decoded]
 """``(trainable, frozen, prompts, prompt_lengths, keys) -> Decoded``: `decode`, compiled."""
 
+Carry = tuple[Array, Decoded, PyTree]
+"""What a loop carries: the number of new tokens so far, what was written, and the cache."""
+
 
 def decode(
     decoder: Decoder,
@@ -35,13 +38,13 @@ def decode(
     Args:
       decoder: The model; its cache gets P + M slots.
       config: Method and limits.
-      prompts: int32[B, P], padded on the right by any token.
-      prompt_lengths: int32[B], each 1 to P.
+      prompts: The prompts' tokens, int32[B, P], padded on the right by any token.
+      prompt_lengths: The prompts' numbers of tokens, int32[B], each 1 to P.
       end_id: The token that ends a row.
-      keys: Random keys [B]; only sampling reads them.
+      keys: Random keys [B], which sampling alone reads.
 
     Returns:
-      The new tokens.
+      The new tokens of each row.
 
     Raises:
       ValueError: If the arrays do not belong together, the end token is not in the vocabulary, or
@@ -86,9 +89,16 @@ def make_decode(
       The function, compiled once per shape of the prompts.
     """
 
-    def run(trainable, frozen, prompts, prompt_lengths, keys):
+    def run(
+        trainable: Params,
+        frozen: Params,
+        prompts: ArrayLike,
+        prompt_lengths: ArrayLike,
+        keys: Array,
+    ) -> Decoded:
         decoder = make_decoder(trainable, frozen)
-        return decode(decoder, config, prompts, prompt_lengths, end_id, keys)
+        given = jnp.asarray(prompts), jnp.asarray(prompt_lengths)
+        return decode(decoder, config, *given, end_id, keys)
 
     return compile_rows(run)
 
@@ -106,12 +116,12 @@ def decode_all(
     """Continues any number of prompts in batches of one shape, with a progress bar.
 
     Args:
-      decode_fn: From `make_decode`.
+      decode_fn: What `make_decode` builds.
       trainable: Tuned parameters.
       frozen: The others.
-      prompts: int[N, P], padded on the right, N at least 1.
-      prompt_lengths: int[N], each 1 to P.
-      seed: Of samples, ``DecodingConfig.seed``. Row n draws from the seed and n alone.
+      prompts: The prompts' tokens, int[N, P], padded on the right; N is at least 1.
+      prompt_lengths: The prompts' numbers of tokens, int[N], each 1 to P.
+      seed: The seed of samples (``DecodingConfig.seed``). Row n draws from the seed and n alone.
       rows: B; memory and speed only.
 
     Returns:
@@ -140,6 +150,7 @@ def decode_all(
 
 
 def _check_prompts(prompts: np.ndarray, prompt_lengths: np.ndarray, rows: int) -> None:
+    """Raises ValueError where prompts, their lengths and the batch size do not go together."""
     if rows < 1:
         raise ValueError(f"rows is {rows}; give at least 1.")
     if prompts.ndim != 2 or prompt_lengths.shape != prompts.shape[:1] or not len(prompts):
@@ -166,11 +177,11 @@ def _one_by_one(
 ) -> Decoded:
     """Chooses tokens for good, one after the other, greedily or by sampling."""
 
-    def goes_on(carry):
+    def goes_on(carry: Carry) -> Array:
         step, path, _ = carry
         return (step < config.max_tokens) & ~path.is_finished.all()
 
-    def lengthen(carry):
+    def lengthen(carry: Carry) -> Carry:
         step, path, cache = carry
         newest = jax.lax.dynamic_index_in_dim(path.tokens, step - 1, axis=1)  # [B, 1]
         states, cache = decoder.extend(newest, prompt_lengths + (step - 1), cache)

@@ -43,7 +43,7 @@ class Decoder(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """How tokens are chosen; every field is explicit.
+    """How tokens are chosen.
 
     Attributes:
       method: "greedy", "beam" or "nucleus".
@@ -51,22 +51,24 @@ class DecodingConfig:
       beams: Live beams of a row; 1 unless the method is "beam".
       length_penalty: alpha; beams are compared by log probability / length**alpha, where the length
         counts the end token. Above 0 favours long rows, below 0 short ones; 0 unless "beam".
-      no_repeat_ngram: n; no n new tokens in a row may occur twice among a row's new tokens. 0: off.
+      no_repeat_ngram: n; no n new tokens in a row may occur twice among a row's new tokens. 0
+        allows all.
       top_p: Mass in (0, 1] of the nucleus that is sampled from; 1 unless "nucleus".
-      temperature: Above 0; divides logits before the nucleus is taken; 1 unless "nucleus".
-      seed: Of the samples.
+      temperature: A number above 0 that divides logits before the nucleus is taken; 1 unless
+        "nucleus".
+      seed: The seed of the samples.
     """
 
-    method: str
-    max_tokens: int
-    beams: int
-    length_penalty: float
-    no_repeat_ngram: int
-    top_p: float
-    temperature: float
-    seed: int
+    method: str = "greedy"
+    max_tokens: int = 64
+    beams: int = 1
+    length_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    top_p: float = 1.0
+    temperature: float = 1.0
+    seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field, and that none is set that the method would not read."""
         if self.method not in METHODS:
             raise ValueError(f"Unknown method {self.method!r}; choose one of {METHODS}.")
@@ -93,11 +95,11 @@ class Decoded(NamedTuple):
     """New tokens of B rows.
 
     Attributes:
-      tokens: int32[B, M]; the end token and all after it are the end token.
-      lengths: int32[B]; new tokens before the end token.
-      is_finished: bool[B]; False where max_tokens cut the row, whose length is then M.
-      log_probability: float[B], nats; of the new tokens, the end token among them, under the model
-        itself: neither temperature, nucleus nor forbidden repeats change it.
+      tokens: The new tokens, int32[B, M]; from its end on, a row holds the end token.
+      lengths: The number of new tokens before the end token, int32[B].
+      is_finished: Whether the row has ended, bool[B]; where max_tokens cut it, its length is M.
+      log_probability: The log probability of the new tokens, the end token among them, float[B] in
+        nats, under the model itself: neither temperature, nucleus nor forbidden repeats change it.
     """
 
     tokens: Array
@@ -115,10 +117,10 @@ def prefill(
       decoder: The model.
       prompts: int32[B, P], padded on the right.
       prompt_lengths: int32[B], each 1 to P.
-      slots: Of the cache.
+      slots: The number of the cache's slots.
 
     Returns:
-      Logits of each row's first new token, [B, V], and the cache.
+      The logits of each row's first new token, [B, V], and the cache.
     """
     rows = prompts.shape[0]
     cache = decoder.empty_cache(rows, slots)
@@ -133,13 +135,13 @@ def log_probabilities(config: DecodingConfig, step: Array, tokens: Array, logits
     The others are not scaled up. The end token repeats nothing, so one is always left.
 
     Args:
-      config: Its ``no_repeat_ngram`` is read.
-      step: int32[], the number of new tokens so far.
-      tokens: int32[R, M], of which the first ``step`` count.
-      logits: float[R, V].
+      config: The options, of which ``no_repeat_ngram`` is read.
+      step: The number of new tokens so far, int32[].
+      tokens: The new tokens, int32[R, M], of which the first ``step`` count.
+      logits: The logits of the next token, float[R, V].
 
     Returns:
-      float[R, V], of the same dtype.
+      The log probabilities, float[R, V], in the logits' dtype.
     """
     scores = jax.nn.log_softmax(logits)
     size, most = config.no_repeat_ngram, tokens.shape[1]

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def _accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of rows that are right."""
+    """The share of rows that are right."""
     from sklearn import metrics  # Seconds to import, and not needed before a run has ended.
 
     return float(metrics.accuracy_score(labels, predicted))
@@ -42,6 +42,9 @@ def score(names: Sequence[str], labels: np.ndarray, predicted: np.ndarray) -> di
 
     Raises:
       ValueError: If a name is unknown, or there are no rows or not as many of both.
+
+    >>> score(("accuracy",), np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0]))
+    {'accuracy': 0.75}
     """
     unknown = sorted(set(names) - SCORES.keys())
     if unknown:

@@ -18,7 +18,7 @@ from memarc.evaluation.words import caption_words, mteval_words
 Outputs = Sequence[str]
 References = Sequence[Sequence[str]]
 
-_RECALL_WEIGHT = 1.2  # beta of ROUGE-L in the caption metrics.
+_RECALL_WEIGHT = 1.2  # The beta of ROUGE-L in the caption metrics.
 
 
 def _bleu(outputs: Outputs, references: References, *, lowercase: bool) -> float:
@@ -33,9 +33,9 @@ def _bleu(outputs: Outputs, references: References, *, lowercase: bool) -> float
 
 
 def _nist(outputs: Outputs, references: References) -> float:
-    """NIST with mteval-v13a's words, in bits.
+    """NIST with mteval-v13a's words, in bits, as the Python twin in E2E's scripts counts it.
 
-    As the Python twin in E2E's scripts counts it. The Perl script there divides the references'
+    The Perl script there divides the references'
     length by the most references that any row has, so hardly any output is too short for it.
     """
     return nist(*_split(mteval_words, outputs, references))
@@ -59,6 +59,7 @@ def _rouge_l(outputs: Outputs, references: References) -> float:
 
 
 def _row_rouge_l(output: Sequence[str], row: Sequence[Sequence[str]]) -> float:
+    """ROUGE-L of one row."""
     common = [_common_length(output, words) for words in row]
     precision = max(common) / max(len(output), 1)
     recall = max(length / max(len(words), 1) for length, words in zip(common, row, strict=True))
@@ -69,8 +70,9 @@ def _row_rouge_l(output: Sequence[str], row: Sequence[Sequence[str]]) -> float:
 
 
 def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
-    lengths = [0] * (len(right) + 1)  # Of the words of left so far with each prefix of right.
+    """The length of the longest common subsequence."""
+    # The length for the words of left so far with each prefix of right.
+    lengths = [0] * (len(right) + 1)
     for mine in left:
         before = 0
         for place, other in enumerate(right, start=1):
@@ -83,8 +85,9 @@ def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
 def _meteor_exact_stem(outputs: Outputs, references: References) -> float:
     """METEOR of 2005 with its exact and stem modules alone: the best reference's, a mean over rows.
 
-    Not the METEOR that papers report: that matches synonyms from WordNet too; version 1.5, which
-    E2E reports, paraphrases as well, and weighs all this so that its figures are about half.
+    This is not the METEOR that papers report: theirs matches synonyms from WordNet too. Version
+    1.5, which E2E reports, paraphrases as well, and weighs all this so that its figures are about
+    half.
     """
     from nltk.translate import meteor_score  # Takes a second to import.
 
@@ -119,6 +122,9 @@ def score(names: Sequence[str], outputs: Outputs, references: References) -> dic
     Raises:
       ValueError: If a name is unknown, there are no rows or not as many of both, or a row's
         references are none, a single string, or hold an empty text.
+
+    >>> score(("rouge_l",), ["the cat sat"], [["the cat sat", "a dog"]])
+    {'rouge_l': 1.0}
     """
     unknown = sorted(set(names) - SCORES.keys())
     if unknown:
@@ -140,5 +146,5 @@ def score(names: Sequence[str], outputs: Outputs, references: References) -> dic
 def _split(
     split: Callable[[str], list[str]], outputs: Outputs, references: References
 ) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """Outputs and references as words."""
+    """Splits outputs and references into words."""
     return [split(text) for text in outputs], [[split(text) for text in row] for row in references]

@@ -18,6 +18,10 @@ from dp_accounting import pld, rdp
 from memarc.privacy.sampling import PoissonSampler
 
 ACCOUNTANTS = ("rdp", "pld")
+"""By Renyi differential privacy, and by privacy loss distributions."""
+
+Event = dp_accounting.DpEvent
+"""What an accountant reads: a mechanism and how often it runs."""
 
 NEIGHBOURING = "add_or_remove_one"
 """The one neighbouring relation: sensitivity C (not 2C), as clipping states it."""
@@ -28,10 +32,10 @@ _LEAST_NOISE, _MOST_NOISE = 2.0**-6, 2.0**14
 """Noise multipliers between which calibration searches."""
 
 _RELATIVE_TOLERANCE = {"rdp": 1e-5, "pld": 1e-4}
-"""Of the calibrated noise multiplier; PLD is about twenty times slower per evaluation."""
+"""How close calibration comes to the multiplier; PLD takes twenty times as long to evaluate."""
 
 
-def event(sampler: PoissonSampler, *, noise_multiplier: float, steps: int) -> dp_accounting.DpEvent:
+def event(sampler: PoissonSampler, *, noise_multiplier: float, steps: int) -> Event:
     """The accounting event of ``steps`` noised sums over batches drawn by ``sampler``.
 
     Args:
@@ -90,15 +94,33 @@ class Spending:
     steps: int
 
     @property
-    def event(self) -> dp_accounting.DpEvent:
-        """See ``event``."""
+    def event(self) -> Event:
+        """The accounting event of all these sums, as the function `event` makes it."""
         return event(self.sampler, noise_multiplier=self.noise_multiplier, steps=self.steps)
 
 
 def epsilon(
     sampler: PoissonSampler, *, noise_multiplier: float, steps: int, delta: float, accountant: str
 ) -> float:
-    """``composed_epsilon`` of one run."""
+    """Epsilon at ``delta`` of one run; an upper bound by either accountant.
+
+    Args:
+      sampler: What draws the batches.
+      noise_multiplier: Noise standard deviation over clip norm; 0 gives infinity.
+      steps: Number of noised updates.
+      delta: In (0, 1).
+      accountant: "rdp" (reported) or "pld" (tighter, the cross-check).
+
+    Returns:
+      Epsilon for adding or removing one row.
+
+    Raises:
+      ValueError: If an argument is out of range, or the accountant cannot treat the sampler.
+
+    >>> sampler = PoissonSampler(num_examples=50_000, sampling_rate=0.02)
+    >>> round(epsilon(sampler, noise_multiplier=1.0, steps=150, delta=1e-5, accountant="rdp"), 2)
+    2.05
+    """
     return composed_epsilon(
         (Spending(sampler, noise_multiplier, steps),), delta=delta, accountant=accountant
     )
@@ -159,6 +181,12 @@ def calibrate_noise(
 
     Raises:
       ValueError: If an argument is out of range or no multiplier up to 2**14 is enough.
+
+    >>> sampler = PoissonSampler(num_examples=50_000, sampling_rate=0.02)
+    >>> noise_multiplier = calibrate_noise(
+    ...     sampler, epsilon=8.0, delta=1e-5, steps=150, accountant="rdp")
+    >>> round(noise_multiplier, 3)
+    0.597
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon is {epsilon}; give a number above 0, or infinity for no noise.")
@@ -178,7 +206,7 @@ def calibrate_noise(
         return high
     tolerance = _RELATIVE_TOLERANCE[accountant]
 
-    def log_excess(log_noise):
+    def log_excess(log_noise: float) -> float:
         # Clamped, because epsilon may be 0 or infinite at an end of the bracket.
         return math.log(min(max(spend(math.exp(log_noise)), 1e-12), 1e12) / epsilon)
 
@@ -190,7 +218,10 @@ def calibrate_noise(
     raise ArithmeticError("Epsilon rose with the noise multiplier; the accountant is unsound.")
 
 
-def _spend(sampler, steps, delta, accountant, noise_multiplier):
+def _spend(
+    sampler: PoissonSampler, steps: int, delta: float, accountant: str, noise_multiplier: float
+) -> float:
+    """`epsilon` as a function of the noise multiplier, given last."""
     return epsilon(
         sampler,
         noise_multiplier=noise_multiplier,
@@ -201,17 +232,20 @@ def _spend(sampler, steps, delta, accountant, noise_multiplier):
 
 
 def _round_up(value: float, *, digits: int) -> float:
+    """The next number from ``value`` up that has so many significant digits."""
     exponent = math.floor(math.log10(value)) - digits + 1
     candidate = float(f"{math.ceil(value * 10.0**-exponent)}e{exponent}")
     return max(candidate, value)
 
 
 def _check_accountant(accountant: str) -> None:
+    """Raises ValueError for an unknown accountant."""
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"Unknown accountant {accountant!r}; choose one of {ACCOUNTANTS}.")
 
 
-def _fresh_accountant(accountant: str, noise_multiplier: float):
+def _fresh_accountant(accountant: str, noise_multiplier: float) -> dp_accounting.PrivacyAccountant:
+    """An accountant that has composed nothing; ``noise_multiplier`` is the least it will see."""
     if accountant == "rdp":
         return rdp.RdpAccountant(neighboring_relation=_RELATION)
     # A step's privacy loss spans about 1/(2 s^2) + 12/s; a coarser grid stays an upper bound, and

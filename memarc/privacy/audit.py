@@ -19,7 +19,7 @@ GUESSED = (0.02, 0.1, 0.25, 0.5)
 """Shares of the canaries that are guessed to be in, highest scores first: fixed beforehand."""
 
 FALSE_POSITIVE_RATE = 1e-3
-"""At which the true positive rate of membership inference is stated."""
+"""The rate at which the true positive rate of membership inference is stated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Finding:
     Attributes:
       included: Canaries that were in.
       left_out: Canaries that were not.
-      epsilon: Lower bound; 0 if nothing can be said.
+      epsilon: Lower bound on epsilon; 0 if nothing can be said.
       auc: Area under the curve of true over false positives; 0.5 by chance.
-      true_positive_rate: At `FALSE_POSITIVE_RATE`.
+      true_positive_rate: The rate of true positives at `FALSE_POSITIVE_RATE`.
     """
 
     included: int
@@ -55,9 +55,9 @@ def examine(
       scores: float[M]; higher where a canary seems to be in. Functions of the released model and of
         public values alone.
       is_included: bool[M], the coins.
-      delta: Of the guarantee that is held against the bound.
-      confidence: In (0, 1); chance that a true guarantee is not contradicted. Shared by the numbers
-        of guesses in `GUESSED`.
+      delta: The delta of the guarantee that is held against the bound.
+      confidence: In (0, 1); the chance that a true guarantee is not contradicted. The numbers of
+        guesses in `GUESSED` share it.
 
     Returns:
       The finding.
@@ -103,6 +103,7 @@ def rates(scores: np.ndarray, is_included: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _auditing() -> Any:
+    """The optional package that computes the bound."""
     try:
         from jax_privacy import auditing  # An optional package.
     except ImportError as error:

@@ -1,7 +1,7 @@
 """Chooses among equal engines: the least memory within a stated factor of the least work."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 CANDIDATES = ("vmap", "ghost", "book_keeping")
 """Engines worth comparing; ``loop`` is an oracle, never the cheapest."""
@@ -18,9 +18,11 @@ class Cost:
     """What one engine takes for one step.
 
     Attributes:
-      engine: Its name.
-      peak_bytes: Of the compiled program; None if it does not fit the device.
-      flops: Of its matrix products (`memarc.ops.flops`).
+      engine: The engine's name.
+      peak_bytes: The compiled program's peak of memory. A program whose peak is not known counts
+        with all that is set aside for it (`memarc.ops.compiled`), or with 0 where the compiler
+        reports nothing of any program. None means that the program does not fit the device.
+      flops: The work of the program's matrix products (`memarc.ops.flops`).
     """
 
     engine: str
@@ -28,20 +30,37 @@ class Cost:
     flops: int
 
 
-def cheapest(costs: Sequence[Cost]) -> Cost:
-    """The cost with the smallest peak among those within `WORK_FACTOR`; ties go to less work.
+def choose(engines: Sequence[str], cost_of: Callable[[str], Cost | None]) -> Cost:
+    """Compares engines and gives the cost of the best one.
 
-    Where no engine fits the device, the one with the least work is returned.
+    An engine that fits the device comes before one that does not. Among those that fit, the choice
+    is the smallest peak within `WORK_FACTOR` of the least work, and a tie goes to less work. Where
+    no engine fits, the choice is the least work.
+
+    Args:
+      engines: Names of engines, such as `CANDIDATES`.
+      cost_of: Gives an engine's cost, or None where the loss does not take the engine's taps. The
+        function is called once for each engine.
+
+    Returns:
+      The cost of the chosen engine.
 
     Raises:
-      ValueError: If there is no cost at all.
+      ValueError: If no engine has a cost.
+
+    >>> costs = {"vmap": Cost("vmap", 900, 100), "ghost": Cost("ghost", 400, 140)}
+    >>> choose(tuple(costs), costs.get).engine
+    'ghost'
     """
+    costs = [cost for engine in engines if (cost := cost_of(engine)) is not None]
     if not costs:
-        raise ValueError("There is no engine to choose from.")
-    least = min(cost.flops for cost in costs)
-    affordable = [cost for cost in costs if cost.flops <= WORK_FACTOR * least]
-    return min(affordable, key=lambda cost: (_bytes(cost), cost.flops))
-
-
-def _bytes(cost: Cost) -> float:
-    return float("inf") if cost.peak_bytes is None else cost.peak_bytes
+        raise ValueError(
+            f"There is no engine to choose from: none of {tuple(engines)} takes this loss. Give an "
+            "engine by name."
+        )
+    fitting = [(cost.peak_bytes, cost) for cost in costs if cost.peak_bytes is not None]
+    if not fitting:
+        return min(costs, key=lambda cost: cost.flops)
+    least = min(cost.flops for _, cost in fitting)
+    affordable = [pair for pair in fitting if pair[1].flops <= WORK_FACTOR * least]
+    return min(affordable, key=lambda pair: (pair[0], pair[1].flops))[1]

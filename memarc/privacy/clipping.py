@@ -16,7 +16,7 @@ RULES = ("abadi", "automatic")
 SCOPES = ("flat", "per_layer")
 
 AUTOMATIC_GAMMA = 0.01
-"""Stability constant of automatic clipping (Bu et al. 2022, arXiv:2206.07136, AUTO-S)."""
+"""The stability constant of automatic clipping (Bu et al. 2022, arXiv:2206.07136, AUTO-S)."""
 
 ROUNDING_SLACK = 1e-5
 """Share of the clip norm given up so that float32 rounding of norms, factors and products
@@ -33,13 +33,18 @@ class Clipping:
       scope: "flat" bounds the norm over all parameters; "per_layer" the norm of each of G groups
         by C / sqrt(G), a group being one parameter of one layer, so that every gradient can be
         clipped as soon as it is there (He et al. 2022, arXiv:2212.01539).
+
+    >>> Clipping(clip_norm=2.0).sensitivity
+    2.0
+    >>> Clipping(clip_norm=2.0, scope="per_layer").of_group(4).clip_norm
+    1.0
     """
 
     clip_norm: float
-    rule: str
+    rule: str = "abadi"
     scope: str = "flat"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field."""
         if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ValueError(f"clip_norm is {self.clip_norm}; give a finite number above 0.")
@@ -54,7 +59,7 @@ class Clipping:
         return self.clip_norm
 
     def of_group(self, groups: int) -> "Clipping":
-        """How one of ``groups`` groups is clipped: their bounds' squares sum to C^2."""
+        """How one of ``groups`` groups is clipped; the squares of all their bounds sum to C^2."""
         return dataclasses.replace(self, clip_norm=self.clip_norm / math.sqrt(groups), scope="flat")
 
 
@@ -70,6 +75,10 @@ def clip_factors(norms: Array, clipping: Clipping) -> Array:
       even after float32 rounding.
 
     Source: Abadi et al. 2016, arXiv:1607.00133; Bu et al. 2022, arXiv:2206.07136.
+
+    >>> norms = jnp.array([0.5, 2.0, 8.0, jnp.nan])
+    >>> [round(x, 3) for x in clip_factors(norms, Clipping(2.0, "abadi")).tolist()]
+    [1.0, 1.0, 0.25, 0.0]
     """
     bound = clipping.clip_norm * (1.0 - ROUNDING_SLACK)
     if clipping.rule == "automatic":
@@ -81,7 +90,7 @@ def clip_factors(norms: Array, clipping: Clipping) -> Array:
 
 
 def per_example_norms(gradients: Params) -> Array:
-    """L2 norm of each example's whole gradient, without overflow or underflow.
+    """Takes the L2 norm of each example's whole gradient, without overflow or underflow.
 
     Every example is first scaled by its largest magnitude, so norms are right to float32 rounding
     for magnitudes 1e-30 to 1e30, whatever the leaves' dtype.
@@ -128,7 +137,7 @@ def clip_and_sum(
     norms = jnp.where(is_added, norms, jnp.zeros_like(norms))
     factors = jnp.where(is_added, clip_factors(norms, clipping), jnp.zeros_like(norms))
 
-    def contract(leaf):
+    def contract(leaf: Array) -> Array:
         values = leaf.astype(wide_dtype(leaf))
         # A zero factor does not silence NaN or inf, so such rows are blanked as well.
         blanked = jnp.where(_like_rows(is_added, values), values, jnp.zeros_like(values))
@@ -150,8 +159,8 @@ def clip_and_sum_by_group(
     Args:
       gradients: Tree of per-example gradients, leaves [B, *stack, ...].
       stacks: The stacking axes of each leaf, () or (layers,).
-      is_kept: bool[B].
-      clipping: Of the whole; each group's bound is `Clipping.of_group`.
+      is_kept: bool[B]; False rows add exactly zero.
+      clipping: The rule and the bound of the whole; a group's bound is `Clipping.of_group`.
 
     Returns:
       The sum, as `clip_and_sum` gives it, and the norms [B] over all groups that were added.
@@ -183,6 +192,7 @@ def _wide_leaves(gradients: Params) -> list[Array]:
 
 
 def _all_but_first(leaf: Array) -> tuple[int, ...]:
+    """The axes of an array without its first."""
     return tuple(range(1, leaf.ndim))
 
 

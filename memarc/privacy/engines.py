@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from memarc.ops.precision import wide
 from memarc.ops.taps import How, kept_shapes, squared_norms_kept, weighted_sum_kept
-from memarc.ops.uses import attach, find_places
+from memarc.ops.uses import Place, attach, find_places
 from memarc.privacy.clipping import (
     Clipping,
     clip_and_sum,
@@ -21,15 +21,15 @@ from memarc.privacy.clipping import (
     clip_factors,
     wide_dtype,
 )
-from memarc.typing import Array, Batch, LossFn, Params, Precompute
+from memarc.typing import Array, Batch, LossFn, Params, Precompute, PyTree
 
 Aux = dict[str, Array]
 
-MicrobatchEngine = Callable[
-    [LossFn, Params, Params, Batch, Array, Clipping], tuple[Params, Array, Array]
-]
-"""``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> (sum, norms[m],
-losses[m])``; norms and losses are zero for rows that add nothing."""
+Summed = tuple[Params, Array, Array]
+"""A sum, and norms [m] and losses [m], which are zero for rows that add nothing."""
+
+MicrobatchEngine = Callable[[LossFn, Params, Params, Batch, Array, Clipping], Summed]
+"""``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> Summed``."""
 
 
 LOW_PRECISION_SLACK = 0.02
@@ -82,7 +82,7 @@ def clipped_grad_sum(
     if not 1 <= microbatch_size <= size:
         raise ValueError(f"microbatch_size is {microbatch_size}; give 1 to {size}, the batch size.")
 
-    def microbatch_sum(rows, is_row_padding):
+    def microbatch_sum(rows: Batch, is_row_padding: Array) -> Summed:
         if precompute is not None:
             rows = jax.lax.stop_gradient(precompute(frozen, rows))
         return ENGINES[engine](loss_fn, trainable, frozen, rows, is_row_padding, clipping)
@@ -92,7 +92,9 @@ def clipped_grad_sum(
         return grad_sum, {"norms": norms, "losses": losses}
     stacked = _split((batch, is_padding), microbatch_size)
 
-    def add_microbatch(total, rows):
+    def add_microbatch(
+        total: Params, rows: tuple[Batch, Array]
+    ) -> tuple[Params, tuple[Array, Array]]:
         grad_sum, norms, losses = microbatch_sum(*rows)
         return jax.tree.map(jnp.add, total, grad_sum), (norms, losses)
 
@@ -102,11 +104,18 @@ def clipped_grad_sum(
     return grad_sum, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
 
 
-def loop(loss_fn, trainable, frozen, batch, is_padding, clipping):
-    """One example at a time: slow, obviously right, the oracle of all other engines."""
+def loop(
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    clipping: Clipping,
+) -> Summed:
+    """Takes one example at a time: slow, obviously right, the oracle of all other engines."""
     clip = _clipper(loss_fn, trainable, frozen, batch, clipping)
 
-    def add_row(total, row):
+    def add_row(total: Params, row: tuple[Batch, Array]) -> tuple[Params, tuple[Array, Array]]:
         example, is_row_padding = row
         batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
         loss, gradient = jax.value_and_grad(_row_loss)(trainable, loss_fn, frozen, batch_of_one)
@@ -116,7 +125,7 @@ def loop(loss_fn, trainable, frozen, batch, is_padding, clipping):
         loss = jnp.where(is_added[0], loss, jnp.zeros_like(loss))
         return jax.tree.map(jnp.add, total, clipped), (norms[0], loss)
 
-    def zeros_like_sum(leaf):
+    def zeros_like_sum(leaf: Array) -> Array:
         return jnp.zeros(leaf.shape, wide_dtype(leaf))
 
     zeros = jax.tree.map(zeros_like_sum, trainable)
@@ -124,10 +133,17 @@ def loop(loss_fn, trainable, frozen, batch, is_padding, clipping):
     return grad_sum, norms, losses
 
 
-def vmap(loss_fn, trainable, frozen, batch, is_padding, clipping):
-    """Per-example gradients of the whole microbatch at once; memory m times ``trainable``."""
+def vmap(
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    clipping: Clipping,
+) -> Summed:
+    """Takes the gradients of the whole microbatch at once: memory for m times ``trainable``."""
 
-    def loss_and_gradient(example):
+    def loss_and_gradient(example: Batch) -> tuple[Array, Params]:
         batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
         return jax.value_and_grad(_row_loss)(trainable, loss_fn, frozen, batch_of_one)
 
@@ -138,8 +154,15 @@ def vmap(loss_fn, trainable, frozen, batch, is_padding, clipping):
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 
 
-def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
-    """One forward pass, two pull-backs: all norms first, then the weighted sum.
+def ghost(
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    clipping: Clipping,
+) -> Summed:
+    """Makes one forward pass and two pull-backs: all norms first, then the weighted sum.
 
     No per-example gradient is kept. Source: Li et al. 2022, arXiv:2110.05679, section 4; here by
     taps (`memarc.ops.taps`). Per-layer clipping takes one pull-back: each gradient is clipped
@@ -155,7 +178,7 @@ def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
     each = clipping.of_group(_group_count(places)) if per_layer else clipping
     how = How("clip", factors=partial(_group_factors, each)) if per_layer else How("norms")
 
-    def losses_of(trainable, taps):
+    def losses_of(trainable: Params, taps: list[PyTree]) -> Array:
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, trainable, taps)
@@ -175,10 +198,17 @@ def ghost(loss_fn, trainable, frozen, batch, is_padding, clipping):
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 
 
-def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
-    """One forward pass, one pull-back; the clipped sum from what it kept of every use.
+def book_keeping(
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    clipping: Clipping,
+) -> Summed:
+    """Makes one forward pass and one pull-back; the sum comes from what they kept of every use.
 
-    Of each parameter and layer the smaller is kept: inputs and output cotangents (ghost norm), or
+    For each parameter and layer the smaller is kept: inputs and output cotangents (ghost norm), or
     per-example gradients. Source: Bu et al. 2023, arXiv:2210.00038 (BK-MixOpt).
     """
     places = find_places(loss_fn, trainable, frozen, batch)
@@ -186,17 +216,18 @@ def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
     shapes = [kept_shapes(place.use, place.stack) if place.use else () for place in places]
     taps = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def losses_of(taps):
+    def losses_of(taps: list[PyTree]) -> Array:
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, taps)
     (kept,) = pullback(jnp.ones_like(losses))
     leaves, tree = jax.tree.flatten(trainable)
 
-    def squared(place, value, found):
-        if place.use is None:
+    def squared(place: Place, value: Array, found: PyTree) -> PyTree:
+        use = place.use
+        if use is None:
             return ()
-        return _by_layer(place, lambda layer: squared_norms_kept(place.use, *layer), (value, found))
+        return _by_layer(place, lambda layer: squared_norms_kept(use, *layer), (value, found))
 
     squares = list(map(squared, places, leaves, kept))
     is_kept = jnp.isfinite(losses) & ~is_padding
@@ -212,11 +243,12 @@ def book_keeping(loss_fn, trainable, frozen, batch, is_padding, clipping):
         norms, is_added, common = _factors(flat, is_kept, clipping)
         factors = [jnp.broadcast_to(common, (*place.stack, rows)) for place in places]
 
-    def summed(place, value, found, factors):
-        if place.use is None:
+    def summed(place: Place, value: Array, found: PyTree, factors: PyTree) -> Array:
+        use = place.use
+        if use is None:
             return jnp.zeros(value.shape, wide_dtype(value))
         total = _by_layer(
-            place, lambda layer: weighted_sum_kept(place.use, *layer), (value, found, factors)
+            place, lambda layer: weighted_sum_kept(use, *layer), (value, found, factors)
         )
         return total.astype(wide_dtype(value))
 
@@ -232,14 +264,16 @@ ENGINES: dict[str, MicrobatchEngine] = {
 }
 
 
-def _clipper(loss_fn, trainable, frozen, batch, clipping):
-    """``(per-example gradients, is_kept[B]) -> (sum, norms[B], is_added[B])`` by the scope."""
+def _clipper(
+    loss_fn: LossFn, trainable: Params, frozen: Params, batch: Batch, clipping: Clipping
+) -> Callable[[Params, Array], tuple[Params, Array, Array]]:
+    """Builds ``(per-example gradients, is_kept[B]) -> (sum, norms[B], is_added[B])``."""
     if clipping.scope == "flat":
         return partial(clip_and_sum, clipping=clipping)
     # Only a trace of the loss tells which axes of a parameter are layers.
     places = find_places(loss_fn, trainable, frozen, batch)
 
-    def clip(gradients, is_kept):
+    def clip(gradients: Params, is_kept: Array) -> tuple[Params, Array, Array]:
         stacks = [place.stack for place in places]
         grad_sum, norms = clip_and_sum_by_group(gradients, stacks, is_kept, clipping)
         return grad_sum, norms, is_kept
@@ -247,17 +281,18 @@ def _clipper(loss_fn, trainable, frozen, batch, clipping):
     return clip
 
 
-def _group_count(places) -> int:
+def _group_count(places: list[Place]) -> int:
+    """The number of groups that per-layer clipping bounds."""
     return sum(math.prod(place.stack) for place in places)
 
 
-def _group_factors(each, squares):
-    """Clip factors of one group, from squared norms [..., B]."""
+def _group_factors(each: Clipping, squares: Array) -> Array:
+    """Gives the clip factors of one group, from squared norms [..., B]."""
     return clip_factors(jnp.sqrt(squares), each)
 
 
-def _norms_of_groups(places, squares, is_kept):
-    """Norms [B] over all groups that are finite; zero for rows that are not kept."""
+def _norms_of_groups(places: list[Place], squares: list[PyTree], is_kept: Array) -> Array:
+    """Takes norms [B] over all groups that are finite; zero for rows that are not kept."""
     rows = is_kept.shape[0]
     total = sum(
         jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x)).reshape(-1, rows).sum(0)
@@ -267,8 +302,10 @@ def _norms_of_groups(places, squares, is_kept):
     return jnp.where(is_kept, jnp.sqrt(total), 0.0)
 
 
-def _factors(squares, is_kept, clipping):
-    """Norms [B] of rows that are added, which those are, and their clip factors (else zero)."""
+def _factors(
+    squares: list[Array], is_kept: Array, clipping: Clipping
+) -> tuple[Array, Array, Array]:
+    """Gives norms [B], bool[B] of the rows that are added, and clip factors [B] (else zero)."""
     norms = jnp.sqrt(sum(squares[1:], squares[0]))
     is_added = is_kept & jnp.isfinite(norms)
     norms = jnp.where(is_added, norms, jnp.zeros_like(norms))
@@ -276,12 +313,12 @@ def _factors(squares, is_kept, clipping):
     return norms, is_added, factors
 
 
-def _by_layer(place, function, kept):
+def _by_layer(place: Place, function: Callable[[Any], Array], kept: PyTree) -> Array:
     """Applies a function to each layer of what was kept; one layer at a time."""
     return jax.lax.map(function, kept) if place.stack else function(kept)
 
 
-def _row_loss(trainable, loss_fn, frozen, batch_of_one):
+def _row_loss(trainable: Params, loss_fn: LossFn, frozen: Params, batch_of_one: Batch) -> Array:
     """The scalar loss of one example that the model sees as a batch of one row."""
     losses = loss_fn(trainable, frozen, batch_of_one)
     if losses.shape != (1,):
@@ -293,6 +330,7 @@ def _row_loss(trainable, loss_fn, frozen, batch_of_one):
 
 
 def _batch_size(batch: Batch, is_padding: Array) -> int:
+    """The leading axis that all arrays share."""
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
     if is_padding.ndim != 1 or is_padding.dtype != jnp.bool_ or sizes != {is_padding.shape}:
         raise ValueError(
@@ -307,7 +345,7 @@ def _split(rows: tuple[Batch, Array], microbatch_size: int) -> Any:
     batch, is_padding = rows
     missing = -is_padding.shape[0] % microbatch_size
 
-    def split(leaf, fill):
+    def split(leaf: Array, fill: int | bool) -> Array:
         widths = [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)
         filled = jnp.pad(leaf, widths, constant_values=fill) if missing else leaf
         return filled.reshape((-1, microbatch_size, *leaf.shape[1:]))
@@ -316,4 +354,5 @@ def _split(rows: tuple[Batch, Array], microbatch_size: int) -> Any:
 
 
 def _first(leaf: Array) -> Array:
+    """The first element along the leading axis."""
     return leaf[0]

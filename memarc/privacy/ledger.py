@@ -29,12 +29,17 @@ FILE_NAME = "ledger.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What all runs on the data may spend together, for adding or removing one row."""
+    """What all runs on the data may spend together, for adding or removing one row.
+
+    Attributes:
+      epsilon: Above 0; infinity sets no bound.
+      delta: In (0, 1).
+    """
 
     epsilon: float
     delta: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks both numbers."""
         if not self.epsilon > 0 or not 0 < self.delta < 1:
             raise ValueError(
@@ -59,7 +64,7 @@ class Entry:
     machines: tuple[tuple[int, str], ...]
 
     def made_on(self, done: int) -> set[str]:
-        """Machines of the charged steps after the first ``done``."""
+        """The machines that made the charged steps after the first ``done``."""
         ends = [*(before for before, _ in self.machines[1:]), self.steps]
         return {
             machine for (_, machine), end in zip(self.machines, ends, strict=False) if end > done
@@ -67,7 +72,7 @@ class Entry:
 
     @property
     def spending(self) -> Spending:
-        """What the accountants read."""
+        """What the accountants read of this run."""
         plan = self.plan
         sampler = PoissonSampler(
             plan["num_examples"], plan["sampling_rate"], plan["max_batch_size"]
@@ -78,13 +83,14 @@ class Entry:
 class Ledger:
     """The ledger of one data set, in one folder, held by one process at a time."""
 
-    def __init__(self, folder: Path, *, data: str, budget: Budget | None):
+    def __init__(self, folder: Path, *, data: str, budget: Budget | None) -> None:
         """Opens a folder's ledger, made if absent, and locks it.
 
         Args:
           folder: Made if absent.
           data: Hash of the rows, whatever their order (`memarc.data`). Private.
-          budget: Of all runs together; None takes that of the ledger that is there.
+          budget: What all runs may spend together; None takes the budget of the ledger that is
+            there.
 
         Raises:
           ValueError: If the history is damaged, of other data or another budget, in use by
@@ -124,7 +130,7 @@ class Ledger:
         """Registers a run, or goes on with one; nothing is charged yet.
 
         Args:
-          mechanism: The run's.
+          mechanism: The mechanism of the run.
           entropy: Root entropy of the run, secret; only a hash is written.
           config: The run's whole config: equal randomness must not serve another computation.
           done: Steps that the run's checkpoint has made.
@@ -204,12 +210,14 @@ class Ledger:
         self._file.close()
 
     def _total(self, parts: list[Spending]) -> float:
+        """Epsilon of several runs at the budget's delta, by RDP where that covers all samplers."""
         has_rdp = all(accounting.supports(part.sampler, "rdp") for part in parts)
         return accounting.composed_epsilon(
             tuple(parts), delta=self.budget.delta, accountant="rdp" if has_rdp else "pld"
         )
 
     def _append(self, line: dict[str, Any]) -> None:
+        """Writes a line and returns when it is on disk; one that does not fit leaves no trace."""
         text, chain = _encode(line, self._chain)
         start = self._file.seek(0, os.SEEK_END)
         try:
@@ -227,7 +235,7 @@ class Ledger:
 
 
 def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
-    """All runs of a folder's ledger, and its budget; nothing is changed.
+    """Reads all runs of a folder's ledger, and its budget; nothing is changed.
 
     Raises:
       ValueError: If there is no ledger, or its history is damaged.
@@ -284,17 +292,18 @@ def name_of(entropy: int) -> str:
 
 
 def _canonical(value: Any) -> bytes:
+    """The one way in which a JSON value is written for hashing."""
     return json.dumps(value, sort_keys=True).encode()
 
 
 def _encode(line: dict[str, Any], chain: str) -> tuple[bytes, str]:
-    """A line with its checksum, and that checksum."""
+    """Gives a line with its checksum as bytes, and the checksum."""
     check = hashlib.sha256(chain.encode() + _canonical(line)).hexdigest()
     return _canonical({**line, "check": check}) + b"\n", check
 
 
 def _read(file: Any, path: Path, *, mend: bool = True) -> tuple[list[dict[str, Any]], str]:
-    """All whole lines, checked, and the last checksum; a torn last line is cut off.
+    """Gives all whole lines, checked, and the last checksum; a torn last line is cut off.
 
     A line is torn if the process died while it was written: its step drew no noise.
     """
@@ -320,6 +329,7 @@ def _read(file: Any, path: Path, *, mend: bool = True) -> tuple[list[dict[str, A
 
 
 def _entries(lines: list[dict[str, Any]]) -> dict[str, Entry]:
+    """The runs that a ledger's lines tell of."""
     found: dict[str, Entry] = {}
     for line in lines[1:]:
         run = line["run"]
@@ -354,6 +364,7 @@ def _checked_begin(first: dict[str, Any], data: str, budget: Budget | None, path
 
 
 def _lock(file: Any, path: Path) -> None:
+    """Takes the file for this process; raises ValueError if another one holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -17,7 +17,7 @@ from memarc.typing import Array
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyConfig:
-    """What a run promises and how it gets there; every field is explicit.
+    """What a run promises and how it gets there.
 
     Attributes:
       epsilon: Target above 0; infinity runs the same code without noise.
@@ -26,28 +26,29 @@ class PrivacyConfig:
       clipping: "abadi" or "automatic".
       clipping_scope: "flat" or "per_layer".
       expected_batch_size: Mean size of a Poisson draw; also the public divisor.
-      max_batch_size: None, or the size to which larger draws are cut (accounted for).
+      max_batch_size: None uses every draw whole; a number is the size to which larger draws are
+        cut, which is accounted for.
       engine: A name in ``engines.ENGINES``, or "auto": chosen by compiled memory and work.
       microbatch_size: Rows differentiated at once; memory and speed only.
       physical_batch_size: Rows per compiled call; memory and speed only.
-      noise_multiplier: None to calibrate it, or noise standard deviation over clip norm, which
-        must keep the run within ``epsilon``.
+      noise_multiplier: None calibrates it to ``epsilon``; a number is the noise's standard
+        deviation over the clip norm, and must keep the run within ``epsilon``.
     """
 
     epsilon: float
     delta: float
-    clip_norm: float
-    clipping: str
-    clipping_scope: str
-    expected_batch_size: int
-    max_batch_size: int | None
-    engine: str
-    microbatch_size: int
-    physical_batch_size: int
-    noise_multiplier: float | None
+    clip_norm: float = 1.0
+    clipping: str = "abadi"
+    clipping_scope: str = "flat"
+    expected_batch_size: int = 1024
+    max_batch_size: int | None = None
+    engine: str = AUTO
+    microbatch_size: int = 32
+    physical_batch_size: int = 32
+    noise_multiplier: float | None = None
 
-    def __post_init__(self):
-        """Checks what needs no number of examples."""
+    def __post_init__(self) -> None:
+        """Checks all that needs no number of examples."""
         if not self.epsilon > 0:
             raise ValueError(
                 f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
@@ -73,9 +74,10 @@ class Spent:
 
     Attributes:
       steps: Noised updates made.
-      delta: The delta of both figures.
-      epsilon_rdp: By Renyi accounting; None where it does not cover the sampler (truncated draws).
-      epsilon_pld: By privacy loss distributions, the cross-check.
+      delta: The delta of both epsilons.
+      epsilon_rdp: Epsilon by Renyi accounting; None where that does not cover the sampler
+        (truncated draws).
+      epsilon_pld: Epsilon by privacy loss distributions, the cross-check.
     """
 
     steps: int
@@ -90,7 +92,7 @@ class Spent:
 
     @property
     def accountant(self) -> str:
-        """What ``epsilon`` is by."""
+        """The accountant that ``epsilon`` comes from, "rdp" or "pld"."""
         return "pld" if self.epsilon_rdp is None else "rdp"
 
 
@@ -107,9 +109,9 @@ class Mechanism:
       clipping: Bounds each row's gradient; its sensitivity scales the noise.
       noise_multiplier: Noise standard deviation over clip norm, unitless.
       divisor: Public constant, the expected batch size.
-      delta: Of the guarantee.
+      delta: The delta of the guarantee.
       steps: Planned number of noised updates.
-      unit: What is one example: what is added or removed between neighbouring data sets.
+      unit: What one example is: what is added or removed between neighbouring data sets.
     """
 
     sampler: PoissonSampler
@@ -141,6 +143,13 @@ class Mechanism:
 
         Raises:
           ValueError: If the config, N and ``steps`` cannot go together.
+
+        >>> config = PrivacyConfig(epsilon=8.0, delta=1e-5, expected_batch_size=1000)
+        >>> mechanism = Mechanism.create(config, num_examples=50_000, steps=150, unit="one row")
+        >>> mechanism.sampling_rate, round(mechanism.noise_multiplier, 3)
+        (0.02, 0.597)
+        >>> mechanism.epsilon(150, "rdp") <= 8.0
+        True
         """
         _check_plan(config, num_examples, steps)
         sampler = PoissonSampler(
@@ -186,7 +195,7 @@ class Mechanism:
         return self.noise_multiplier * self.clipping.sensitivity
 
     @property
-    def event(self):
+    def event(self) -> accounting.Event:
         """The dp_accounting event of all planned steps."""
         return accounting.event(
             self.sampler, noise_multiplier=self.noise_multiplier, steps=self.steps
@@ -223,10 +232,12 @@ class Mechanism:
 
 
 def _accountant(sampler: PoissonSampler) -> str:
+    """The accountant that calibrates: RDP, where it covers the sampler."""
     return "rdp" if accounting.supports(sampler, "rdp") else "pld"
 
 
 def _check_plan(config: PrivacyConfig, num_examples: int, steps: int) -> None:
+    """Raises ValueError where the config and the size of the plan cannot go together."""
     if num_examples < 1:
         raise ValueError(f"num_examples is {num_examples}; give at least 1.")
     if steps < 1:

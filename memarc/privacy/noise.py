@@ -9,7 +9,7 @@ Axes: B batch.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ class GaussianNoiseState(NamedTuple):
     """What a checkpoint must hold so that resuming draws the same noise.
 
     Attributes:
-      key: The root key; never changes, secret.
-      num_updates: int32[], updates made so far.
+      key: The root key, which never changes and is secret.
+      num_updates: The number of updates made so far, int32[].
     """
 
     key: Array
@@ -32,10 +32,10 @@ class GaussianNoiseState(NamedTuple):
 
 
 def key_from_words(words: Sequence[int]) -> Array:
-    """Builds a typed threefry key from all its 64 bits (a seed below 2^32 fills only half).
+    """Builds a typed threefry key from all its 64 bits (a seed below 2^32 fills only half of them).
 
     Args:
-      words: Two integers in [0, 2^32), such as ``sampling.streams(entropy).noise``.
+      words: Two integers in [0, 2^32), such as `memarc.privacy.sampling.streams` draws.
 
     Returns:
       A scalar typed key.
@@ -70,12 +70,14 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
         raise ValueError(f"stddev is {stddev}; give a finite number, at least 0.")
     _check_key(key)
 
-    def init_fn(params):
+    def init_fn(params: Params) -> GaussianNoiseState:
         del params
         # A copy, because a train step may donate its state and the caller keeps the key.
         return GaussianNoiseState(key=jnp.copy(key), num_updates=jnp.zeros((), jnp.int32))
 
-    def update_fn(updates, state, params=None):
+    def update_fn(
+        updates: Params, state: GaussianNoiseState, params: Params | None = None
+    ) -> tuple[Params, GaussianNoiseState]:
         del params
         step_key = jax.random.fold_in(state.key, state.num_updates)
         leaves, treedef = jax.tree.flatten(updates)
@@ -89,7 +91,8 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
             num_updates=optax.safe_increment(state.num_updates)
         )
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    # Optax's type of all states does not know this one.
+    return optax.GradientTransformation(init_fn, update_fn)  # pyright: ignore[reportArgumentType]
 
 
 def divide_by(constant: float) -> optax.GradientTransformation:
@@ -110,7 +113,7 @@ def divide_by(constant: float) -> optax.GradientTransformation:
             "plan, never the size of a drawn batch."
         )
 
-    def divide(leaf):
+    def divide(leaf: Array) -> Array:
         return leaf.astype(wide_dtype(leaf)) / constant
 
     return optax.stateless(lambda updates, params: jax.tree.map(divide, updates))
@@ -122,9 +125,9 @@ def privatize_sum(*, stddev: float, divisor: float, key: Array) -> optax.Gradien
     Call ``update`` once per optimizer step, on the sum over all microbatches.
 
     Args:
-      stddev: See ``add_gaussian_noise``.
-      divisor: See ``divide_by``.
-      key: See ``add_gaussian_noise``.
+      stddev: Standard deviation of the noise on the sum, gradient units (`add_gaussian_noise`).
+      divisor: The public constant that divides the noised sum (`divide_by`).
+      key: Scalar typed key of the noise.
 
     Returns:
       A transformation to chain in front of any optax optimizer.
@@ -142,16 +145,30 @@ def privatize_per_example(
 
     Args:
       clipping: The rule and its bound.
-      stddev: See ``add_gaussian_noise``.
-      divisor: See ``divide_by``; the expected batch size, not B.
-      key: See ``add_gaussian_noise``.
+      stddev: Standard deviation of the noise on the sum, gradient units (`add_gaussian_noise`).
+      divisor: The public constant that divides the noised sum: the expected batch size, not B.
+      key: Scalar typed key of the noise.
 
     Returns:
       A transformation to chain in front of any optax optimizer.
+
+    >>> gradients = {"w": jnp.array([[3.0, 4.0], [0.0, 0.5]])}  # Norms 5 and 0.5.
+    >>> private = privatize_per_example(
+    ...     clipping=Clipping(clip_norm=1.0), stddev=0.0, divisor=2, key=jax.random.key(0))
+    >>> mean, _ = private.update(gradients, private.init({"w": jnp.zeros(2)}))
+    >>> [round(x, 3) for x in mean["w"].tolist()]
+    [0.3, 0.65]
     """
     privatize = privatize_sum(stddev=stddev, divisor=divisor, key=key)
 
-    def update_fn(updates: Params, state, params=None, *, is_padding=None, **extra_args):
+    def update_fn(
+        updates: Params,
+        state: optax.OptState,
+        params: Params | None = None,
+        *,
+        is_padding: Array | None = None,
+        **extra_args: Any,
+    ) -> tuple[Params, optax.OptState]:
         del extra_args
         rows = jax.tree.leaves(updates)[0].shape[:1]
         is_kept = jnp.ones(rows, jnp.bool_) if is_padding is None else ~is_padding
@@ -162,10 +179,11 @@ def privatize_per_example(
 
 
 def _check_key(key: Array) -> None:
+    """Raises ValueError unless ``key`` is one typed key."""
     is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not is_typed or key.shape != ():
         # The value is left out of the message: a key is a secret.
         raise ValueError(
-            "Noise needs one scalar typed key, made by jax.random.key or key_from_words; there is "
-            "no default key."
+            "Noise needs one scalar typed key, such as streams(entropy).noise of "
+            "memarc.privacy.sampling, or jax.random.key; there is no default key."
         )

@@ -8,6 +8,9 @@ import secrets
 
 import numpy as np
 
+from memarc.privacy.noise import key_from_words
+from memarc.typing import Array
+
 
 @dataclasses.dataclass(frozen=True)
 class PoissonSampler:
@@ -18,13 +21,17 @@ class PoissonSampler:
       sampling_rate: q in (0, 1], each example's chance to join.
       max_batch_size: None, or the size down to which a larger draw is cut by a uniformly random
         subset (truncated Poisson sampling, which costs privacy and is accounted as such).
+
+    >>> sampler = PoissonSampler(num_examples=10, sampling_rate=0.5)
+    >>> sampler.indices(entropy=3, step=0).tolist()
+    [0, 2, 3, 9]
     """
 
     num_examples: int
     sampling_rate: float
-    max_batch_size: int | None
+    max_batch_size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks all fields."""
         if self.num_examples < 1:
             raise ValueError(f"num_examples is {self.num_examples}; give at least 1.")
@@ -34,7 +41,7 @@ class PoissonSampler:
             raise ValueError(f"max_batch_size is {self.max_batch_size}; give at least 1, or None.")
 
     def indices(self, entropy: int, step: int) -> np.ndarray:
-        """Draws the rows of one step; see ``poisson_indices``."""
+        """Draws the row numbers of one step, as `poisson_indices` does."""
         return poisson_indices(
             entropy, step, self.num_examples, self.sampling_rate, self.max_batch_size
         )
@@ -46,15 +53,15 @@ class Streams:
 
     Attributes:
       sampling: 128-bit entropy for ``poisson_indices``.
-      noise: Two 32-bit words for ``noise.key_from_words``.
-      initialisation: Two 32-bit words for the key that draws new parameters.
+      noise: A typed JAX key, the root of all noise (``Mechanism.gradient_transform``).
+      initialisation: A typed JAX key, with which new parameters are drawn.
       coins: 128-bit entropy for the random words of rows (``step_generator``).
       canaries: 128-bit entropy that decides which canaries of an audit are in.
     """
 
     sampling: int = dataclasses.field(repr=False)
-    noise: tuple[int, int] = dataclasses.field(repr=False)
-    initialisation: tuple[int, int] = dataclasses.field(repr=False)
+    noise: Array = dataclasses.field(repr=False)
+    initialisation: Array = dataclasses.field(repr=False)
     coins: int = dataclasses.field(repr=False)
     canaries: int = dataclasses.field(repr=False)
 
@@ -91,12 +98,12 @@ def poisson_indices(
 
 
 def fresh_entropy() -> int:
-    """128 bits from the operating system: what a run that claims privacy must use."""
+    """Draws 128 bits from the operating system: what a run that claims privacy must use."""
     return secrets.randbits(128)
 
 
 def entropy_from(seed: int | None) -> tuple[int, bool]:
-    """Root entropy and whether the run is reproducible, hence not private against who knows seeds.
+    """Gives the root entropy, and whether it is reproducible: not private for who knows the seed.
 
     Args:
       seed: None for fresh entropy; a non-negative integer for research runs.
@@ -127,8 +134,8 @@ def streams(entropy: int) -> Streams:
     sampling, noise, initialisation, coins, canaries = np.random.SeedSequence(entropy).spawn(5)
     return Streams(
         sampling=_entropy_of(sampling),
-        noise=_two_words(noise),
-        initialisation=_two_words(initialisation),
+        noise=_key_of(noise),
+        initialisation=_key_of(initialisation),
         coins=_entropy_of(coins),
         canaries=_entropy_of(canaries),
     )
@@ -140,9 +147,11 @@ def step_generator(entropy: int, step: int) -> np.random.Generator:
 
 
 def _entropy_of(sequence: np.random.SeedSequence) -> int:
+    """An integer of 128 bits."""
     return int.from_bytes(sequence.generate_state(4, np.uint32).tobytes(), "little")
 
 
-def _two_words(sequence: np.random.SeedSequence) -> tuple[int, int]:
+def _key_of(sequence: np.random.SeedSequence) -> Array:
+    """A typed key of 64 bits."""
     first, second = sequence.generate_state(2, np.uint32)
-    return int(first), int(second)
+    return key_from_words((int(first), int(second)))

@@ -11,18 +11,18 @@ from memarc.report import records
 
 
 def as_text(line: dict[str, Any]) -> str:
-    """One JSON line, with versions and commit added."""
+    """Writes a line as JSON, with versions and commit added."""
     common = {"versions": records.versions(), "commit": records.commit(Path(__file__).parent)}
     return json.dumps(records.encode({**line, **common}))
 
 
 @contextlib.contextmanager
 def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Gives a function that prints a line (`as_text`).
+    """Gives a function that prints a line as `as_text` writes it.
 
     Args:
-      output: File that takes the place of an older one at the end; None writes none. Until then
-        the lines are in a file of the same name and ``.partial``.
+      output: The file that the lines replace at the end, or None for no file. Until then they are
+        in a file of the same name and ``.partial``.
 
     Raises:
       ValueError: If the file cannot be written.

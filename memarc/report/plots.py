@@ -13,7 +13,7 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
 
     Args:
       records: Runs of one task.
-      path: Picture to write; its suffix names the format.
+      path: The picture's file, whose suffix names the format.
 
     Raises:
       ValueError: If there is more than one task, or matplotlib is missing.
@@ -40,10 +40,10 @@ def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None
     """Draws memory of one device over one size, one line a method and engine.
 
     Args:
-      lines: Of the memory report; steps that do not fit are left out.
-      field: "layers", "batch_size" or "seq_len": memory beyond weights; or "chips": the whole peak,
-        as weights are shared too.
-      path: Picture to write; its suffix names the format.
+      lines: Lines of the memory report; steps that do not fit are left out.
+      field: The size to draw over. Over "layers", "batch_size" or "seq_len" the memory is that
+        beyond weights; over "chips" it is the whole peak, as weights are shared too.
+      path: The picture's file, whose suffix names the format.
 
     Raises:
       ValueError: If the lines do not differ in the field, or matplotlib is missing.
@@ -74,7 +74,7 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
 
     Args:
       curves: Kind of canary -> (false positive rates, true positive rates).
-      path: Picture to write; its suffix names the format.
+      path: The picture's file, whose suffix names the format.
 
     Raises:
       ValueError: If matplotlib is missing.
@@ -91,7 +91,8 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _axes():
+def _axes() -> tuple[Any, Any]:
+    """An empty figure and its axes."""
     try:
         from matplotlib.figure import Figure  # Optional, and slow to import.
     except ImportError as error:
@@ -101,9 +102,10 @@ def _axes():
 
 
 def _budget(record: Record) -> float:
-    """Epsilon to two digits, so that runs calibrated to one budget share a place."""
+    """Rounds epsilon to two digits, so that runs calibrated to one budget share a place."""
     return record.epsilon if math.isinf(record.epsilon) else round(record.epsilon, 2)
 
 
 def _label(budget: float) -> str:
+    """The words for a budget on the axis."""
     return "no noise" if math.isinf(budget) else f"{budget:g}"

@@ -19,7 +19,7 @@ import jax
 FILE_NAME = "record.json"
 
 PROVENANCE = "pretraining.json"
-"""In a folder of weights that were trained here: how, and on what."""
+"""The file, in a folder of weights that were trained here, that tells how and on what."""
 
 _PACKAGES = ("memarc", "jax", "jaxlib", "flax", "optax", "dp-accounting", "numpy", "transformers")
 
@@ -29,39 +29,40 @@ class Record:
     """Everything that a table or a reader may ask of one run. Nothing in it is read off a batch.
 
     Attributes:
-      name: Of the run within its config.
-      method: Tuning method.
-      task: Task.
+      name: The run's name within its config.
+      method: The tuning method.
+      task: The task's name.
       backbone: What the weights are: kind, sizes, and where they come from.
-      engine: Engine of the clipped sums.
-      epsilon: Spent, by Renyi accounting (by PLD where that does not cover the sampler).
-      epsilon_pld: Spent, by privacy loss distributions.
-      delta: Of both.
+      engine: The engine of the clipped sums.
+      epsilon: The epsilon spent, by Renyi accounting, or by PLD where that does not cover the
+        sampler.
+      epsilon_pld: The epsilon spent, by privacy loss distributions.
+      delta: The delta of both epsilons.
       clip_norm: C, gradient units.
-      clipping: Rule.
+      clipping: The clipping rule.
       noise_multiplier: Noise standard deviation over C.
-      sampling_rate: q.
-      expected_batch_size: Also the divisor.
-      steps: Noised updates.
+      sampling_rate: q, each row's chance to join a batch.
+      expected_batch_size: The mean size of a draw, which is also the divisor.
+      steps: The number of noised updates.
       neighbouring: The neighbouring relation.
       unit: The privacy unit.
       reproducible_noise: False if the entropy came from the operating system; else why the run
         is not private.
-      trainable_parameters: Count.
-      total_parameters: Count, trainable ones included.
+      trainable_parameters: The number of trainable parameters.
+      total_parameters: The number of all parameters, trainable ones included.
       scores: "split_metric" -> value; the first is the headline.
-      seconds: Of training, compilation left out.
-      compile_seconds: Of compilation.
-      examples_per_second: Expected, from steps and expected batch size.
-      memory: Bytes (`memarc.report.memory`).
+      seconds: The time of training, compilation left out.
+      compile_seconds: The time of compilation.
+      examples_per_second: The speed by steps and expected batch size.
+      memory: Name -> bytes (`memarc.report.memory`, `memarc.ops.compiled`).
       device: Platform, kind and number of devices.
-      versions: Of packages and Python.
-      commit: Of the code, "-dirty" if files differ; "unknown" outside a repository.
+      versions: Versions of packages and Python.
+      commit: The commit of the code, with "-dirty" if files differ; "unknown" outside a repository.
       config: The run's whole config.
       sampler: How batches are drawn.
-      accountant: Of ``epsilon``.
-      ledger: Of all runs in the run's ledger, this one included: runs, epsilon, delta; None in
-        records made before there was one.
+      accountant: The accountant that ``epsilon`` comes from.
+      ledger: Number, epsilon and delta of all runs in the run's ledger, this run included. None in
+        records that were made before there was a ledger.
     """
 
     name: str
@@ -142,7 +143,11 @@ def read(path: Path) -> Record:
 
 
 def encode(value: Any) -> Any:
-    """Plain JSON values: tuples as lists, and the floats that JSON has not as strings."""
+    """Makes plain JSON values: tuples become lists, and floats that JSON lacks become strings.
+
+    >>> encode({"epsilon": float("inf"), "buckets": (32, 64)})
+    {'epsilon': 'inf', 'buckets': [32, 64]}
+    """
     if isinstance(value, dict):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -153,11 +158,11 @@ def encode(value: Any) -> Any:
 
 
 def provenance(weights: str, task: str) -> str:
-    """What is known of a backbone's weights: where they are, and what they were trained on.
+    """Tells what is known of a backbone's weights: where they are, and what they were trained on.
 
     Args:
-      weights: Folder or hub name; a tokenizer's too.
-      task: Of the private run that starts from them.
+      weights: A folder or a hub name, of weights or of a tokenizer.
+      task: The task of the private run that starts from them.
 
     Raises:
       ValueError: If the folder states its training in a file that cannot be read, or they were

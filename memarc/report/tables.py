@@ -10,7 +10,7 @@ from memarc.report import targets
 from memarc.report.records import Record
 
 NOT_PERCENT = ("nist", "cider", "perplexity")
-"""Ends of the names of scores that are shown as they are; all others are shares of 1."""
+"""How names of scores end that are shown as they are; all other scores are shares of 1."""
 
 COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "task": lambda record: record.task,
@@ -105,10 +105,10 @@ def table(
     """Renders records, or lines of measurements, as rows.
 
     Args:
-      items: In the order of the rows.
+      items: Records or lines, in the order of the rows.
       columns: Names in ``known``.
       style: A name in `STYLES`.
-      known: `COLUMNS` for records, `LINE_COLUMNS` for lines.
+      known: The columns to choose from: `COLUMNS` for records, `LINE_COLUMNS` for lines.
 
     Returns:
       The table as text.
@@ -130,7 +130,7 @@ def by_epsilon(items: Sequence[Record], score: str | None, style: str) -> str:
 
     Args:
       items: Records of one task; the last of a method and a budget counts.
-      score: Name of the score that is shown; None is the headline.
+      score: Name of the score that is shown; None shows the headline.
       style: A name in `STYLES`.
 
     Returns:
@@ -162,10 +162,10 @@ def by_epsilon(items: Sequence[Record], score: str | None, style: str) -> str:
 
 
 def columns_of(items: Sequence[Record]) -> dict[str, Callable[[Record], str]]:
-    """`COLUMNS`, and one for every score that a record has, by its name."""
+    """Gives `COLUMNS`, and a column for every score that a record has, by the score's name."""
     names = dict.fromkeys(name for record in items for name in record.scores)
 
-    def of_score(name):
+    def of_score(name: str) -> Callable[[Record], str]:
         return lambda record: (
             _score(name, record.scores[name]) if name in record.scores else "not scored"
         )
@@ -182,14 +182,17 @@ def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def _score(name: str, value: float) -> str:
+    """A score as a cell, in percent unless its name is in `NOT_PERCENT`."""
     return f"{value:.2f}" if name.endswith(NOT_PERCENT) else f"{100 * value:.1f}"
 
 
 def _number(value: float) -> str:
+    """An epsilon as a cell."""
     return "inf" if math.isinf(value) else f"{value:.3f}"
 
 
 def _bytes(count: int) -> str:
+    """Bytes as a cell."""
     return f"{count / 2**20:,.1f} MiB"
 
 
@@ -203,7 +206,7 @@ def usual_columns(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def chips(line: dict[str, Any]) -> int:
-    """Chips that share the step of a line."""
+    """The number of chips that share the step of a line."""
     return line.get("data", 1) * line.get("model", 1)
 
 
@@ -213,22 +216,24 @@ def _cell(text: str) -> str:
 
 
 def _mesh(line: dict[str, Any]) -> str:
-    """Data by model, and whether what is trained is cut over all devices."""
+    """The mesh as a cell: data by model, and whether what is trained is cut over all devices."""
     cut = ", state cut" if line.get("state") == "cut" else ""
     return f"{line.get('data', 1)} x {line.get('model', 1)}{cut}"
 
 
 def _received(line: dict[str, Any]) -> int:
-    """Bytes that one chip receives from others in a step: weights and sums."""
+    """The bytes of weights and sums that one chip receives from others in a step."""
     return line.get("gathered_bytes", 0) + line.get("reduced_bytes", 0)
 
 
 def _least_seconds(line: dict[str, Any], place: int) -> str:
+    """One of both figures of `targets.least_seconds` as a cell."""
     found = targets.least_seconds(line["target"], line["flops"], _received(line))
     return f"{found[place]:.2f} s" if found else "unknown"
 
 
 def _peak(line: dict[str, Any], field: str) -> str:
+    """A line's bytes as a cell, or what the step would need where it does not fit."""
     if not line["out_of_memory"]:
         return _bytes(line[field])
     return f"does not fit ({line['needed_bytes'] / 2**30:.1f} GiB)"

@@ -23,11 +23,11 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def devices(target: str) -> list[Any]:
-    """The devices of a target, in order.
+    """Gives the devices of a target, in order.
 
     Args:
-      target: "tpu:v5e" and the like (`TPU_TOPOLOGIES`): one chip; "tpu:v5e:4x4": a whole slice of
-        that topology; "cpu" or "gpu": the local device.
+      target: "tpu:v5e" and the like (`TPU_TOPOLOGIES`) mean one chip, "tpu:v5e:4x4" a whole slice
+        of that topology, and "cpu" or "gpu" the local device.
 
     Raises:
       ValueError: If the target is unknown or not to be had here.
@@ -50,15 +50,15 @@ def devices(target: str) -> list[Any]:
 
 
 def least_seconds(target: str, flops: float, received: float) -> tuple[float, float] | None:
-    """Least time of a step's work, and of what a chip receives, at published peaks.
+    """Gives the least time of a step's work, and of what a chip receives, at published peaks.
 
     Args:
-      target: As of `devices`.
-      flops: Of one chip.
-      received: Bytes from other chips.
+      target: A target as `devices` takes it.
+      flops: The operations of one chip.
+      received: The bytes that it receives from other chips.
 
     Returns:
-      Both in seconds; None for a target without published figures here.
+      Both times in seconds; None for a target whose peaks are not in `RATES`.
     """
     generation = target.split(":")[1] if target.startswith("tpu:") else ""
     if generation not in RATES:
@@ -68,9 +68,13 @@ def least_seconds(target: str, flops: float, received: float) -> tuple[float, fl
 
 
 def needed_bytes(error: Exception) -> int | None:
-    """Bytes that a program needs, from the compiler's out-of-memory message; None for another.
+    """Reads the bytes that a program needs off the compiler's out-of-memory message.
 
-    Zero if the message gives no number.
+    Args:
+      error: What the compiler raised.
+
+    Returns:
+      The bytes, or zero if the message gives no number; None if the error is another one.
     """
     if "RESOURCE_EXHAUSTED" not in str(error):
         return None
@@ -78,7 +82,8 @@ def needed_bytes(error: Exception) -> int | None:
     return round(float(found[1]) * _UNITS[found[2]]) if found else 0
 
 
-def _described(topology):
+def _described(topology: str) -> list[Any]:
+    """The devices of a TPU topology that is not there."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # Do not ask a cloud for the machine's data.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # No device is locked by compiling.
     try:

@@ -30,7 +30,7 @@ class Identity:
 
     Attributes:
       config: The run's whole config, plain JSON values.
-      data: Hash of the train rows. Secret.
+      data: A hash of the train rows, which is secret.
     """
 
     config: dict[str, Any]
@@ -48,13 +48,13 @@ class Checkpoints:
         entropy: int,
         every: int,
         keep: int,
-    ):
+    ) -> None:
         """Opens a folder, made if absent.
 
         Args:
           folder: Holds one folder per saved step.
-          identity: Of the run.
-          entropy: Root entropy of a run that starts; a restored one replaces it.
+          identity: Says which run the checkpoints belong to.
+          entropy: Root entropy of a run that starts; that of a checkpoint replaces it.
           every: Steps between checkpoints.
           keep: Number of latest checkpoints that are kept.
 
@@ -67,21 +67,21 @@ class Checkpoints:
                 "least 1 for both."
             )
         self._every = every
-        self._about = {**dataclasses.asdict(identity), "entropy": str(entropy)}
+        self._about = {**dataclasses.asdict(identity), "entropy": entropy}
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
         )
 
     def entropy(self) -> int:
-        """Root entropy of the run: that of its checkpoint, if there is one.
+        """The root entropy of the run: that of its checkpoint, if there is one.
 
         Raises:
           ValueError: If the latest checkpoint belongs to another run, or there are checkpoints and
             none can be read; nothing is changed.
         """
         if not self._manager.all_steps():
-            return int(self._about["entropy"])
+            return self._about["entropy"]
         _, about = self._newest("about", ocp.args.JsonRestore(), lambda about, _: "config" in about)
         differing = _differing(about["config"], self._about["config"])
         if about["data"] != self._about["data"]:
@@ -91,16 +91,18 @@ class Checkpoints:
                 f"{self._manager.directory} holds a checkpoint of another run; these differ: "
                 f"{'; '.join(differing)}. Use another workdir, or the config it was started with."
             )
-        self._about = {key: about[key] for key in self._about}
-        return int(about["entropy"])
+        # Older checkpoints hold the entropy as a string.
+        self._about = {key: about[key] for key in self._about} | {"entropy": int(about["entropy"])}
+        return self._about["entropy"]
 
     def restore(self, state: TrainState) -> TrainState:
         """The newest saved state that is whole, or the given one if nothing was saved yet.
 
-        Newer ones that are damaged are told and deleted; their steps will be made again, the same.
+        Newer states that are damaged are told and deleted; their steps will be made again, with the
+        same result.
 
         Args:
-          state: Gives the shapes and dtypes that are wanted.
+          state: A state of the shapes, dtypes and places that are wanted.
 
         Raises:
           ValueError: If there are checkpoints and none is whole.
@@ -118,7 +120,7 @@ class Checkpoints:
         return _with_keys(restored, state)
 
     def _newest(self, item: str, how: Any, is_whole: Callable[[Any, int], bool]) -> tuple[int, Any]:
-        """Number and content of the newest checkpoint whose item is whole."""
+        """Finds the number and the content of the newest checkpoint whose item is whole."""
         numbers = sorted(self._manager.all_steps(), reverse=True)
         for number in numbers:
             try:
@@ -140,6 +142,7 @@ class Checkpoints:
         )
 
     def _read(self, item: str, number: int, how: Any = None) -> Any:
+        """Reads one item of one checkpoint, as JSON unless ``how`` says otherwise."""
         how = ocp.args.JsonRestore() if how is None else how
         return self._manager.restore(number, args=ocp.args.Composite(**{item: how}))[item]
 
@@ -179,9 +182,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        """Turns what goes wrong in writing into a ValueError that says what to do."""
         try:
             yield
-        except Exception as error:  # Of many kinds: the writing is asynchronous.
+        except Exception as error:  # The writing is asynchronous and raises many kinds.
             raise ValueError(
                 f"A checkpoint cannot be written to {self._manager.directory} ({error}). Make room "
                 "and run the same command again: earlier checkpoints are kept."
@@ -198,7 +202,8 @@ class Checkpoints:
         self._manager.close()
 
 
-def _is_key(leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
+    """Whether a leaf is a typed key."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -212,14 +217,14 @@ def _digest(state: Any) -> str:
 
 
 def _without_keys(state: Any) -> Any:
-    """Typed keys as their words, so that files hold plain arrays."""
+    """Turns typed keys into their words, so that files hold plain arrays."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, state)
 
 
 def _with_keys(restored: Any, like: Any) -> Any:
-    """Words back to typed keys where ``like`` has them."""
+    """Turns words back into typed keys where ``like`` has keys."""
 
-    def wrap(leaf, wanted):
+    def wrap(leaf: Any, wanted: Any) -> Any:
         if not _is_key(wanted):
             return leaf
         return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(wanted))

@@ -2,17 +2,22 @@
 
 import contextlib
 import signal
+import types
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields ``should_stop``: True once SIGTERM or SIGINT came. A second signal acts as usual."""
+    """Yields ``should_stop``, which gives True once SIGTERM or SIGINT came.
+
+    A second signal acts as usual.
+    """
     received = []
     signals = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.getsignal(number) for number in signals}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in signals}
 
-    def note(number, frame):
+    def note(number: int, frame: types.FrameType | None) -> None:
         del frame
         received.append(number)
         signal.signal(number, previous[number])

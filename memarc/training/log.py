@@ -20,16 +20,16 @@ class Log:
 
     def __init__(
         self, path: Path, *, title: str, first: int, steps: int, every: int, tensorboard: bool
-    ):
+    ) -> None:
         """Opens the log for appending.
 
         Args:
           path: The JSON-lines file; made if absent.
-          title: Shown in front of the progress bar.
-          first: Updates made before.
-          steps: Updates of the whole plan.
-          every: Steps between lines.
-          tensorboard: Also write event files beside ``path``; needs tensorboardX.
+          title: The words in front of the progress bar.
+          first: The number of updates made before.
+          steps: The number of updates of the whole plan.
+          every: The number of steps from line to line.
+          tensorboard: Whether event files are written beside ``path`` too; needs tensorboardX.
 
         Raises:
           ValueError: If ``every`` is below 1, or tensorboardX is missing.
@@ -57,8 +57,8 @@ class Log:
         """Reports update ``number``; metrics are fetched only when a line is due.
 
         Args:
-          number: Of the update, from 1.
-          metrics: Safe to publish.
+          number: The number of the update, from 1.
+          metrics: Values that are safe to publish.
           waited: Seconds since the log was opened for which the loop has waited for batches. The
             line tells their share of the time since the line before, "input_share".
         """
@@ -81,7 +81,7 @@ class Log:
         self._file.flush()
 
     def total_seconds(self) -> float:
-        """Seconds since the log was opened, and those of earlier processes of the same run."""
+        """The seconds since the log was opened and those of earlier processes of the run, added."""
         return self._earlier + time.time() - self._start
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class NoLog:
         """Does nothing."""
 
     def total_seconds(self) -> float:
-        """Unknown here."""
+        """No number, as nothing is counted here."""
         return math.nan
 
     def close(self) -> None:
@@ -131,6 +131,7 @@ def _seconds_of(path: Path) -> float:
 
 
 def _event_writer(folder: Path) -> Any:
+    """What writes TensorBoard's event files."""
     try:
         import tensorboardX  # An optional package.
     except ImportError as error:

@@ -5,13 +5,14 @@ Axes: B rows of a batch, T tokens.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from memarc.ops.compiled import compiled_bytes
 from memarc.ops.flops import matrix_flops
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy import auto, sampling
@@ -23,7 +24,7 @@ from memarc.training.checkpoint import Checkpoints
 from memarc.training.log import Log, NoLog
 from memarc.training.prefetch import prefetch
 from memarc.training.sharding import Placement
-from memarc.typing import Batch, LossFn, Params, Precompute
+from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 Chunks = Callable[[np.ndarray], Iterable[tuple[int, Batch, np.ndarray]]]
 """``rows of a draw -> (length T, batch [B, ...], is_padding bool[B])``, shapes fixed by T."""
@@ -41,7 +42,7 @@ class Problem:
       shapes: Length T -> abstract batch of that length, one per bucket.
       placement: None on one device, or where arrays lie on a mesh; ``frozen`` lies there.
       coins: None, or the name under which a batch gets two random words for each row,
-        uint32[B, 2], fresh at every step; ``shapes`` hold it too.
+        uint32[B, 2], fresh at every step; the batches of ``shapes`` have it too.
     """
 
     loss_fn: LossFn
@@ -53,34 +54,40 @@ class Problem:
     placement: Placement | None = None
 
     def zero_sum(self, trainable: Params) -> Params:
-        """The sum of an empty draw."""
+        """The clipped sum of an empty draw."""
         if self.placement:
             return self.placement.zero_sum(trainable)
         return step.zero_sum(trainable)
 
     def accumulate(self, settings: step.GradientSettings) -> Callable[..., Params]:
-        """``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
+        """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
         accumulate = step.make_accumulate(self.loss_fn, self.precompute, settings)
         if self.placement:
             return self.placement.accumulate(accumulate, self.frozen)
         return accumulate
 
     def abstract_batch(self, length: int) -> tuple[Any, Any]:
-        """An abstract batch of a bucket, and its padding mask."""
+        """Gives an abstract batch of a bucket, and its padding mask."""
         batch = self.shapes[length]
         rows = jax.tree.leaves(batch)[0].shape[0]
         given = (batch, jax.ShapeDtypeStruct((rows,), bool))
         return self.placement.abstract_rows(given) if self.placement else given
 
     def placed(self, batch: Batch, is_padding: np.ndarray) -> tuple[Batch, Any]:
-        """A batch in host memory, on the devices."""
+        """Puts a batch that is in host memory on the devices."""
         given = (batch, is_padding)
         return self.placement.rows(given) if self.placement else jax.device_put(given)
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The compiled programs of a run: one ``accumulate`` per bucket, and one ``update``."""
+    """The compiled programs of a run.
+
+    Attributes:
+      accumulate: Length T -> the program that adds a batch of that length to the clipped sum.
+      update: The program that noises the sum and updates the state.
+      compile_seconds: The time that all of them took.
+    """
 
     accumulate: Mapping[int, jax.stages.Compiled]
     update: jax.stages.Compiled
@@ -122,28 +129,38 @@ def choose_engine(
 
     Args:
       problem: What is trained.
-      trainable: Its parameters.
+      trainable: The parameters that are trained.
       clipping: The rule and its bound.
       microbatch_size: Rows differentiated at once.
 
     Returns:
-      The name that `memarc.privacy.auto.cheapest` gives; engines that need taps count only if the
-      loss takes them.
+      The name that `memarc.privacy.auto.choose` gives.
     """
     batch = problem.abstract_batch(max(problem.shapes))
     arguments = (problem.zero_sum(trainable), trainable, problem.frozen, *batch)
-    costs = []
-    for engine in auto.CANDIDATES:
+
+    def cost_of(engine: str) -> auto.Cost | None:
         settings = step.GradientSettings(clipping, engine, microbatch_size)
-        accumulate = problem.accumulate(settings)
-        try:
-            flops = matrix_flops(accumulate, *arguments)
-        except NeedsTaps:
-            continue
-        compiled = jax.jit(accumulate, donate_argnums=0).lower(*arguments).compile()
-        analysis = compiled.memory_analysis()
-        costs.append(auto.Cost(engine, analysis.peak_memory_in_bytes if analysis else 0, flops))
-    return auto.cheapest(costs).engine
+        return _cost(engine, problem.accumulate(settings), arguments)
+
+    return auto.choose(auto.CANDIDATES, cost_of).engine
+
+
+def _cost(
+    engine: str, accumulate: Callable[..., Params], arguments: tuple[Any, ...]
+) -> auto.Cost | None:
+    """What an engine's program takes; None if the loss does not take the engine's taps."""
+    try:
+        flops = matrix_flops(accumulate, *arguments)
+    except NeedsTaps:
+        return None
+    try:
+        program = jax.jit(accumulate, donate_argnums=0).lower(*arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return auto.Cost(engine, None, flops)
+    return auto.Cost(engine, compiled_bytes(program).get("peak_bytes", 0), flops)
 
 
 def train(
@@ -168,7 +185,7 @@ def train(
       programs: From ``compile_programs``.
       state: The state to start from; donated.
       mechanism: Fixes draws, number of steps and noise.
-      streams: Secret randomness; only ``sampling`` is used here.
+      streams: Secret randomness, of which ``sampling`` and ``coins`` are used here.
       checkpoints: Saves at the start, every so many steps, at a stop, and at the end.
       log: Receives metrics that are safe to publish.
       schedule: Learning rate by step, for the log.
@@ -201,7 +218,9 @@ def train(
     return state
 
 
-def _inputs(problem, mechanism, streams, first):
+def _inputs(
+    problem: Problem, mechanism: Mechanism, streams: Streams, first: int
+) -> Iterator[tuple[int, Batch, Array] | None]:
     """Yields ``(length, batch, is_padding)`` of every batch of a draw, then None, for each step."""
     for number in range(first, mechanism.steps):
         generator = sampling.step_generator(streams.coins, number)

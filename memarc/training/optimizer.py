@@ -5,10 +5,13 @@ Everything here sees noised gradients only: it is chained behind the mechanism's
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from memarc.typing import PyTree
 
 NAMES = ("adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -34,18 +37,18 @@ class OptimizerConfig:
         Source: linear probing, then fine-tuning (Kumar et al. 2022, arXiv:2202.10054).
     """
 
-    name: str
-    learning_rate: float
-    schedule: str
-    warmup_fraction: float
-    weight_decay: float
-    beta1: float
-    beta2: float
-    epsilon: float
-    head_factor: float
-    head_first: float
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    schedule: str = "linear"
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    head_factor: float = 1.0
+    head_first: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks every field."""
         for field, choices in (("name", NAMES), ("schedule", SCHEDULES)):
             if getattr(self, field) not in choices:
@@ -68,7 +71,12 @@ class OptimizerConfig:
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the number of updates made."""
+    """The learning rate as a function of the number of updates made.
+
+    Args:
+      config: The peak rate and the shape of the schedule.
+      steps: The number of updates of the whole plan.
+    """
     warmup = round(config.warmup_fraction * steps)
     peak, rest = config.learning_rate, max(1, steps - warmup)
     decays = {
@@ -84,7 +92,15 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Builds the transformation from noised gradients to updates."""
+    """Builds the transformation from noised gradients to updates.
+
+    The head is what stands under "head" at the top of the tree; it alone is meant by
+    ``head_factor`` and ``head_first``.
+
+    Args:
+      config: The optimizer and its schedule.
+      steps: The number of updates of the whole plan.
+    """
     rate = learning_rate(config, steps)
     if config.name == "adamw":
         optimizer = optax.adamw(
@@ -108,10 +124,10 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     return optax.chain(optimizer, optax.transforms.partition({**parts}, _parts))
 
 
-def _parts(tree):
+def _parts(tree: PyTree) -> PyTree:
     """Labels every leaf "head" or "rest" by its place at the top of the tree."""
 
-    def part(path, leaf):
+    def part(path: tuple[Any, ...], leaf: Any) -> str:
         del leaf
         return "head" if path[:1] == (jax.tree_util.DictKey("head"),) else "rest"
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 
-_AHEAD = 2  # Items that wait, besides the one in the making: that much more memory.
+_AHEAD = 2  # So many items wait, besides the one in the making, and take memory.
 
 
 class Prefetched(Generic[_Item]):
@@ -20,13 +20,13 @@ class Prefetched(Generic[_Item]):
         at work meanwhile, so it bounds from above what they have waited.
     """
 
-    def __init__(self, made: "queue.Queue[tuple[str, _Item | BaseException | None]]"):
+    def __init__(self, made: "queue.Queue[tuple[str, _Item | BaseException | None]]") -> None:
         """Reads from the thread's queue."""
         self._made = made
         self.waited = 0.0
 
     def __next__(self) -> _Item:
-        """The next item; raises what making it raised."""
+        """Gives the next item, or raises what making it raised."""
         start = time.perf_counter()
         kind, item = self._made.get()
         self.waited += time.perf_counter() - start
@@ -38,7 +38,7 @@ class Prefetched(Generic[_Item]):
         raise StopIteration
 
     def __iter__(self) -> "Prefetched[_Item]":
-        """Itself."""
+        """Gives the iterator itself."""
         return self
 
 
@@ -53,13 +53,13 @@ def prefetch(items: Iterator[_Item]) -> Iterator[Prefetched[_Item]]:
     made: queue.Queue = queue.Queue(maxsize=_AHEAD)
     ended = threading.Event()
 
-    def put(entry):
+    def put(entry: tuple[str, _Item | BaseException | None]) -> None:
         while not ended.is_set():
             with contextlib.suppress(queue.Full):
                 made.put(entry, timeout=0.1)
                 return
 
-    def work():
+    def work() -> None:
         try:
             for item in items:
                 put(("item", item))

@@ -42,8 +42,8 @@ def start(
     Args:
       coordinator: "HOST:PORT" of process 0; None, with the next two, finds SLURM, Open MPI, Cloud
         TPU and GKE by itself.
-      count: Number of processes.
-      number: Of this one, from 0.
+      count: The number of processes.
+      number: The number of this process, from 0.
       connect_seconds: How long to wait for the others.
       heartbeat_seconds: A process that was silent for so long is gone, and all others stop.
 
@@ -84,8 +84,10 @@ def start(
     )
 
 
-def _checked(coordinator, count, number) -> tuple[str, int] | None:
-    """Host and port of process 0, if they are given at all."""
+def _checked(
+    coordinator: str | None, count: int | None, number: int | None
+) -> tuple[str, int] | None:
+    """Gives host and port of process 0, if they are given at all; checks all three."""
     given = {"coordinator_address": coordinator, "num_processes": count, "process_id": number}
     absent = [f"--{name}" for name, value in given.items() if value is None]
     if absent and len(absent) < len(given):
@@ -101,7 +103,7 @@ def _checked(coordinator, count, number) -> tuple[str, int] | None:
 
 
 def _address(coordinator: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT"."""
+    """Splits "HOST:PORT" into host and port."""
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise ValueError(f"--coordinator_address is {coordinator!r}; give HOST:PORT of process 0.")
@@ -130,7 +132,7 @@ def is_first() -> bool:
 
 
 def gather(text: str) -> list[str]:
-    """What every process says, in their order; all must call it."""
+    """Gives what every process says, in the order of processes; all must call it."""
     if jax.process_count() == 1:
         return [text]
     data = np.frombuffer(text.encode(), np.uint8)
@@ -142,9 +144,9 @@ def gather(text: str) -> list[str]:
 
 
 def whole(tree: PyTree) -> PyTree:
-    """The NumPy arrays of a tree, whole in every process; all must call it."""
+    """Gives the NumPy arrays of a tree, whole in every process; all must call it."""
 
-    def one(x):
+    def one(x: Any) -> np.ndarray:
         is_cut = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
         return multihost_utils.process_allgather(x, tiled=True) if is_cut else np.asarray(x)
 
@@ -178,13 +180,13 @@ def everywhere(make: Callable[[], _Value]) -> _Value:
 
 
 def of_first(make: Callable[[], Any]) -> Any:
-    """A JSON value that the first process makes and all get; what it raises, all raise."""
+    """Gives all processes a JSON value that the first one makes; what it raises, all raise."""
     made = everywhere(lambda: json.dumps(make()) if is_first() else "")
     return json.loads(gather(made)[0])
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says so."""
+    """Whether any process says yes; all must call it."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.bool_(flag)).any())

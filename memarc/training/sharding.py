@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 
 from memarc.ops.sharded import Shard
 from memarc.training import step
-from memarc.typing import Params, PyTree
+from memarc.typing import Array, Batch, Params, PyTree
 
 AXES = ("data", "model")
 STATES = ("whole", "cut")
@@ -29,20 +29,20 @@ STATES = ("whole", "cut")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Sizes of the mesh.
+    """The sizes of the mesh.
 
     Attributes:
-      data: Copies of the frozen weights; None: all devices over ``model``.
-      model: Devices that hold one copy of the frozen layers together.
-      state: "whole": trainable parameters and optimizer state are on every device; "cut": each
-        array is cut over all devices where one of its axes allows, and gathered for each batch.
+      data: The number of copies of the frozen weights; None takes all devices over ``model``.
+      model: The number of devices that hold one copy of the frozen layers together.
+      state: "whole" keeps trainable parameters and optimizer state on every device; "cut" cuts each
+        array over all devices where one of its axes allows, and gathers it for each batch.
     """
 
-    data: int | None
-    model: int
-    state: str
+    data: int | None = None
+    model: int = 1
+    state: str = "whole"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Checks all fields."""
         if self.state not in STATES:
             raise ValueError(f"mesh.state is {self.state!r}; choose one of {STATES}.")
@@ -56,7 +56,7 @@ class Placement:
     """A mesh, and how a step's arrays lie on it.
 
     Attributes:
-      mesh: The devices.
+      mesh: The devices in their arrangement.
       cuts_state: Whether trainable parameters and optimizer state are cut over them.
     """
 
@@ -65,7 +65,7 @@ class Placement:
 
     @property
     def size(self) -> int:
-        """N."""
+        """The number N of devices."""
         return self.mesh.size
 
     def replicate(self, tree: PyTree) -> PyTree:
@@ -79,7 +79,7 @@ class Placement:
         return jax.tree.map(lambda x: _put(x, sharding), batch)
 
     def state_sharding(self, shape: tuple[int, ...]) -> NamedSharding:
-        """Of an array of the train state: cut along its largest axis that all devices divide."""
+        """Cuts an array of the train state along its largest axis that all devices divide."""
         axes = [axis for axis, size in enumerate(shape) if size and size % self.size == 0]
         if not (self.cuts_state and axes):
             return NamedSharding(self.mesh, P())
@@ -90,15 +90,15 @@ class Placement:
         return jax.tree.map(lambda x: _put(x, self.state_sharding(x.shape)), state)
 
     def abstract_state(self, state: PyTree) -> PyTree:
-        """An abstract train state, as `place_state` lays it."""
+        """Gives an abstract train state, lying as `place_state` lays it."""
         return jax.tree.map(lambda x: _abstract(x, self.state_sharding(x.shape)), state)
 
     def abstract_frozen(self, frozen: Params) -> Params:
-        """Abstract frozen parameters, as `place_frozen` lays them."""
+        """Gives abstract frozen parameters, lying as `place_frozen` lays them."""
         return jax.tree.map(_abstract, frozen, self._frozen_shardings(frozen))
 
     def frozen_sharding(self, path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
-        """Of a frozen leaf: kernels of layers [L, I, O] are cut along outputs or inputs."""
+        """Cuts a frozen leaf that is a kernel of layers [L, I, O] along outputs or inputs."""
         size, spec = self.mesh.shape["model"], P()
         if size > 1 and "layers" in path and path[-1] == "kernel" and len(shape) == 3:
             axis = next((axis for axis in (2, 1) if shape[axis] % size == 0), None)
@@ -110,7 +110,7 @@ class Placement:
         return jax.tree.map(_put, frozen, self._frozen_shardings(frozen))
 
     def zero_sum(self, trainable: Params) -> Params:
-        """The sum of an empty draw, one part a device, [N, ...]."""
+        """The clipped sum of an empty draw, one part a device, [N, ...]."""
         sharding = NamedSharding(self.mesh, P(AXES))
         zeros = jax.eval_shape(step.zero_sum, trainable)
         return jax.tree.map(
@@ -127,11 +127,13 @@ class Placement:
           frozen: Arrays or abstract.
 
         Returns:
-          The same with sums [N, ...]; nothing is sent between devices but frozen parameters.
+          The same function with sums [N, ...]; devices send each other frozen parameters alone.
         """
         specs = self._specs(frozen)
 
-        def local(grad_sum, trainable, frozen, batch, is_padding):
+        def local(
+            grad_sum: Params, trainable: Params, frozen: Params, batch: Batch, is_padding: Array
+        ) -> Params:
             frozen = jax.tree.map(_as_shard, frozen, specs)
             grad_sum = jax.tree.map(lambda x: x[0], grad_sum)
             grad_sum = accumulate(grad_sum, trainable, frozen, batch, is_padding)
@@ -147,13 +149,13 @@ class Placement:
         )
 
     def abstract_rows(self, batch: PyTree) -> PyTree:
-        """Abstract arrays [B, ...] whose rows are cut over all devices."""
+        """Gives abstract arrays [B, ...] whose rows are cut over all devices."""
         return _abstract(batch, NamedSharding(self.mesh, P(AXES)))
 
     def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         """Makes `step.make_update`'s function add up the devices' parts first."""
 
-        def total(state, parts):
+        def total(state: step.TrainState, parts: Params) -> tuple[step.TrainState, Any]:
             state, metrics = update(state, jax.tree.map(lambda x: x.sum(0), parts))
             lie = jax.tree.map(lambda x: self.state_sharding(x.shape), state)
             return jax.lax.with_sharding_constraint(state, lie), metrics
@@ -161,24 +163,25 @@ class Placement:
         return total
 
     def _frozen_shardings(self, frozen: Params) -> PyTree:
-        """`frozen_sharding` of every leaf."""
+        """The `frozen_sharding` of every leaf."""
 
-        def sharding(path, leaf):
+        def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             return self.frozen_sharding(tuple(str(getattr(x, "key", x)) for x in path), leaf.shape)
 
         return jax.tree_util.tree_map_with_path(sharding, frozen)
 
     def _specs(self, frozen: Params) -> PyTree:
-        """The same as partition specs."""
+        """The partition spec of every frozen leaf."""
         return jax.tree.map(lambda sharding: sharding.spec, self._frozen_shardings(frozen))
 
 
-def _abstract(tree, sharding):
+def _abstract(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Gives the shapes and dtypes of a tree, all lying alike."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def _put(x, sharding):
-    """An array on the mesh; every process must hold the same whole array, or have it there."""
+def _put(x: Any, sharding: NamedSharding) -> Array:
+    """Puts an array on the mesh; every process must hold the whole of it, or have it there."""
     if jax.process_count() == 1 or (isinstance(x, jax.Array) and not x.is_fully_addressable):
         return jax.device_put(x, sharding)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -188,8 +191,8 @@ def _put(x, sharding):
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
-def _as_shard(leaf, spec):
-    """A device's part of a leaf, marked as one."""
+def _as_shard(leaf: Array, spec: P) -> Array | Shard:
+    """Marks a device's part of a leaf as a part."""
     return Shard(leaf, "model", len(spec) - 1 - leaf.ndim) if len(spec) else leaf
 
 
@@ -197,8 +200,8 @@ def place(config: MeshConfig, devices: Sequence[Any], physical_batch_size: int) 
     """Arranges devices in a mesh.
 
     Args:
-      config: Its sizes.
-      devices: All of them.
+      config: The sizes of the mesh.
+      devices: All devices of the run.
       physical_batch_size: B.
 
     Returns:
@@ -237,14 +240,14 @@ def compile_rows(
       function: ``(trainable, frozen, *arrays [B, ...]) -> arrays``.
 
     Returns:
-      The same for rows in host memory. On a mesh they are cut over all devices, if these divide B,
-      and every process gets the whole result.
+      The same function for rows in host memory. On a mesh they are cut over all devices, if these
+      divide B, and every process gets the whole result.
     """
     if placement is None:
         return jax.jit(function)
     compiled = jax.jit(function, out_shardings=NamedSharding(placement.mesh, P()))
 
-    def call(trainable, frozen, *arrays):
+    def call(trainable: Params, frozen: Params, *arrays: Any) -> PyTree:
         even = jax.tree.leaves(arrays)[0].shape[0] % placement.size == 0
         return compiled(
             trainable, frozen, *(placement.rows(arrays) if even else placement.replicate(arrays))
@@ -254,5 +257,5 @@ def compile_rows(
 
 
 def rows_of_device(placement: Placement | None, physical_batch_size: int) -> int:
-    """Rows of a batch that one device gets."""
+    """The number of rows of a batch that one device gets."""
     return physical_batch_size // (placement.size if placement else 1)

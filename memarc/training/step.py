@@ -21,13 +21,13 @@ from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds. Secret: the noise key is in it.
+    """What a checkpoint holds; it is secret, as the noise key is in it.
 
     Attributes:
-      step: int32[], updates made so far.
+      step: The number of updates made so far, int32[].
       trainable: The parameters.
-      noise_state: Of the mechanism's transformation.
-      opt_state: Of the optimizer; built from noised gradients only.
+      noise_state: The state of the mechanism's transformation.
+      opt_state: The state of the optimizer, built from noised gradients only.
     """
 
     step: Array
@@ -38,7 +38,13 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class GradientSettings:
-    """How clipped sums are computed; all but ``clipping`` changes memory and speed only."""
+    """How clipped sums are computed; all but ``clipping`` changes memory and speed only.
+
+    Attributes:
+      clipping: The rule and its bound.
+      engine: A name in `memarc.privacy.engines.ENGINES`.
+      microbatch_size: Rows differentiated at once.
+    """
 
     clipping: Clipping
     engine: str
@@ -75,7 +81,9 @@ def make_accumulate(
     Norms and losses of the rows are private and do not leave the function.
     """
 
-    def accumulate(grad_sum, trainable, frozen, batch, is_padding):
+    def accumulate(
+        grad_sum: Params, trainable: Params, frozen: Params, batch: Batch, is_padding: Array
+    ) -> Params:
         more, _ = clipped_grad_sum(
             loss_fn,
             trainable,
@@ -101,7 +109,7 @@ def make_update(
     ``noised_gradient_norm`` (gradient units) and ``update_norm`` (parameter units).
     """
 
-    def update(state, grad_sum):
+    def update(state: TrainState, grad_sum: Params) -> tuple[TrainState, dict[str, Array]]:
         gradient, noise_state = privatize.update(grad_sum, state.noise_state)
         with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
@@ -126,15 +134,18 @@ def make_private_step(
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Builds ``(state, frozen, batch, is_padding[B]) -> (state, metrics)`` in one program.
 
-    A whole step whose draw fits one batch: what memory reports and benchmarks measure.
+    The program is a whole step whose draw fits one batch: what memory reports and benchmarks
+    measure.
 
     Args:
-      accumulate: From `make_accumulate`.
-      update: From `make_update`.
+      accumulate: What `make_accumulate` builds.
+      update: What `make_update` builds.
       zeros: `zero_sum`, or that of a mesh.
     """
 
-    def private_step(state, frozen, batch, is_padding):
+    def private_step(
+        state: TrainState, frozen: Params, batch: Batch, is_padding: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
         grad_sum = zeros(state.trainable)
         grad_sum = accumulate(grad_sum, state.trainable, frozen, batch, is_padding)
         return update(state, grad_sum)
@@ -147,10 +158,12 @@ def make_plain_step(
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Builds the same step without privacy: the mean loss's gradient, not clipped, not noised."""
 
-    def plain_step(state, frozen, batch, is_padding):
+    def plain_step(
+        state: TrainState, frozen: Params, batch: Batch, is_padding: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
         prepared = jax.lax.stop_gradient(precompute(frozen, batch))
 
-        def mean_loss(trainable):
+        def mean_loss(trainable: Params) -> Array:
             losses = loss_fn(trainable, frozen, prepared)
             return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
 

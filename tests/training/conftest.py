@@ -10,7 +10,6 @@ import pytest
 from memarc.privacy import sampling
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.mechanism import Mechanism, PrivacyConfig
-from memarc.privacy.noise import key_from_words
 from memarc.training import loop, optimizer, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log
@@ -41,12 +40,9 @@ class Toy:
             yield WIDTH, batch, np.arange(PHYSICAL) >= len(part)
 
     def transforms(self):
-        words = sampling.streams(self.entropy).noise
-        config = optimizer.OptimizerConfig(
-            "adamw", 0.1, "linear", 0.25, 0.0, 0.9, 0.999, 1e-8, 1.0, 0.0
-        )
+        config = optimizer.OptimizerConfig(learning_rate=0.1, warmup_fraction=0.25)
         return (
-            self.mechanism.gradient_transform(key_from_words(words)),
+            self.mechanism.gradient_transform(sampling.streams(self.entropy).noise),
             optimizer.build(config, self.mechanism.steps),
             optimizer.learning_rate(config, self.mechanism.steps),
         )
@@ -133,10 +129,7 @@ def make_toy(steps):
         epsilon=1e6,
         delta=1e-3,
         clip_norm=0.5,
-        clipping="abadi",
-        clipping_scope="flat",
         expected_batch_size=8,
-        max_batch_size=None,
         engine="vmap",
         microbatch_size=2,
         physical_batch_size=PHYSICAL,

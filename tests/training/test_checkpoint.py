@@ -1,6 +1,7 @@
 """Checkpoints hold the whole run, and refuse to be continued by another one."""
 
 import errno
+import json
 import os
 
 import jax.numpy as jnp
@@ -27,6 +28,24 @@ def test_entropy_and_state_come_back(toy, tmp_path):
     assert restored.noise_state[0].key.dtype == state.noise_state[0].key.dtype
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4"]
     second.close()
+
+
+def test_the_entropy_is_a_number_and_that_of_older_checkpoints_a_string(toy, tmp_path):
+    """JSON and Orbax keep all 128 bits of it."""
+    saved = opened(tmp_path, toy.identity(), entropy=2**128 - 1)
+    saved.save(toy.start(), 2, force=True)
+    saved.close()
+    path = tmp_path / "2" / "about" / "metadata"
+    about = json.loads(path.read_text())
+    assert about["entropy"] == 2**128 - 1
+    path.write_text(json.dumps({**about, "entropy": str(2**128 - 3)}))
+    old = opened(tmp_path, toy.identity(), entropy=3)
+    assert old.entropy() == 2**128 - 3
+    old.save(toy.start(), 4, force=True)
+    old.close()
+    again = opened(tmp_path, toy.identity(), entropy=3)
+    assert again.entropy() == 2**128 - 3
+    again.close()
 
 
 @pytest.mark.checklist(3)

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,17 +60,39 @@ def test_a_signal_asks_once_and_handlers_come_back(number):
     assert signal.getsignal(number) is before
 
 
-def test_exported_parameters_come_back(tmp_path):
-    tree = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3).T}, "c": np.ones(2, np.float32)}
-    export.save(tmp_path / export.FILE_NAME, tree)
-    back = export.load(tmp_path / export.FILE_NAME)
-    np.testing.assert_array_equal(back["a"]["b"], tree["a"]["b"])
-    np.testing.assert_array_equal(back["c"], tree["c"])
+def test_exported_parameters_come_back_with_their_shapes_dtypes_and_empty_parts(tmp_path):
+    trainable = {
+        "tuning": {"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "gate": np.float32(0.5)},
+        "head": {},
+    }
+    drawn = {"a": jnp.asarray([1.5, -2.0], jnp.bfloat16)}
+    export.save(tmp_path, trainable, drawn)
+    back, again = export.load(tmp_path)
+    assert jax.tree.structure(back) == jax.tree.structure(trainable)
+    np.testing.assert_array_equal(back["tuning"]["w"], trainable["tuning"]["w"])
+    assert back["tuning"]["gate"].shape == () and back["tuning"]["gate"] == np.float32(0.5)
+    assert again["a"].dtype == jnp.bfloat16 and again["a"].tolist() == [1.5, -2.0]
+    assert {path.name for path in tmp_path.iterdir()} == {export.TRAINABLE, export.DRAWN}
+
+
+def test_nothing_drawn_leaves_no_file(tmp_path):
+    trainable = {"head": {"b": np.ones(2, np.float32)}}
+    export.save(tmp_path, trainable, {"a": np.ones(1, np.float32)})
+    export.save(tmp_path, trainable, {})
+    assert [path.name for path in tmp_path.iterdir()] == [export.TRAINABLE]
+    assert export.load(tmp_path)[1] == {}
 
 
 def test_missing_and_damaged_parameters_are_told(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read as tuned parameters"):
-        export.load(tmp_path / "absent")
-    (tmp_path / "broken").write_bytes(b"\xff" * 20)
-    with pytest.raises(ValueError, match="cannot be read as tuned parameters"):
-        export.load(tmp_path / "broken")
+    with pytest.raises(ValueError, match=r"trainable\.safetensors is missing; give the folder"):
+        export.load(tmp_path)
+    tree = {"a": np.ones(3, np.float32)}
+    export.save(tmp_path, tree, tree)
+    whole = (tmp_path / export.DRAWN).read_bytes()
+    (tmp_path / export.DRAWN).unlink()  # The other file knows that it was there.
+    with pytest.raises(ValueError, match=r"drawn\.safetensors is missing"):
+        export.load(tmp_path)
+    for damaged in (b"", b"\xff" * 20, whole[:-1]):
+        (tmp_path / export.DRAWN).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"drawn\.safetensors cannot be read as parameters"):
+            export.load(tmp_path)

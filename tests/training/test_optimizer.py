@@ -75,6 +75,25 @@ def test_the_head_moves_alone_for_its_share_of_the_steps():
     assert moved == [[True, False]] * 2 + [[True, True]] * 3
 
 
+@pytest.mark.parametrize("name", optimizer.NAMES)
+def test_the_head_is_the_one_at_the_top_whatever_else_stands_there(name):
+    """With canaries beside it, and another "head" deeper down, shared leaves move the same."""
+    config = dataclasses.replace(BASE, name=name, head_factor=7.0, head_first=0.4)
+    transform = optimizer.build(config, 5)
+    inner = {"w": jnp.asarray([3.0]), "head": jnp.asarray([-1.0])}
+    tree = {"tuning": inner, "head": {"w": jnp.asarray([1.0, -2.0])}}
+    more = {**tree, "canaries": jnp.asarray([4.0, 5.0])}
+    state, other, moved = transform.init(tree), transform.init(more), []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(5):
+            wanted, state = transform.update(tree, state, tree)
+            found, other = transform.update(more, other, more)
+            canaries = found.pop("canaries")
+            jax.tree.map(np.testing.assert_array_equal, found, wanted)
+            moved.append([bool(x[0]) for x in (canaries, found["tuning"]["head"])])
+    assert moved == [[False, False]] * 2 + [[True, True]] * 3  # Both are no head.
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
