@@ -30,7 +30,9 @@ def train_classifier(folder: pathlib.Path) -> None:
         weights=str(CONFIGS / "quickstart_backbone"),
         folder=folder,
         method="lora",
-        privacy=memarc.PrivacyConfig(epsilon=8.0, delta=1e-5, expected_batch_size=200),
+        privacy=memarc.PrivacyConfig(
+            epsilon=8.0, delta=1e-5, expected_batch_size=200, engine="vmap"
+        ),
         data=memarc.DataConfig(source="memory", max_length=24),
         optimizer=memarc.OptimizerConfig(learning_rate=1e-2),
         training=memarc.TrainingConfig(epochs=2.0),
@@ -49,9 +51,12 @@ def train_writer(folder: pathlib.Path) -> None:
         weights=str(CONFIGS / "quickstart_decoder"),
         folder=folder,
         method="lora",
-        privacy=memarc.PrivacyConfig(epsilon=8.0, delta=1e-4, expected_batch_size=100),
+        privacy=memarc.PrivacyConfig(
+            epsilon=8.0, delta=1e-4, expected_batch_size=100, engine="vmap"
+        ),
         data=memarc.DataConfig(source="memory", separator="[SEP]", max_length=80, max_prompt=38),
         optimizer=memarc.OptimizerConfig(learning_rate=5e-3),
+        decoding=memarc.DecodingConfig(max_tokens=42),
     )
     print(model.write(inputs[:1]))
     # --8<-- [end:writer]
@@ -61,9 +66,10 @@ def use(folder: pathlib.Path) -> None:
     """Loads both models, in another process than the one that trained them, and uses them."""
     # --8<-- [start:use]
     classifier, writer = memarc.load(folder / "classifier"), memarc.load(folder / "writer")
-    print(classifier.predict(["the food was great"]))
-    print(classifier.probabilities(["the food was great"]))
-    print(writer.write(["name : Green Man | food : Indian"]))
+    (texts,) = reviews.dev_rows(3, seed=1).columns
+    print(texts, classifier.predict(texts), classifier.probabilities(texts))
+    inputs, _ = restaurants.dev_rows(3, 1).columns
+    print(inputs[0], "->", writer.write(inputs[:1]))
     # --8<-- [end:use]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_dict, config_flags
+from ml_collections import config_flags
 
 from memarc.measure.step import PLAIN
 from memarc.privacy.auto import AUTO
@@ -54,16 +54,16 @@ def config() -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"The file of --config cannot be loaded. {error}") from error
     set_here = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
-    with CONFIG.value.unlocked():
-        for path in set_here:
-            _forget_in_runs(CONFIG.value, path.split("."))
-    return CONFIG.value.to_dict()
+    plain = CONFIG.value.to_dict()
+    for path in set_here:
+        _forget_in_runs(plain, path.split("."))
+    return plain
 
 
-def _forget_in_runs(config: config_dict.ConfigDict, path: Sequence[str]) -> None:
+def _forget_in_runs(config: dict[str, Any], path: Sequence[str]) -> None:
     """Takes one field out of what each run of a config changes."""
     if path[0] == "more" and len(path) > 2:
-        _forget_in_runs(config.more[path[1]], path[2:])
+        _forget_in_runs(config["more"][path[1]], path[2:])
         return
     for changes in config.get("runs", {}).values():
         section = changes

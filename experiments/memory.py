@@ -83,7 +83,9 @@ def _mesh(text: str) -> sharding.MeshConfig:
     )
 
 
-def _measure(case: Case, engines: Sequence[str], size: int, target: measure.Target) -> dict[str, Any]:
+def _measure(
+    case: Case, engines: Sequence[str], size: int, target: measure.Target
+) -> dict[str, Any]:
     """The cheapest engine's line."""
     line = measure.compile_cheapest(case, engines, size, target)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from memarc.data.config import DataConfig as DataConfig
+    from memarc.evaluation.decoding import DecodingConfig as DecodingConfig
     from memarc.privacy.mechanism import PrivacyConfig as PrivacyConfig
     from memarc.runs.sections import TrainingConfig as TrainingConfig
     from memarc.runs.tuned import Tuned as Tuned
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "DataConfig": "memarc.data.config",
+    "DecodingConfig": "memarc.evaluation.decoding",
     "OptimizerConfig": "memarc.training.optimizer",
     "PrivacyConfig": "memarc.privacy.mechanism",
     "TrainingConfig": "memarc.runs.sections",

@@ -53,9 +53,7 @@ def pretrain(config: Mapping[str, Any], folder: Path) -> None:
         print(f"Cycle {cycle + 1}: last loss {loss:.4f} nats, {seconds:.0f} s.")
 
 
-def train(
-    recipe: Recipe, rows: PublicRows, params: Params, cycle: int
-) -> tuple[Params, float]:
+def train(recipe: Recipe, rows: PublicRows, params: Params, cycle: int) -> tuple[Params, float]:
     """Trains all parameters by AdamW; returns the backbone's, and the mean loss of the last steps.
 
     The learning rate is that of one cycle (SGDR, Loshchilov and Hutter 2017): it rises to its peak
@@ -78,7 +76,9 @@ def train(
         count, length = bucket["input_ids"].shape
         drawn = jax.random.randint(key, (max(1, recipe.batch_tokens // length),), 0, count)
         batch = {name: array[drawn] for name, array in bucket.items()}
-        loss, gradient = jax.value_and_grad(lambda t: rows.model.loss(t, frozen, batch).mean())(trainable)
+        loss, gradient = jax.value_and_grad(lambda t: rows.model.loss(t, frozen, batch).mean())(
+            trainable
+        )
         with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
             updates, state = optimizer.update(gradient, state, trainable)
         return optax.apply_updates(trainable, updates), state, loss

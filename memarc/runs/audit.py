@@ -27,9 +27,7 @@ FILE_NAME = "audit.json"
 PICTURE = "audit.png"
 
 
-def run(
-    config: Mapping[str, Any], folder: Path, should_stop: Callable[[], bool]
-) -> dict[str, Any]:
+def run(config: Mapping[str, Any], folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Audits one config.
 
     Args:
@@ -106,9 +104,7 @@ def _scores(base: Run, audited: Run, trained: train.Trained, slots: Slots) -> di
     """How much each canary looks like one that was in, by kind."""
     assert isinstance(base.model, Classifier)
     trainable, dataset = trained.state.trainable, audited.splits.train
-    losses = losses_of_texts(
-        base, base.model, trainable, trained.problem.frozen, dataset, slots
-    )
+    losses = losses_of_texts(base, base.model, trainable, trained.problem.frozen, dataset, slots)
     return {"text": -losses, "gradient": -np.asarray(trainable[CANARIES])[:, 0]}
 
 

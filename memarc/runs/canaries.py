@@ -99,6 +99,7 @@ def with_canaries(run: Run, slots: Slots) -> Dataset:
     return Dataset(
         encoded=_extended(train.encoded, info, rng, sizes),
         labels=np.concatenate(labels).astype(train.labels.dtype),
+        members=None,
         pad_id=train.pad_id,
         max_length=train.max_length,
     )

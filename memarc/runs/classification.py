@@ -71,9 +71,7 @@ class Classification:
         return found
 
 
-def probabilities(
-    parts: Parts, trainable: Params, frozen: Params, dataset: Dataset
-) -> np.ndarray:
+def probabilities(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -> np.ndarray:
     """The probability of every class, float32[N, C], in the order of the rows."""
     assert isinstance(parts.model, Classifier)
     predict = classify.make_probabilities(

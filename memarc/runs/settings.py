@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from memarc.batches import CLASSIFICATION, GENERATION
-from memarc.data.config import DataConfig
+from memarc.data.config import DataConfig, check_fit
 from memarc.data.load import task_of
 from memarc.data.tasks import Task
 from memarc.evaluation.decoding import DecodingConfig
@@ -81,14 +81,15 @@ class Settings:
     seed: int | None = None
     head: HeadChoice | LanguageConfig | None = None
     decoding: DecodingConfig | None = None
-    ledger: LedgerConfig = LedgerConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
-    mesh: MeshConfig = MeshConfig()
+    ledger: LedgerConfig = dataclasses.field(default_factory=LedgerConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     audit: AuditConfig | None = None
 
     def __post_init__(self) -> None:
         """Fills in what the task and the method decide, and checks what goes together."""
+        check_fit(self.record_of_task, self.data)
         sections = SECTIONS[self.kind]
         for name in ("head", "decoding"):
             given, wanted = getattr(self, name), sections.get(name)

@@ -220,12 +220,10 @@ def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
     for name, given, wanted in (("tuned", released, trainable), ("drawn", drawn, frozen["drawn"])):
         _check_tree(folder, name, given, wanted)
     frozen = {**frozen, "drawn": drawn}
-    return Tuned(parts, *jax.device_put((released, frozen)), record)
+    return Tuned(parts, jax.device_put(released), jax.device_put(frozen), record)
 
 
-def _fit(
-    settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path
-) -> Tuned:
+def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path) -> Tuned:
     """Makes the run, or finds it finished, and gives its model."""
     run: Run = assemble_rows(settings, train, evals)
     with stop_requests() as should_stop:
@@ -261,7 +259,9 @@ def _check_tree(folder: Path, name: str, given: Params, wanted: Params) -> None:
         for t in (given, wanted)
     ]
     if shapes[0] != shapes[1]:
-        wrong = sorted(k for k in {**shapes[0], **shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
+        wrong = sorted(
+            k for k in {**shapes[0], **shapes[1]} if shapes[0].get(k) != shapes[1].get(k)
+        )
         raise ValueError(
             f"The {name} parameters in {folder} are not those of its record's model: {wrong} "
             "differ. Give the folder that one run wrote."

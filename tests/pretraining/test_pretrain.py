@@ -165,7 +165,9 @@ def test_positions_start_as_the_config_says(made):
         config = config_of("pretrain_restaurants", sources={"restaurants": 30})
         config.positions = start
         rows = public_rows.plain_text(config.to_dict())
-        params = train.random_start(recipe.parse(config.to_dict()), rows.backbone, jax.random.key(0))
+        params = train.random_start(
+            recipe.parse(config.to_dict()), rows.backbone, jax.random.key(0)
+        )
         starts[start] = np.asarray(params["embeddings"]["position"])
     waves, random = starts["waves"], starts["random"]
     assert 0.8 < waves.std() / random.std() < 1.1  # Long waves are cut short.

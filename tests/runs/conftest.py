@@ -1,5 +1,7 @@
 """A config of toy sizes over the embedded task, with random weights in a folder."""
 
+from functools import partial
+
 import jax
 import pytest
 
@@ -28,7 +30,9 @@ def weights(tmp_path_factory):
         dtype="float32",
     )
     folder = tmp_path_factory.mktemp("weights")
-    pretrained.save(folder, config, jax.device_get(backbone.init(config, jax.random.key(0))))
+    pretrained.save(
+        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
+    )
     return str(folder)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from configs import audit as audit_config
 from memarc.privacy import sampling
-from memarc.runs import audit, canaries, train
+from memarc.runs import audit, train
+from memarc.runs.canaries import Slots
 
 pytest.importorskip("jax_privacy")
 
@@ -67,7 +68,7 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     config.training.epochs = 0.5
     verdict(config, tmp_path)
     ((run, trained),) = seen
-    slots = canaries.Slots(200, 60, 60)
+    slots = Slots(200, 60, 60)
     present = slots.is_present(sampling.streams(3).canaries)
     drawn = run.mechanism.sample(sampling.streams(3), 0)
     assert run.mechanism.steps == 1

@@ -8,6 +8,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -63,7 +64,9 @@ def random_decoder(kind, folder):
         activation="gelu_new" if kind == "gpt2" else "silu",
         dtype="float32",
     )
-    pretrained.save(folder, config, jax.device_get(backbone.init(config, jax.random.key(0))))
+    pretrained.save(
+        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
+    )
     return str(folder)
 
 

@@ -14,7 +14,6 @@ from memarc.models import backbone, pretrained
 from memarc.models.config import BackboneConfig
 from memarc.runs import assemble, run
 from memarc.runs.parse import parse
-from memarc.training import export
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,9 @@ def decoder(tmp_path_factory):
         dtype="float32",
     )
     folder = tmp_path_factory.mktemp("decoder")
-    pretrained.save(folder, config, jax.device_get(backbone.init(config, jax.random.key(0))))
+    pretrained.save(
+        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
+    )
     return str(folder)
 
 

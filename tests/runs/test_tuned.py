@@ -49,10 +49,8 @@ def test_lists_become_a_model_whose_folder_says_the_same(rows, choices, tmp_path
         texts, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
     )
     assert again.record == tuned.record  # A finished run is given back.
-    with pytest.raises(ValueError, match="other data|other rows"):
-        memarc.fit_classifier(
-            [*texts[1:], "bad"], labels, names=NAMES, folder=tmp_path, **choices
-        )
+    with pytest.raises(ValueError, match="other rows"):
+        memarc.fit_classifier([*texts[1:], "bad"], labels, names=NAMES, folder=tmp_path, **choices)
 
 
 def test_pairs_of_texts_need_no_dev_set(rows, choices, tmp_path):
@@ -68,7 +66,11 @@ def test_pairs_of_texts_need_no_dev_set(rows, choices, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": ("bad",)}, r"labels are none of the declared names \['bad'\]; declare all"),
+        (
+            {"names": ("bad", "fair")},
+            r"labels are none of the declared names \['bad', 'fair'\]; dec",
+        ),
+        ({"names": ("bad",)}, r"labels is \('bad',\); declare all labels"),
         ({"method": "prefix"}, "Unknown method 'prefix'"),
         ({"options": {"rank": 3}}, r"'head' has no option \['rank'\]"),
         ({"decoding": memarc.PrivacyConfig(1.0, 1e-5)}, "decoding is"),
