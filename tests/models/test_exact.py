@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from memarc.measure import reversibility as reversal
-from memarc.models import backbone, exact, reversible
+from memarc.models import backbone, coupled, exact
 from memarc.models.adapter import init_stack
+from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network, ReversibleOptions
+from memarc.models.reversible import Reversible, draw_signs
 
 DEPTH = 12
 
@@ -31,7 +32,7 @@ def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
     hidden = jax.random.normal(keys[2], (3, 7, 24), jnp.float32)
     signs = None
     if COUPLINGS[coupling].signed:
-        signs = reversible.draw_signs(jax.random.bits(jax.random.key(7), (3, 2)), DEPTH)
+        signs = draw_signs(jax.random.bits(jax.random.key(7), (3, 2)), DEPTH)
     return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, signs, hidden
 
 
@@ -69,10 +70,10 @@ def test_the_measure_tells_exact_from_float(sizes, weights):
 def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise):
     """The control: what exact arithmetic is for."""
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.125)
-    streams = reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
+    streams = coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
     for i in reversed(range(DEPTH)):
         one = jax.tree.map(lambda x, i=i: x[i], (adapters, layers))
-        streams, _, _ = reversible.layer_backward(net, *one, mask, None, streams, streams)
+        streams, _, _ = coupled.layer_backward(net, *one, mask, None, streams, streams)
     assert np.abs(streams[0] - hidden).max() > 0.1
 
 
@@ -88,7 +89,7 @@ def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomis
         return exact.run(net, adapters, layers, mask, signs, hidden)
 
     def plainly(adapters, hidden):
-        return reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
+        return coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
 
     (got, into), (wanted, wanted_into) = (
         jax.jit(jax.grad(lambda a, h, f=f: loss(f, a, h), argnums=(0, 1)))(adapters, hidden)
@@ -135,9 +136,7 @@ def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
     adapters = jax.tree.map(jnp.zeros_like, adapters)
     wanted = backbone.run_layers(net.config, layers, hidden, mask)
     run = jax.jit(
-        lambda signs: reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))[
-            1
-        ]
+        lambda signs: coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))[1]
     )
     ordinary, last = run(jnp.zeros((DEPTH, 3, 1, 1))), jnp.zeros((DEPTH, 3, 1, 1)).at[-1].set(1.0)
     np.testing.assert_allclose(ordinary, wanted, rtol=1e-5, atol=1e-5)
@@ -147,18 +146,18 @@ def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
 
 
 def test_signs_are_fair_and_differ_by_row_and_layer():
-    signs = reversible.draw_signs(jax.random.bits(jax.random.key(0), (200, 2)), 31)
+    signs = draw_signs(jax.random.bits(jax.random.key(0), (200, 2)), 31)
     assert signs.shape == (31, 200, 1, 1) and set(np.unique(signs)) == {-1.0, 1.0}
     assert abs(float(signs.mean())) < 4 / np.sqrt(signs.size)
     correlation = np.corrcoef(signs[..., 0, 0]) - np.eye(31)
     assert np.abs(correlation).max() < 5 / np.sqrt(200)
 
 
-def test_lambda_must_be_a_power_of_two():
+def test_lambda_must_be_a_power_of_two(sizes):
     with pytest.raises(ValueError, match=r"scale \(lambda\) is 0.1; .*0.125.*'float'"):
-        ReversibleOptions(arithmetic="exact", scale=0.1)
+        Reversible(sizes(), arithmetic="exact", scale=0.1)
     assert exact.exponent(0.125) == 3
-    assert dataclasses.replace(ReversibleOptions(), arithmetic="exact", scale=0.125)
+    assert dataclasses.replace(Reversible(sizes()), arithmetic="exact", scale=0.125)
 
 
 def test_nothing_but_bits_and_last_streams_grows_with_depth(sizes, weights, randomise):
