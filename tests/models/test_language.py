@@ -95,16 +95,23 @@ LENGTHS = np.array([7, 5, 2, 6])
 PROMPTS = np.array([3, 2, 1, 6])  # The last row has no target.
 
 
+@functools.lru_cache
+def built(kind, case, jit):
+    """(model, its compiled start), once for all tests."""
+    method, options = VARIANTS[case]
+    model = build(method, options, wide(kind), LANGUAGE)
+    return model, jit(model.init)
+
+
 @pytest.fixture
 def make(float64, fast_jit, randomise):
     """(model, trainable drawn away from its start, frozen) of a case."""
 
     def made(kind, case):
-        config, (method, options) = wide(kind), VARIANTS[case]
-        model = build(method, options, config, LANGUAGE)
-        shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+        model, init = built(kind, case, fast_jit)
+        shapes = jax.eval_shape(lambda: backbone.init(wide(kind), jax.random.key(0)))
         params = randomise(shapes, seed=1)
-        trainable, frozen = fast_jit(model.init)(jax.random.key(3), params)
+        trainable, frozen = init(jax.random.key(3), params)
         return model, randomise(trainable, scale=0.1), frozen
 
     return made

@@ -36,7 +36,7 @@ def test_blocks_of_queries_attend_as_all_do(float64, block):
 @pytest.mark.parametrize("engine", ["vmap", "ghost", "book_keeping"])
 @pytest.mark.parametrize("method", ["full", "lora", "side"])
 def test_every_engine_gives_the_same_with_layers_computed_again(
-    float64, fast_jit, sizes, weights, randomise, rows, method, engine
+    float64, fast_jit, once, sizes, weights, randomise, rows, method, engine
 ):
     def run(cfg, engine):
         model = build(method, {}, cfg, HEAD)
@@ -51,7 +51,7 @@ def test_every_engine_gives_the_same_with_layers_computed_again(
         )
         return fast_jit(summed)(randomise(start, scale=0.1), frozen, rows(), np.arange(5) == 3)
 
-    wanted = run(sizes(dtype="float64"), "vmap")
+    wanted = once(("not rematerialised", method), lambda: run(sizes(dtype="float64"), "vmap"))
     got = run(sizes(dtype="float64", **SMALL), engine)
     largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted[0]))
     jax.tree.map(
