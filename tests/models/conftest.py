@@ -29,6 +29,19 @@ def fast_jit():
 
 
 @pytest.fixture(scope="session")
+def once():
+    """Computes what stands under a key when it is first asked for: oracles of many tests."""
+    found = {}
+
+    def get(key, compute):
+        if key not in found:
+            found[key] = jax.tree.map(np.asarray, compute())
+        return found[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def sizes():
     """Makes a config: head width 8, which the default reduction of a side network divides."""
     small = config.BackboneConfig(

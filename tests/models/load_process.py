@@ -10,8 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memarc.models import backbone, build, pretrained, tensor_files
+from memarc.models import backbone, pretrained, tensor_files
+from memarc.models.build import build
 from memarc.models.config import BackboneConfig
+from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig
 from memarc.training import step
 from memarc.training.sharding import MeshConfig, place
 
@@ -127,12 +130,14 @@ def check_methods(folder, kinds, meshes):
         host = load(folder / f"double-{kind}", "float32", "host")
         params = load(folder / f"double-{kind}", "float32", placement)
         for method, options in METHODS.items():
-            tuning = build.make_tuning(method, options, double(CONFIGS[kind]))
-            wanted = tuning.init(jax.random.key(0), host)
-            trainable, frozen = tuning.init(jax.random.key(0), params)
+            config = double(CONFIGS[kind])
+            head = LanguageConfig() if config.parts.is_decoder else HeadConfig()
+            model = build(method, options, config, head)
+            wanted = model.init(jax.random.key(0), host)
+            trainable, frozen = model.init(jax.random.key(0), params)
             placed = placement.place_frozen(frozen)
             state = placement.replicate(step.init_state(trainable, NOTHING, NOTHING).trainable)
-            build.check_start(tuning, double(CONFIGS[kind]), state, placed)
+            model.check_start(state, placed)
             kept = set(addresses(params)) - set(addresses(trainable))
             found[f"{kind} {method} {mesh}"] = {
                 "equal": is_equal((state, placed), wanted),

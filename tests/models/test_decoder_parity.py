@@ -4,6 +4,7 @@ Weights are drawn large (standard deviation 0.3; norms away from 1 and 0), so th
 transposed or dropped weight is far outside the tolerance.
 """
 
+import functools
 import json
 
 import jax
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from memarc.models import backbone, hub_config, language, pretrained
+from memarc.models import hub_config, pretrained
+from memarc.models.build import build
 from memarc.models.language import LanguageConfig
+from tests import fast_compile
+from tests.models.states import every_state
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -90,20 +94,24 @@ def torch_outputs(model, batch):
     return [x.numpy() for x in out.hidden_states[:-1]], out.logits.numpy()
 
 
-def our_outputs(config, params, batch):
-    model = language.build_language_model("head", {}, config, LanguageConfig(4, 0.0))
+@functools.lru_cache
+def compiled(config):
+    """``(params, batch) -> (all states, logits)``."""
+    model = build("head", {}, config, LanguageConfig(4, 0.0))
 
-    @jax.jit
     def run(params, batch):
-        hidden, mask = backbone.embed(config, params, batch), backbone.token_mask(batch)
-        states = backbone.every_state(config, params["layers"], hidden, mask)
+        states = every_state(config, params, batch)
         flat = states[-1].reshape(-1, config.width)
         trainable, frozen = model.init(jax.random.key(0), params)
         logits = model.logits(trainable, frozen, flat)
-        return states, logits.reshape(*hidden.shape[:2], -1)
+        return states, logits.reshape(*states.shape[1:3], -1)
 
+    return jax.jit(run, compiler_options=fast_compile.options())
+
+
+def our_outputs(config, params, batch):
     with jax.default_matmul_precision("highest"):
-        return run(params, {key: jnp.asarray(value) for key, value in batch.items()})
+        return compiled(config)(params, {key: jnp.asarray(value) for key, value in batch.items()})
 
 
 def assert_close(ours, wanted, batch):

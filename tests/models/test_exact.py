@@ -1,6 +1,8 @@
 """Claims about exact reversal: streams come back bit for bit, gradients are those of autodiff."""
 
 import dataclasses
+import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 
 from memarc.measure import reversibility as reversal
-from memarc.models import backbone, exact, reversible
+from memarc.models import backbone, coupled, exact
 from memarc.models.adapter import init_stack
+from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network, ReversibleOptions
+from memarc.models.reversible import Reversible, draw_signs
 
 DEPTH = 12
 
@@ -31,18 +34,27 @@ def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
     hidden = jax.random.normal(keys[2], (3, 7, 24), jnp.float32)
     signs = None
     if COUPLINGS[coupling].signed:
-        signs = reversible.draw_signs(jax.random.bits(jax.random.key(7), (3, 2)), DEPTH)
+        signs = draw_signs(jax.random.bits(jax.random.key(7), (3, 2)), DEPTH)
     return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, signs, hidden
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("coupling", "scale"),
-    [("meft1", 0.125), ("centred", 0.0625), ("meft2", 0.25), ("meft3", 0.5), ("bdia", 0.5)],
-)
+SCALES = {"meft1": 0.125, "centred": 0.0625, "meft2": 0.25, "meft3": 0.5, "bdia": 0.5}
+# Bfloat16 rounds the more, so all couplings run in it; float32 with the couplings that differ most.
+ROUNDINGS = [
+    pytest.param(
+        *(coupling, scale, dtype),
+        marks=[pytest.mark.slow] * (dtype == "float32" and coupling not in ("centred", "meft3")),
+    )
+    for coupling, scale in SCALES.items()
+    for dtype in ("float32", "bfloat16")
+]
+
+
+@pytest.mark.parametrize(("coupling", "scale", "dtype"), ROUNDINGS)
 def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     sizes, weights, randomise, coupling, scale, dtype
 ):
+    """With all of the compiler's optimisations: they are what could round otherwise."""
     found, gradient = jax.jit(reversal.exact_probe, static_argnums=0)(
         *problem(sizes, weights, randomise, coupling, scale, dtype)
     )
@@ -54,7 +66,7 @@ def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(gradient))
 
 
-def test_the_measure_tells_exact_from_float(sizes, weights):
+def test_the_measure_tells_exact_from_float(sizes, weights, fast_jit, monkeypatch):
     cfg = sizes(dtype="float32", layers=6)
     net = Network(cfg, COUPLINGS["centred"], 2**-7, 2)
     params = jax.tree.map(lambda x: x.astype(jnp.float32), weights(cfg))
@@ -62,22 +74,28 @@ def test_the_measure_tells_exact_from_float(sizes, weights):
     assert found["mismatched_values"] == found["saturated_values"] == found["max_stream_error"] == 0
     assert len(found["gradient_errors"]) == 6 and max(found["gradient_errors"]) <= 1e-5
     uneven = dataclasses.replace(net, scale=0.01)  # No power of two: floats need none.
+    quick = types.SimpleNamespace(**{**vars(jax), "jit": fast_jit})
+    monkeypatch.setattr(reversal, "jax", quick)  # The control need not be compiled well.
     control = reversal.measure(uneven, params, "float", (2, 5))
     assert control["mismatched_values"] > 0 and control["max_stream_error"] > 1e-3
 
 
-def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise):
+def test_the_float_inverse_does_not_come_back_at_this_depth(sizes, weights, randomise, fast_jit):
     """The control: what exact arithmetic is for."""
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.125)
-    streams = reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
+    run = fast_jit(coupled.run_plainly, static_argnums=0)
+    back = fast_jit(lambda *given: coupled.layer_backward(net, *given)[0])
+    streams = run(net, adapters, layers, mask, signs, (hidden, hidden))
     for i in reversed(range(DEPTH)):
         one = jax.tree.map(lambda x, i=i: x[i], (adapters, layers))
-        streams, _, _ = reversible.layer_backward(net, *one, mask, None, streams, streams)
+        streams = back(*one, mask, None, streams, streams)
     assert np.abs(streams[0] - hidden).max() > 0.1
 
 
 @pytest.mark.parametrize("coupling", ["meft1", "centred", "meft2", "meft3", "bdia"])
-def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomise, coupling):
+def test_gradients_of_every_layer_are_those_of_autodiff(
+    sizes, weights, randomise, fast_jit, coupling
+):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, coupling, 0.25)
 
     def loss(run, adapters, hidden):
@@ -88,11 +106,12 @@ def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomis
         return exact.run(net, adapters, layers, mask, signs, hidden)
 
     def plainly(adapters, hidden):
-        return reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
+        return coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
 
+    # Compiled as training is: with fast_jit's options two of XLA's loops round otherwise.
     (got, into), (wanted, wanted_into) = (
-        jax.jit(jax.grad(lambda a, h, f=f: loss(f, a, h), argnums=(0, 1)))(adapters, hidden)
-        for f in (exactly, plainly)
+        jit(jax.grad(functools.partial(loss, f), argnums=(0, 1)))(adapters, hidden)
+        for jit, f in ((jax.jit, exactly), (fast_jit, plainly))
     )
     for layer in range(DEPTH):
         a, b = (
@@ -105,10 +124,10 @@ def test_gradients_of_every_layer_are_those_of_autodiff(sizes, weights, randomis
 
 @pytest.mark.checklist(18)
 def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_before(
-    sizes, weights, randomise
+    sizes, weights, randomise, fast_jit
 ):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
-    run = jax.jit(exact.run, static_argnums=0)
+    run = fast_jit(exact.run, static_argnums=0)
     before = run(net, adapters, layers, mask, signs, hidden)
     after = run(net, adapters, layers, mask, signs, hidden.at[1, 0, 0].set(2.0**15))
     for old, new in zip(before, after, strict=True):
@@ -129,15 +148,13 @@ def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weig
 
 
 def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
-    sizes, weights, randomise
+    sizes, weights, randomise, fast_jit
 ):
     net, adapters, layers, mask, _, hidden = problem(sizes, weights, randomise, "bdia", 0.5)
     adapters = jax.tree.map(jnp.zeros_like, adapters)
-    wanted = backbone.run_layers(net.config, layers, hidden, mask)
-    run = jax.jit(
-        lambda signs: reversible.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))[
-            1
-        ]
+    wanted = fast_jit(lambda hidden: backbone.run_layers(net.config, layers, hidden, mask))(hidden)
+    run = fast_jit(
+        lambda signs: coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))[1]
     )
     ordinary, last = run(jnp.zeros((DEPTH, 3, 1, 1))), jnp.zeros((DEPTH, 3, 1, 1)).at[-1].set(1.0)
     np.testing.assert_allclose(ordinary, wanted, rtol=1e-5, atol=1e-5)
@@ -147,18 +164,18 @@ def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
 
 
 def test_signs_are_fair_and_differ_by_row_and_layer():
-    signs = reversible.draw_signs(jax.random.bits(jax.random.key(0), (200, 2)), 31)
+    signs = draw_signs(jax.random.bits(jax.random.key(0), (200, 2)), 31)
     assert signs.shape == (31, 200, 1, 1) and set(np.unique(signs)) == {-1.0, 1.0}
     assert abs(float(signs.mean())) < 4 / np.sqrt(signs.size)
     correlation = np.corrcoef(signs[..., 0, 0]) - np.eye(31)
     assert np.abs(correlation).max() < 5 / np.sqrt(200)
 
 
-def test_lambda_must_be_a_power_of_two():
+def test_lambda_must_be_a_power_of_two(sizes):
     with pytest.raises(ValueError, match=r"scale \(lambda\) is 0.1; .*0.125.*'float'"):
-        ReversibleOptions(arithmetic="exact", scale=0.1)
+        Reversible(sizes(), arithmetic="exact", scale=0.1)
     assert exact.exponent(0.125) == 3
-    assert dataclasses.replace(ReversibleOptions(), arithmetic="exact", scale=0.125)
+    assert dataclasses.replace(Reversible(sizes()), arithmetic="exact", scale=0.125)
 
 
 def test_nothing_but_bits_and_last_streams_grows_with_depth(sizes, weights, randomise):

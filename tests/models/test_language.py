@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memarc.batches import COINS
 from memarc.evaluation import beam
 from memarc.evaluation.decode import decode
 from memarc.evaluation.decoding import Decoder, DecodingConfig
-from memarc.models import backbone, build, language
+from memarc.models import backbone, language
+from memarc.models.build import build
 from memarc.models.config import BackboneConfig
-from memarc.models.language import LanguageConfig, build_language_model
-from memarc.models.tuning import COINS
+from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig
+from memarc.models.methods import METHODS
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
@@ -38,7 +41,7 @@ LLAMA = dataclasses.replace(
 DECODERS = {"gpt2": GPT2, "llama": LLAMA}
 LANGUAGE = LanguageConfig(chunk=3, smoothing=0.1)
 FLOAT = {"arithmetic": "float"}
-VARIANTS = {
+VARIANTS = {name: (name, {}) for name in METHODS} | {
     "lora": ("lora", {"rank": 2, "targets": ("query", "value", "output")}),
     "head": ("head", {}),
     "bitfit": ("bitfit", {}),
@@ -71,6 +74,10 @@ QUICK = {
 }
 
 
+KNOWN = ("full", "head", "bitfit", "lora", "adapter", "side", "reversible")
+QUICK |= {("gpt2", name) for name in METHODS if name not in KNOWN}
+
+
 def marked(cases):
     return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in cases]
 
@@ -88,16 +95,23 @@ LENGTHS = np.array([7, 5, 2, 6])
 PROMPTS = np.array([3, 2, 1, 6])  # The last row has no target.
 
 
+@functools.lru_cache
+def built(kind, case, jit):
+    """(model, its compiled start), once for all tests."""
+    method, options = VARIANTS[case]
+    model = build(method, options, wide(kind), LANGUAGE)
+    return model, jit(model.init)
+
+
 @pytest.fixture
 def make(float64, fast_jit, randomise):
     """(model, trainable drawn away from its start, frozen) of a case."""
 
     def made(kind, case):
-        config, (method, options) = wide(kind), VARIANTS[case]
-        model = build_language_model(method, options, config, LANGUAGE)
-        shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+        model, init = built(kind, case, fast_jit)
+        shapes = jax.eval_shape(lambda: backbone.init(wide(kind), jax.random.key(0)))
         params = randomise(shapes, seed=1)
-        trainable, frozen = fast_jit(model.init)(jax.random.key(3), params)
+        trainable, frozen = init(jax.random.key(3), params)
         return model, randomise(trainable, scale=0.1), frozen
 
     return made
@@ -239,7 +253,7 @@ def test_training_starts_from_the_pre_trained_model_exactly(
     def surprise(params, batch):
         found = []
         for name, chosen in (("head", {}), (method, options)):
-            model = build_language_model(name, chosen, config, LANGUAGE)
+            model = build(name, chosen, config, LANGUAGE)
             trainable, frozen = model.init(jax.random.key(3), params)
             found.append(model.surprise(trainable, frozen, batch)[0])
         return found
@@ -314,7 +328,7 @@ def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(fast_jit, randomise,
     """Also where every norm that is taken is of float32 outputs: last norm and output table."""
     config, (method, options) = DECODERS[kind], VARIANTS[case]
     config = dataclasses.replace(config, dtype="bfloat16")
-    model = build_language_model(method, options, config, LANGUAGE)
+    model = build(method, options, config, LANGUAGE)
     params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
     trainable, frozen = model.init(jax.random.key(3), params)
     trainable, bound = randomise(trainable, scale=0.1), 0.01
@@ -399,8 +413,8 @@ def test_an_example_whose_streams_leave_the_range_silences_itself_alone(make, fa
     ids = grouped["input_ids"].at[0, 1, 0].set(22).at[1].set(grouped["input_ids"][1] % 22)
     grouped["input_ids"] = ids.at[0, 0].set(ids[0, 0] % 22)
     frozen = jax.tree.map(lambda x: x, frozen)
-    table = frozen["embeddings"]["word"]
-    frozen["embeddings"]["word"] = table.at[22].set(1e9)
+    table = frozen["backbone"]["embeddings"]["word"]
+    frozen["backbone"]["embeddings"]["word"] = table.at[22].set(1e9)
     for total, aux in sums_by_engine(model, trainable, frozen, grouped, fast_jit).values():
         assert aux["norms"][0] == 0.0 and aux["norms"][1] > 0.05
         size = float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(total))))
@@ -412,9 +426,9 @@ def test_an_example_whose_streams_leave_the_range_silences_itself_alone(make, fa
 
 def test_an_encoder_is_no_language_model_and_a_decoder_no_classifier(sizes):
     with pytest.raises(ValueError, match="bert backbone is an encoder; generation needs"):
-        build_language_model("lora", {}, sizes(), LANGUAGE)
+        build("lora", {}, sizes(), LANGUAGE)
     with pytest.raises(ValueError, match="gpt2 backbone is a decoder; classification needs"):
-        build.build("lora", {}, GPT2, build.HeadConfig("mean", 2))
+        build("lora", {}, GPT2, HeadConfig("mean", 2))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +441,7 @@ def test_an_encoder_is_no_language_model_and_a_decoder_no_classifier(sizes):
 )
 def test_a_method_that_does_not_fit_says_why(method, options, message):
     with pytest.raises(ValueError, match=message):
-        build_language_model(method, options, LLAMA, LANGUAGE)
+        build(method, options, LLAMA, LANGUAGE)
 
 
 @pytest.mark.parametrize(

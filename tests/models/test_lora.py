@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone, lora, partition
-from memarc.models.lora import LoraOptions, LowRankKernel
+from memarc.models import backbone, partition
+from memarc.models.lora import Lora, LowRankKernel
 from memarc.ops.linear import linear
 
 
@@ -33,9 +33,9 @@ def test_a_low_rank_kernel_adds_scale_times_x_a_b():
 def test_lora_is_the_backbone_with_the_update_merged_into_its_kernels(
     float64, sizes, weights, randomise, rows, fast_jit, options
 ):
-    cfg, options = sizes(dtype="float64"), LoraOptions(**options)
-    tuning, params, batch = lora.lora(cfg, options), weights(cfg), rows()
-    shapes, _ = jax.eval_shape(tuning.init, jax.random.key(0), params)
+    cfg, batch = sizes(dtype="float64"), rows()
+    method, params = Lora(cfg, **options), weights(cfg)
+    shapes, _ = jax.eval_shape(method.init, jax.random.key(0), params)
     pairs = randomise(shapes, scale=0.2)
     merged = params
     for name, pair in pairs.items():
@@ -48,12 +48,12 @@ def test_lora_is_the_backbone_with_the_update_merged_into_its_kernels(
             "output": ("feed_forward", "output"),
         }[name]
         path = ("layers", block, dense, "kernel")
-        update = np.einsum("lir,lro->lio", pair["a"], pair["b"]) * options.alpha / options.rank
+        update = np.einsum("lir,lro->lio", pair["a"], pair["b"]) * method.alpha / method.rank
         merged = partition.replace(merged, path, partition.get(merged, path) + update)
     encode = fast_jit(lambda params: backbone.encode(cfg, params, batch))
     wanted, plain = np.asarray(encode(merged)), np.asarray(encode(params))
-    frozen = {"backbone": params, "pairs": {name: {} for name in pairs}}
-    got = fast_jit(tuning.states)(pairs, frozen, tuning.precompute(frozen, batch))
+    frozen = {"backbone": params, "drawn": {}}
+    got = fast_jit(method.states)(pairs, frozen, method.precompute(frozen, batch))
     np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-10)
     assert np.abs(wanted - plain).max() > 0.1
 
@@ -62,8 +62,8 @@ def test_b_starts_at_zero_and_a_uniform_within_one_over_the_root_of_its_inputs(
     sizes, weights, fast_jit
 ):
     targets = ("intermediate", "output", "query")
-    tuning = lora.lora(sizes(), LoraOptions(rank=5, targets=targets))
-    pairs, _ = fast_jit(tuning.init)(jax.random.key(1), weights(sizes()))
+    method = Lora(sizes(), rank=5, targets=targets)
+    pairs, _ = fast_jit(method.init)(jax.random.key(1), weights(sizes()))
     inputs = {"intermediate": 24, "output": 40, "query": 24}
     outputs = {"intermediate": 40, "output": 24, "query": 24}
     for name in targets:
@@ -79,14 +79,12 @@ def test_b_starts_at_zero_and_a_uniform_within_one_over_the_root_of_its_inputs(
 
 def test_with_train_b_the_factor_a_is_drawn_alike_but_frozen(sizes, weights, fast_jit):
     both, b_alone = (
-        fast_jit(lora.lora(sizes(), LoraOptions(train=train)).init)(
-            jax.random.key(1), weights(sizes())
-        )
+        fast_jit(Lora(sizes(), train=train).init)(jax.random.key(1), weights(sizes()))
         for train in ("both", "b")
     )
     for name in ("query", "value"):
         assert set(b_alone[0][name]) == {"b"} and set(both[0][name]) == {"a", "b"}
-        np.testing.assert_array_equal(b_alone[1]["pairs"][name]["a"], both[0][name]["a"])
+        np.testing.assert_array_equal(b_alone[1]["drawn"][name]["a"], both[0][name]["a"])
 
 
 def test_the_product_of_the_factors_is_never_formed(sizes):

@@ -7,14 +7,14 @@ transposed or dropped weight is far outside the tolerance.
 import copy
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone, pretrained
+from memarc.models import pretrained
+from tests.models.states import every_state
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -82,10 +82,7 @@ def our_states(config, params, batch):
         return run(config, params, {key: jnp.asarray(value) for key, value in batch.items()})
 
 
-@partial(jax.jit, static_argnums=0)
-def run(config, params, batch):
-    hidden, mask = backbone.embed(config, params, batch), backbone.token_mask(batch)
-    return backbone.every_state(config, params["layers"], hidden, mask)
+run = jax.jit(every_state, static_argnums=0)
 
 
 def errors(ours, wanted, batch):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import adapter, backbone, reversible
+from memarc.models import adapter, backbone, coupled
+from memarc.models.coupled import Network, layer_backward, run, run_plainly
 from memarc.models.couplings import COUPLINGS
-from memarc.models.reversible import Network, layer_backward, run, run_plainly
 
 ROWS, TOKENS = 3, 7
 every_coupling = pytest.mark.parametrize("coupling", COUPLINGS)
@@ -194,14 +194,14 @@ def test_the_newest_stream_is_the_one_that_the_last_layer_changed_most(case, fas
     same = (streams[0], streams[0])
     one, two, sign = jax.tree.map(lambda x: x[0], (adapters, layers, signs))
     out = fast_jit(net.forward)(one, two, mask, sign, same)
-    newest = reversible.finish(net.coupling, "newest", out)
+    newest = coupled.finish(net.coupling, "newest", out)
     wanted = backbone.run_layers(net.config, layers, streams[0], mask)
     other = out[1 - net.coupling.newest]
     assert relative_error(newest, wanted) < 0.3 < relative_error(other, wanted)
-    mean = reversible.finish(net.coupling, "mean", out)
+    mean = coupled.finish(net.coupling, "mean", out)
     np.testing.assert_allclose(mean, (out[0] + out[1]) / 2, rtol=1e-6)
 
 
 def test_streams_are_float32_where_the_states_are_bfloat16():
-    x1, x2 = reversible.start(jnp.ones((2, 3, 4), jnp.bfloat16))
+    x1, x2 = coupled.start(jnp.ones((2, 3, 4), jnp.bfloat16))
     assert x1.dtype == x2.dtype == jnp.float32

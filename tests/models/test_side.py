@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from memarc.models import backbone, build, side, side_start
+from memarc.models import backbone, side, side_start
+from memarc.models.build import build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
-from memarc.models.side import SideOptions
+from memarc.models.side import Side
+from tests.models.states import every_state
 
 # The ladder's equations, for one layer and one row at a time.
 
@@ -55,31 +57,33 @@ def written_out(ladder, states, kept, heads, is_real):
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
-        (SideOptions(4, start="random"), (0, 1, 2, 3)),
-        (SideOptions(2, (0, 2), "pruned", "replace", "frozen"), (0, 2)),
+        ({"reduction": 4, "start": "random"}, (0, 1, 2, 3)),
+        (
+            {"reduction": 2, "layers": (0, 2), "merge": "replace", "downsample": "frozen"},
+            (0, 2),
+        ),
     ],
 )
 def test_the_states_are_those_of_the_ladder_written_out(
     float64, sizes, weights, randomise, rows, fast_jit, options, kept
 ):
     cfg, batch = sizes(dtype="float64"), rows()
-    params, tuning = weights(cfg), side.side(cfg, options)
-    shapes, frozen_shapes = jax.eval_shape(tuning.init, jax.random.key(0), params)
+    params, method = weights(cfg), Side(cfg, **options)
+    shapes, frozen_shapes = jax.eval_shape(method.init, jax.random.key(0), params)
     trainable = randomise(shapes)
     trainable["gate"] = 0.1 * trainable["gate"]  # So that no gate is shut: mu in 0.2 .. 0.8.
-    frozen = {"backbone": params, "ladder": randomise(frozen_shapes["ladder"], seed=5)}
-    assert bool(frozen["ladder"]) == (options.downsample == "frozen")
+    frozen = {"backbone": params, "drawn": randomise(frozen_shapes["drawn"], seed=5)}
+    assert bool(frozen["drawn"]) == (method.downsample == "frozen")
 
     def run(trainable, frozen, batch):
-        hidden, mask = backbone.embed(cfg, params, batch), backbone.token_mask(batch)
-        states = backbone.every_state(cfg, params["layers"], hidden, mask)
-        return states, tuning.states(trainable, frozen, tuning.precompute(frozen, batch))
+        states = every_state(cfg, params, batch)
+        return states, method.states(trainable, frozen, method.precompute(frozen, batch))
 
     states, got = (np.asarray(x) for x in fast_jit(run)(trainable, frozen, batch))
-    ladder = jax.tree.map(np.asarray, {**trainable, **frozen["ladder"]})
+    ladder = jax.tree.map(np.asarray, {**trainable, **frozen["drawn"]})
     for row, mask in enumerate(np.asarray(batch["attention_mask"])):
         wanted = written_out(ladder, states[:, row], kept, cfg.heads, mask)
-        if options.merge == "add":
+        if method.merge == "add":
             wanted = wanted + states[-1, row]
         np.testing.assert_allclose(got[row], wanted, rtol=1e-10, atol=1e-10)
 
@@ -191,7 +195,7 @@ def test_only_what_is_random_depends_on_the_key(hand_made, fast_jit):
 
 def kept_shapes(method, options, sizes, weights, rows):
     """Shapes of all that a loss keeps for its backward pass; the forward pass is whole."""
-    model, batch = build.build(method, options, sizes(), HeadConfig("first", 3)), rows()
+    model, batch = build(method, options, sizes(), HeadConfig("first", 3)), rows()
     trainable, frozen = jax.eval_shape(model.init, jax.random.key(0), weights(sizes()))
 
     def pullback(trainable, frozen, batch):

@@ -1,4 +1,4 @@
-"""Claims about every tuning method of `build.METHODS`; a new one is covered by itself."""
+"""Claims about every tuning method of `memarc.models.methods`; a new one is covered by itself."""
 
 import dataclasses
 import functools
@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from memarc.models import build, lora
+from memarc.batches import COINS
+from memarc.models import lora
+from memarc.models.build import build
 from memarc.models.head import HeadConfig
-from memarc.models.tuning import COINS
+from memarc.models.methods import METHODS, all_options
+from memarc.models.model import Model
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
@@ -39,8 +42,7 @@ VARIANTS = {
         FLOAT | {"coupling": "meft3", "anchor_every": 1, "layers": 3, "bottleneck": 5},
     ),
 }
-CASES = {name: (name, {}) for name in build.METHODS} | VARIANTS
-PER_LAYER = ("full", "lora", "side", "reversible")  # Every kind of use, stacked and not.
+CASES = {name: (name, {}) for name in METHODS} | VARIANTS
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (" " in case)) for case in CASES]
 )
@@ -57,7 +59,7 @@ ADAPTER = ("down/kernel", "down/bias", "up_kernel", "up_bias")
 
 
 def declared(method, options):
-    """The trainable set of each method, written out apart from the code."""
+    """The trainable set of a method, written out apart from the code; None of a new method."""
     if method == "side":
         ladder = LAYER | {"gate", "norm/scale", "norm/bias", "up/kernel", "up/bias"}
         down = {f"{name}/{leaf}" for name in ("first", "down") for leaf in ("kernel", "bias")}
@@ -71,7 +73,13 @@ def declared(method, options):
         "lora": {f"{target}/{x}" for target in targets for x in factors},
         "adapter": {f"{site}/{leaf}" for site in ("attention", "feed_forward") for leaf in ADAPTER},
         "reversible": {f"{branch}/{leaf}" for branch in ("first", "second") for leaf in ADAPTER},
-    }[method]
+    }.get(method)
+
+
+WITH_BACKBONE = {"full": True, "bitfit": True} | dict.fromkeys(
+    ("head", "lora", "adapter", "side", "reversible"), False
+)
+"""Whether a method trains parameters of the encoder itself."""
 
 
 def flat(tree):
@@ -111,7 +119,7 @@ def written_out(model, trainable, frozen, batch):
 def built(case, cfg, jit):
     """(model, its start, the sum by vmap, the batch written out)."""
     method, options = CASES[case]
-    model = build.build(method, options, cfg, HEAD)
+    model = build(method, options, cfg, HEAD)
     run = jit(summed(model, "vmap", 5, model.precompute))
     return model, jit(model.init), run, jit(functools.partial(written_out, model))
 
@@ -120,7 +128,7 @@ def built(case, cfg, jit):
 class Setting:
     """A case in float64, with trainables drawn away from their start."""
 
-    model: build.Model
+    model: Model
     run: Callable
     whole: Callable
     start: Params
@@ -154,8 +162,10 @@ ALL = np.zeros(5, bool)  # No row is left out.
 @every_case
 def test_the_leaves_that_move_from_the_start_are_the_declared_ones(setting, case):
     s = setting(case)
-    wanted = {f"tuning/{path}" for path in declared(*CASES[case])} | {"head/kernel", "head/bias"}
-    assert set(flat(s.start)) == wanted
+    wanted = declared(*CASES[case])
+    if wanted is not None:
+        wanted = {f"tuning/{path}" for path in wanted}
+        assert set(flat(s.start)) == wanted | {"head/kernel", "head/bias"}
     kept, now = jax.tree.map(np.array, s.frozen), s.start
     for _ in range(3):  # From a zero factor, only its partner moves in the first step.
         step, _ = s.run(now, s.frozen, s.batch, ALL)
@@ -181,41 +191,78 @@ def test_every_leaf_is_inside_the_norm_of_an_example(setting, case):
 @pytest.mark.checklist(26)
 @pytest.mark.parametrize("case", CASES)
 def test_each_backbone_parameter_is_frozen_or_trained_and_never_both(weights, sizes, case):
-    model = build.build(*CASES[case], sizes(), HEAD)
+    model = build(*CASES[case], sizes(), HEAD)
     program, shapes = jax.make_jaxpr(model.init, return_shape=True)(
         jax.random.key(0), weights(sizes())
     )
     given, out = program.jaxpr.invars[1:], program.jaxpr.outvars
     for leaf in given:  # Each is handed on, untouched, to exactly one place.
         assert sum(leaf is x for x in out) == 1
-    trained = out[: len(jax.tree.leaves(shapes[0]))]
-    is_one_trained = any(leaf is x for leaf in given for x in trained)
-    assert is_one_trained == (CASES[case][0] in ("full", "bitfit"))
+    trainable, frozen = jax.tree.unflatten(jax.tree.structure(shapes), out)
+    assert set(frozen) == {"backbone", "drawn"}
+    is_given = jax.tree.map(lambda x: any(x is leaf for leaf in given), (trainable, frozen))
+    trained, kept = (set(jax.tree.leaves(x)) for x in (is_given[0], is_given[1]["backbone"]))
+    assert kept <= {True} and not any(jax.tree.leaves(is_given[1]["drawn"]))
+    assert (True in trained) == (len(jax.tree.leaves(frozen["backbone"])) < len(given))
+    if (method := CASES[case][0]) in WITH_BACKBONE:
+        assert (True in trained) == WITH_BACKBONE[method]
+
+
+DRAWING = {
+    "lora b all": ("lora", {"train": "b", "targets": ("key", "output")}),
+    "side random": ("side", {"start": "random"}),
+    "side frozen random": ("side", {"downsample": "frozen", "start": "random"}),
+    "side frozen replace": ("side", {"downsample": "frozen", "merge": "replace", "layers": (1,)}),
+}
+
+
+@pytest.mark.checklist(26)
+@pytest.mark.parametrize("case", [*CASES, *DRAWING])
+def test_what_depends_on_the_key_is_trainable_or_among_the_drawn(weights, sizes, case):
+    """So a folder of the trainable and the drawn parameters is all that a run has made."""
+    model, params = build(*(CASES | DRAWING)[case], sizes(), HEAD), weights(sizes())
+    (first, one), (second, two) = (model.init(jax.random.key(seed), params) for seed in (3, 4))
+    jax.tree.map(np.testing.assert_array_equal, one["backbone"], two["backbone"])
+    assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
+    if case in ("lora b", "lora b all", "side frozen random"):  # The control: these do depend.
+        differ = jax.tree.map(lambda a, b: not np.array_equal(a, b), one["drawn"], two["drawn"])
+        assert any(jax.tree.leaves(differ))
 
 
 @pytest.mark.checklist(30)
 @pytest.mark.parametrize("case", CASES)
 def test_no_start_is_given_data(sizes, case):
-    method, options = CASES[case]
-    options_class, make = build.METHODS[method]
-    options = options_class(**options)
-    for model in (make(sizes(), options), build.build(*CASES[case], sizes(), HEAD)):
-        assert list(inspect.signature(model.init).parameters) == ["key", "params"]
-    assert all(type(value) in (int, float, str, tuple) for value in vars(options).values())
+    model = build(*CASES[case], sizes(), HEAD)
+    for made in (model.method, model):
+        assert list(inspect.signature(made.init).parameters) == ["key", "params"]
+    options = all_options(*CASES[case])
+    assert vars(model.method) == {"config": sizes(), **options}  # It holds nothing else.
+    assert all(type(value) in (int, float, str, tuple) for value in options.values())
 
 
 # Every engine gives the same sum.
 
+ALIKE = ("head", "bitfit", "adapter")
+"""Methods that use parameters in no way in which the others do not."""
+
+
+def clipped_cases():
+    """(case, tokens, scope): rows of several tokens and of one, bounds of all and by layer."""
+    for case in CASES:
+        is_variant = " " in case
+        yield pytest.param(case, 7, "flat", marks=[pytest.mark.slow] * is_variant)
+        is_slow = is_variant or case in ALIKE
+        yield pytest.param(case, 1, "flat", marks=[pytest.mark.slow] * is_slow)
+        if not is_slow:
+            yield pytest.param(case, 7, "per_layer")
+
 
 @pytest.mark.checklist(16, 19, 24)
-@every_case
 @pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
-@pytest.mark.parametrize(("tokens", "scope"), [(7, "flat"), (1, "flat"), (7, "per_layer")])
+@pytest.mark.parametrize(("case", "tokens", "scope"), list(clipped_cases()))
 def test_taps_give_the_clipped_sum_of_instantiated_gradients(
-    setting, rows, fast_jit, case, engine, tokens, scope
+    setting, rows, fast_jit, once, case, engine, tokens, scope
 ):
-    if scope == "per_layer" and case not in PER_LAYER:
-        pytest.skip("covered by the cases of PER_LAYER")
     s, batch = setting(case), rows(tokens=tokens)
     left_out = np.arange(5) == 3
     norms = s.run(s.trainable, s.frozen, batch, left_out)[1]["norms"]
@@ -237,7 +284,8 @@ def test_taps_give_the_clipped_sum_of_instantiated_gradients(
 
         return fast_jit(run)(s.trainable, s.frozen, batch, left_out)
 
-    (wanted, wanted_aux), (got, got_aux) = clipped("vmap"), clipped(engine)
+    wanted, wanted_aux = once(("clipped", case, tokens, scope), lambda: clipped("vmap"))
+    got, got_aux = clipped(engine)
     for name in ("norms", "losses"):
         np.testing.assert_allclose(got_aux[name], wanted_aux[name], rtol=1e-9)
     for path, x in flat(wanted).items():
@@ -251,7 +299,7 @@ def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
     float64, fast_jit, sizes, weights, randomise, rows, arithmetic
 ):
     options = {"coupling": "bdia", "scale": 0.5, "arithmetic": arithmetic}
-    model = build.build("reversible", options, sizes(dtype="float64"), HEAD)
+    model = build("reversible", options, sizes(dtype="float64"), HEAD)
     start, frozen = model.init(jax.random.key(3), weights(sizes()))
     assert model.needs_coins and set(start["tuning"]) == {"first"}
     batch = {**rows(), COINS: jax.random.bits(jax.random.key(1), (5, 2), jnp.uint32)}
@@ -270,7 +318,7 @@ def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
 @pytest.mark.parametrize("case", ["full", "lora"])
 def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, randomise, rows, case):
     """Its second pull-back rounds otherwise than its first: the slack must cover the difference."""
-    model = build.build(*CASES[case], sizes(dtype="bfloat16"), HEAD)
+    model = build(*CASES[case], sizes(dtype="bfloat16"), HEAD)
     start, frozen = model.init(jax.random.key(3), weights(sizes()))
     trainable = jax.tree.map(lambda x: x.astype(jnp.float32), randomise(start, scale=0.1))
     run = jax.jit(
@@ -364,7 +412,7 @@ def test_every_engine_and_microbatch_size_gives_the_same(setting, fast_jit, case
 
 @pytest.mark.parametrize("case", CASES)
 def test_bfloat16_compute_gives_float32_gradients(sizes, weights, rows, case):
-    model, batch = build.build(*CASES[case], sizes(dtype="bfloat16"), HEAD), rows()
+    model, batch = build(*CASES[case], sizes(dtype="bfloat16"), HEAD), rows()
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights(sizes()))
     trainable, frozen = jax.eval_shape(model.init, jax.random.key(0), params)
     trainable = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), trainable)

@@ -1,0 +1,14 @@
+"""All states of a backbone, for comparison with those of other implementations."""
+
+import jax.numpy as jnp
+
+from memarc.models import backbone
+
+
+def every_state(config, params, batch):
+    """All states [L + 1, B, T, D] of a batch, the embeddings first."""
+    hidden, mask = backbone.embed(config, params, batch), backbone.token_mask(batch)
+    _, states = backbone.read_states(
+        config, params["layers"], hidden, mask, lambda _, state: state, ()
+    )
+    return jnp.concatenate([hidden[None], states])
