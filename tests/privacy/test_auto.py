@@ -42,7 +42,9 @@ def test_engines_whose_taps_the_loss_does_not_take_are_skipped_and_each_is_asked
 
     def cost_of(engine):
         asked.append(engine)
-        return None if engine == "ghost" else Cost(engine, {"vmap": 9, "book_keeping": 8}[engine], 1)
+        return (
+            None if engine == "ghost" else Cost(engine, {"vmap": 9, "book_keeping": 8}[engine], 1)
+        )
 
     assert choose(CANDIDATES, cost_of) == Cost("book_keeping", 8, 1)
     assert asked == list(CANDIDATES)
