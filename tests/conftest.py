@@ -1,10 +1,39 @@
-"""Strict promotion for every test, and the one real model that tests may find installed."""
+"""Fast compilation and strict promotion for every test, and the one real model that may be there.
+
+What a test compiles, a later one, the other workers of pytest-xdist and the processes that tests
+start read from a folder instead: JAX's persistent cache. The folder is new for every run of pytest,
+unless JAX_COMPILATION_CACHE_DIR names one.
+"""
 
 import importlib.util
+import os
 import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+from tests import fast_compile
+
+# All of it goes to the environment, from which workers and other processes inherit it. XLA reads
+# its flags when it compiles for the first time, JAX the others when it is imported.
+os.environ.setdefault("XLA_FLAGS", fast_compile.flags())
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # Keep small programs too.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # Workers find it there.
+    _CACHE = tempfile.mkdtemp(prefix="memarc-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+else:
+    _CACHE = None
 
 import jax
-import pytest
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes the folder of compiled programs, if this process made it."""
+    del config
+    if _CACHE is not None:
+        shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
