@@ -14,7 +14,7 @@ import jax
 import tqdm
 from absl import flags
 
-from experiments import cli
+from experiments import cli, measuring
 from memarc.measure import fresh
 from memarc.measure import step as measure
 from memarc.measure.case import Case, parse
@@ -28,16 +28,16 @@ _PEAK_FLOPS = flags.DEFINE_float("peak_flops", None, "Of the device, operations 
 
 def main() -> int:
     """Prints a line for every method, engine and microbatch size."""
-    batch, tokens = cli.BATCH_SIZE.value, cli.SEQ_LEN.value
-    sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [cli.microbatch_size(batch)]
-    engines = [name for name in cli.engines() if name != measure.PLAIN]
+    batch, tokens = measuring.BATCH_SIZE.value, measuring.SEQ_LEN.value
+    sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [measuring.microbatch_size(batch)]
+    engines = [name for name in measuring.engines() if name != measure.PLAIN]
     given = [
         parse(cli.config(), label, batch_size=batch, seq_len=tokens, layers=None)
-        for label in cli.METHODS.value
+        for label in measuring.METHODS.value
     ]
     runs = [(measure.PLAIN, batch), *((engine, size) for engine in engines for size in sizes)]
     with (
-        lines.writer(cli.OUTPUT.value) as write,
+        lines.writer(measuring.OUTPUT.value) as write,
         tqdm.tqdm(total=len(given) * len(runs), unit="case") as bar,
     ):
         for case in given:

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli
+from experiments import cli, measuring
 from memarc.measure import fresh
 from memarc.measure import step as measure
 from memarc.measure.case import Case, parse, plan
@@ -43,9 +43,11 @@ _SWEPT = ("layers", "batch_size", "seq_len")
 
 def main() -> int:
     """Prints the lines."""
-    named = [auto.CANDIDATES if name == auto.AUTO else (name,) for name in cli.engines()]
+    named = [auto.CANDIDATES if name == auto.AUTO else (name,) for name in measuring.engines()]
     engines = list(dict.fromkeys(itertools.chain(*named)))
-    cases = [_sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in cli.METHODS.value]
+    cases = [
+        _sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in measuring.METHODS.value
+    ]
     if _PLAN.value:
         for case in cases:
             print(f"{case.label}, {case.backbone.layers} layers:", *plan(case), sep="\n  ")
@@ -59,9 +61,9 @@ def main() -> int:
     given = []
     for case in cases:
         placement = sharding.place(mesh, devices, case.batch_size)
-        size = cli.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
+        size = measuring.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
         given.append((case, measure.Target(devices, placement), size))
-    with lines.writer(cli.OUTPUT.value) as write:
+    with lines.writer(measuring.OUTPUT.value) as write:
         for case, target, size in given:
             line = {"target": _TARGET.value, "microbatch_size": size}
             if target.placement:
@@ -109,7 +111,11 @@ def _sizes(sweep: str | None) -> list[dict[str, int]]:
 
 
 def _sized(label: str, sizes: dict[str, int]) -> Case:
-    given = {"batch_size": cli.BATCH_SIZE.value, "seq_len": cli.SEQ_LEN.value, "layers": None}
+    given = {
+        "batch_size": measuring.BATCH_SIZE.value,
+        "seq_len": measuring.SEQ_LEN.value,
+        "layers": None,
+    }
     return parse(cli.config(), label, **given | sizes)
 
 

@@ -10,7 +10,7 @@ function. The fields are explained in memarc/measure/reversibility.py.
 import jax
 from absl import flags
 
-from experiments import cli
+from experiments import cli, measuring
 from memarc.measure import reversibility
 from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
@@ -59,8 +59,8 @@ def main() -> int:
         line["distances"] = reversibility.distances(config, params, shape)
     text = lines.as_text(line | {"device": records.device()})
     print(text)
-    if cli.OUTPUT.value:
-        with open(cli.OUTPUT.value, "a", encoding="utf-8") as file:
+    if measuring.OUTPUT.value:
+        with open(measuring.OUTPUT.value, "a", encoding="utf-8") as file:
             file.write(text + "\n")
     return 0
 

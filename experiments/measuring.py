@@ -1,0 +1,41 @@
+"""Flags that the commands share which measure training steps of stated sizes."""
+
+from absl import flags
+
+from memarc.measure.step import PLAIN
+from memarc.privacy.auto import AUTO
+from memarc.privacy.engines import ENGINES
+
+METHODS = flags.DEFINE_list("methods", ["lora"], "Tuning methods, each also with +remat.")
+ENGINE_NAMES = flags.DEFINE_list("engines", ["auto"], "Engines of the clipped sums.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows of a step.")
+SEQ_LEN = flags.DEFINE_integer("seq_len", 128, "Tokens of a row.")
+MICROBATCH_SIZE = flags.DEFINE_integer("microbatch_size", 0, "Rows at once; 0 means all.")
+OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to write.")
+
+
+def engines() -> list[str]:
+    """The engines of --engines, "auto" and the step without privacy among them.
+
+    Raises:
+      ValueError: If one is unknown, naming the choices.
+    """
+    choices = [PLAIN, AUTO, *ENGINES]
+    unknown = sorted(set(ENGINE_NAMES.value) - set(choices))
+    if unknown:
+        raise ValueError(f"Unknown engines {unknown}; choose from {choices}.")
+    return ENGINE_NAMES.value
+
+
+def microbatch_size(batch_size: int) -> int:
+    """The value of --microbatch_size for a batch.
+
+    Raises:
+      ValueError: If it is larger than the batch.
+    """
+    if not 0 <= MICROBATCH_SIZE.value <= batch_size:
+        raise ValueError(
+            f"microbatch_size is {MICROBATCH_SIZE.value}; give 1 to {batch_size}, the batch size, "
+            "or 0 for all."
+        )
+    return MICROBATCH_SIZE.value or batch_size

@@ -1,0 +1,56 @@
+"""Command lines: config files from any folder, one message for a mistake, and thin commands."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COMMANDS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def test_a_command_works_from_any_folder(tmp_path):
+    """The config is the installed one where there is none here; its weights are found too."""
+    command = [sys.executable, "-m", "experiments.account", "--config=configs/quickstart.py:smoke"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "restaurants" in done.stdout and "reversible" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--config=configs/sst2.py", f"--config={ROOT}/configs/sst2.py"),
+        ("--config=configs/sst2.py:smoke", f"--config={ROOT}/configs/sst2.py:smoke"),
+        ("-config=configs/absent.py", f"-config={ROOT}/configs/absent.py"),
+        ("--config=other/sst2.py", "--config=other/sst2.py"),
+        ("--config.data.root=configs/x", "--config.data.root=configs/x"),
+        ("--workdir=configs/sst2.py", "--workdir=configs/sst2.py"),
+    ],
+)
+def test_a_config_that_is_not_here_is_the_installed_one(tmp_path, monkeypatch, given, wanted):
+    monkeypatch.chdir(tmp_path)
+    assert cli._installed(given) == wanted
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "sst2.py").touch()
+    assert cli._installed("--config=configs/sst2.py") == "--config=configs/sst2.py"
+
+
+def test_commands_are_thin():
+    """They parse flags, call the library and print: no class and no numerics stand in them."""
+    sizes = {path.name: len(path.read_text().splitlines()) for path in COMMANDS}
+    assert sum(sizes.values()) < 1500 and max(sizes.values()) <= 150, sizes
+    for path in COMMANDS:
+        tree = ast.parse(path.read_text())
+        assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)), path
