@@ -48,7 +48,6 @@ def left_out(streams: sampling.Streams, step: int) -> jax.Array:
     return jnp.ones(N, bool).at[MECHANISM.sample(streams, step)].set(False)
 
 
-# --8<-- [start:linen]
 class Mlp(nn.Module):
     """A linen model with stock layers."""
 
@@ -86,10 +85,8 @@ def train_linen(streams: sampling.Streams) -> float:
     for step in range(MECHANISM.steps):
         params, state = update(params, state, left_out(streams, step))
     return mean_loss(lambda row: loss(params, row))
-    # --8<-- [end:linen]
 
 
-# --8<-- [start:nnx]
 def train_nnx(streams: sampling.Streams) -> float:
     """The same around an nnx model: split it, and its parameters are a tree as any other."""
     module = nnx.Sequential(
@@ -120,10 +117,8 @@ def train_nnx(streams: sampling.Streams) -> float:
     for step in range(MECHANISM.steps):
         params, state = update(params, state, left_out(streams, step))
     return mean_loss(lambda row: loss(params, row))
-    # --8<-- [end:nnx]
 
 
-# --8<-- [start:ghost]
 class TappedMlp(nn.Module):
     """A linen model with layers whose per-example norms the engines can take from outside."""
 
@@ -163,7 +158,6 @@ def train_ghost(streams: sampling.Streams) -> float:
     for step in range(MECHANISM.steps):
         params, state = update(params, state, left_out(streams, step))
     return mean_loss(lambda row: losses(params, {}, jax.tree.map(lambda x: x[None], row))[0])
-    # --8<-- [end:ghost]
 
 
 def mean_loss(loss: Callable[[dict[str, jax.Array]], jax.Array]) -> float:

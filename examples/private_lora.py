@@ -18,7 +18,6 @@ CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
 def train_classifier(folder: pathlib.Path) -> None:
     """Tunes a small BERT on 2,000 reviews, each of which is private at epsilon 8."""
-    # --8<-- [start:classifier]
     rows = reviews.train_rows(2000, seed=1)
     (texts,), labels = rows.columns, ["good" if label else "bad" for label in rows.labels]
 
@@ -38,12 +37,10 @@ def train_classifier(folder: pathlib.Path) -> None:
         training=memarc.TrainingConfig(epochs=2.0),
     )
     print(model.record.epsilon, model.record.scores, model.predict(texts[1800:1803]))
-    # --8<-- [end:classifier]
 
 
 def train_writer(folder: pathlib.Path) -> None:
     """Tunes a small GPT-2 to write about restaurants, each row private at epsilon 8."""
-    # --8<-- [start:writer]
     inputs, targets = restaurants.train_rows(600, 1).columns
     model = memarc.fit_writer(
         inputs,
@@ -59,18 +56,15 @@ def train_writer(folder: pathlib.Path) -> None:
         decoding=memarc.DecodingConfig(max_tokens=42),
     )
     print(model.write(inputs[:1]))
-    # --8<-- [end:writer]
 
 
 def use(folder: pathlib.Path) -> None:
     """Loads both models, in another process than the one that trained them, and uses them."""
-    # --8<-- [start:use]
     classifier, writer = memarc.load(folder / "classifier"), memarc.load(folder / "writer")
     (texts,) = reviews.dev_rows(3, seed=1).columns
     print(texts, classifier.predict(texts), classifier.probabilities(texts))
     inputs, _ = restaurants.dev_rows(3, 1).columns
     print(inputs[0], "->", writer.write(inputs[:1]))
-    # --8<-- [end:use]
 
 
 def main() -> None:
