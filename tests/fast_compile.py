@@ -10,7 +10,10 @@ _OLDER = {"xla_cpu_use_fusion_emitters": False}
 
 @functools.lru_cache
 def options() -> dict:
-    """Options of ``jax.jit``."""
+    """Options of ``jax.jit``; no test of what comes back bit for bit may use them.
+
+    They change how loops round: the float32 streams of an exact reversible network then differ.
+    """
     always = {"xla_backend_optimization_level": 0}
     try:
         jax.jit(lambda x: x + 1.0, compiler_options=_OLDER)(1.0)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from memarc.data.dataset import Dataset, padded_chunks
-from memarc.models.build import Model
+from memarc.models.classifier import Classifier
 from memarc.typing import Array, Batch, Params
 
 Predict = Callable[[Params, Params, Batch], Array]
 """``(trainable, frozen, batch) -> int32[P]``, compiled once per batch shape."""
 
 
-def make_predict(model: Model, compile_rows: Callable[[Predict], Predict]) -> Predict:
+def make_predict(model: Classifier, compile_rows: Callable[[Predict], Predict]) -> Predict:
     """Builds the function from a batch to its most likely classes; ``jax.jit`` compiles it."""
 
     def predict(trainable, frozen, batch):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc import batches
-from memarc.models import backbone, coupled, exact
+from memarc.models import backbone, coupled, exact, exact_range
 from memarc.models.adapter import init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.coupled import Network, Streams
@@ -52,7 +52,7 @@ def measure(
     found, gradient = jax.jit(partial(probe, net))(*given)
     found = {name: value.tolist() for name, value in found.items()}
     if arithmetic == "exact":
-        outside, largest = jax.jit(partial(exact.survey, net))(*given)
+        outside, largest = jax.jit(partial(exact_range.survey, net))(*given)
         found["saturated_layers"] = [i for i, is_out in enumerate(outside.tolist()) if is_out]
         found["largest_value"] = float(f"{largest.max():.4g}")
     wide = dataclasses.replace(net, config=dataclasses.replace(net.config, dtype="float32"))
