@@ -4,7 +4,6 @@ Axes: B batch, T tokens, D width, L layers.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +36,8 @@ def check_range(
     Raises:
       ValueError: Naming the first layer, how far its streams reach, and what to change.
     """
-    found = jax.jit(partial(survey, net))(adapters, layers, mask, signs, hidden)
+    compiled = jax.jit(survey, static_argnums=0)
+    found = compiled(net, adapters, layers, mask, signs, hidden)
     outside, largest = jax.device_get(found)
     if not outside.any():
         return
