@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc import batches
-from memarc.models import backbone, coupled, exact
+from memarc.models import backbone, coupled, exact, exact_range
 from memarc.models.adapter import init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.coupled import Network, Streams
@@ -49,16 +49,15 @@ def measure(
     """
     given = _problem(net, params, shape)
     probe = exact_probe if arithmetic == "exact" else _float_probe
-    found, gradient = jax.jit(partial(probe, net))(*given)
+    found, gradient = jax.jit(probe, static_argnums=0)(net, *given)
     found = {name: value.tolist() for name, value in found.items()}
     if arithmetic == "exact":
-        outside, largest = jax.jit(partial(exact.survey, net))(*given)
+        outside, largest = jax.jit(exact_range.survey, static_argnums=0)(net, *given)
         found["saturated_layers"] = [i for i, is_out in enumerate(outside.tolist()) if is_out]
         found["largest_value"] = float(f"{largest.max():.4g}")
     wide = dataclasses.replace(net, config=dataclasses.replace(net.config, dtype="float32"))
-    same, best = (
-        jax.jit(partial(_plain_gradient, n, arithmetic == "exact"))(*given) for n in (net, wide)
-    )
+    plainly = jax.jit(_plain_gradient, static_argnums=(0, 1))
+    same, best = (plainly(n, arithmetic == "exact", *given) for n in (net, wide))
     return {
         **found,
         "gradient_errors": _errors(gradient, same),

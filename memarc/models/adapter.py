@@ -92,7 +92,7 @@ class SeriesAdapter(OfParameters):
         check_bottleneck(self.bottleneck)
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`: a stack of adapters for each of `SITES`."""
+        """Draws a stack of adapters for each of `SITES`; all of the backbone is frozen."""
         keys = jax.random.split(key, len(SITES))
         return {
             site: init_stack(self.config, self.bottleneck, self.config.layers, k)
@@ -100,7 +100,7 @@ class SeriesAdapter(OfParameters):
         }, {"backbone": params, "drawn": {}}
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`: the backbone's, with `SeriesKernel`s at the sites."""
+        """Puts a `SeriesKernel` at both sites of the backbone."""
         layers = frozen["backbone"]["layers"]
         for site, stack in trainable.items():
             layers = in_series(layers, site, stack, self.config)

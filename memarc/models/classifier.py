@@ -28,7 +28,7 @@ class Classifier(Model):
     kind: ClassVar[str] = batches.CLASSIFICATION
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Model`, with a head that is drawn."""
+        """Makes the start from public weights (`Model.init`), and draws the head."""
         tuning_key, head_key = jax.random.split(key)
         trainable, frozen = super().init(tuning_key, params)
         start = head.init(self.head, self.method.config.width, head_key)
@@ -40,5 +40,5 @@ class Classifier(Model):
         return head.logits(self.head, trainable["head"], states, batch)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Model`: the cross entropy of each label."""
+        """Computes the cross entropy of each label in nats, float32[B]."""
         return head.cross_entropy(self.logits(trainable, frozen, batch), batch[batches.LABELS])

@@ -15,7 +15,7 @@ A row whose streams leave the range or are not finite comes out as NaN, so it ad
 Axes: B batch, T tokens, D width, L layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -145,77 +145,6 @@ def to_floats(streams: Fixed, outside: Array, dtype: jnp.dtype) -> Streams:
     is_bad = (outside > 0).reshape(-1, *[1] * (streams[0].ndim - 1))
     first, second = (jnp.where(is_bad, jnp.nan, fixed_point.to_float(x, dtype)) for x in streams)
     return first, second
-
-
-def check_range(
-    net: Network,
-    adapters: Params,
-    layers: Params,
-    mask: Array,
-    signs: Array | None,
-    hidden: Array,
-) -> None:
-    """Raises ValueError if streams leave the fixed-point range on a public input.
-
-    Args:
-      net: The static part.
-      adapters: Stacked on L.
-      layers: Stacked on L.
-      mask: bool[B, T].
-      signs: [L, B, 1, 1] of a signed coupling, else None.
-      hidden: [B, T, D], public.
-
-    Raises:
-      ValueError: Naming the first layer, how far its streams reach, and what to change.
-    """
-    found = jax.jit(partial(survey, net))(adapters, layers, mask, signs, hidden)
-    outside, largest = jax.device_get(found)
-    if not outside.any():
-        return
-    layer = int(outside.argmax())
-    reach = fixed_point.LIMIT * 2.0**-fixed_point.FRACTION_BITS
-    where = "The start" if layer == 0 else f"Layer {layer} of the {outside.size - 1} reversible"
-    raise ValueError(
-        f"{where} leaves the fixed-point range on random tokens: a value reaches "
-        f"{largest[layer]:.4g}, the range ends at {reach:.4g}. Choose coupling 'centred', a "
-        "smaller scale (lambda), or arithmetic 'float'."
-    )
-
-
-def survey(
-    net: Network,
-    adapters: Params,
-    layers: Params,
-    mask: Array,
-    signs: Array | None,
-    hidden: Array,
-) -> tuple[Array, Array]:
-    """By layer, the start first: whether a value leaves the range, and the largest in floats.
-
-    Args: as for `check_range`.
-
-    Returns:
-      bool[L + 1], and float[L + 1].
-    """
-    start, outside = fixed_point.to_fixed(hidden)
-
-    def largest(streams: Sequence[Array]) -> Array:
-        return jnp.stack([jnp.abs(x).max() for x in streams]).max()
-
-    def step(
-        carry: tuple[Fixed, Streams], stacked: Stacked
-    ) -> tuple[tuple[Fixed, Streams], tuple[Array, Array]]:
-        fixed, floats = carry
-        adapter, layer, sign = stacked
-        fixed, _, more = forward(net, adapter, layer, mask, sign, fixed)
-        floats = net.forward(adapter, layer, mask, sign, floats)
-        return (fixed, floats), ((more > 0).any(), largest(floats))
-
-    floats = hidden.astype(wide(hidden.dtype))
-    carry = ((start, start), (floats, floats))
-    _, (is_outside, reached) = jax.lax.scan(step, carry, (adapters, layers, signs))
-    first = (outside > 0).any()[None], largest((floats,))[None]
-    return jnp.concatenate([first[0], is_outside]), jnp.concatenate([first[1], reached])
 
 
 def sweep_back(

@@ -52,7 +52,7 @@ class LanguageModel(Model):
     kind: ClassVar[str] = batches.GENERATION
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Model`: nats a target token.
+        """Computes the loss of each example, nats a target token, float32[B].
 
         It is a mean over a sequence's targets, and then over the sequences that have any.
         """
@@ -63,8 +63,8 @@ class LanguageModel(Model):
         """Adds up what all target tokens of an example say, without smoothing.
 
         Args:
-          trainable: As of `init`.
-          frozen: As of `init`.
+          trainable: As `init` gives them.
+          frozen: As `init` gives them.
           batch: Not precomputed.
 
         Returns:

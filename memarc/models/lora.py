@@ -74,7 +74,7 @@ class Lora(OfParameters):
             )
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`: {target: {"a", "b"}}, of which an "a" that is not trained is drawn."""
+        """Draws {target: {"a", "b"}}; each "a" is among the drawn parameters if it is frozen."""
         keys = jax.random.split(key, len(self.targets))
         pairs = {
             target: _init_pair(k, partition.get(params["layers"], TARGETS[target]), self.rank)
@@ -86,7 +86,7 @@ class Lora(OfParameters):
         return trainable, {"backbone": params, "drawn": drawn}
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`: the backbone's, with `LowRankKernel`s at the targets."""
+        """Puts a `LowRankKernel` at every target of the backbone."""
         params, pairs = frozen["backbone"], partition.join(trainable, frozen["drawn"])
         return {**params, "layers": attach(params["layers"], pairs, self.alpha / self.rank)}
 

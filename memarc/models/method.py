@@ -71,8 +71,8 @@ class Method(Protocol):
         """Computes the states of new tokens; earlier ones are in the cache. Of decoders only.
 
         Args:
-          trainable: As of `init`.
-          frozen: As of `init`.
+          trainable: As `init` gives them.
+          frozen: As `init` gives them.
           tokens: int32[B, T], which stand in slots from ``start`` on.
           start: int32[B].
           cache: Of `empty_cache`, or of an earlier call.
@@ -106,38 +106,38 @@ class OfParameters(abc.ABC):
 
     @property
     def needs_coins(self) -> bool:
-        """As of `Method`: nothing is drawn while it trains."""
+        """No: nothing is drawn while it trains."""
         return False
 
     @abc.abstractmethod
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`."""
+        """Splits the parameters and draws new ones (`Method.init`)."""
 
     @abc.abstractmethod
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`."""
+        """Joins the parameters that the backbone runs with (`Method.parameters`)."""
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
-        """As of `Method`: a gradient crosses all of it."""
+        """Leaves the batch as it is: a gradient crosses the whole forward pass."""
         del frozen
         return batch
 
     def states(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Method`: the backbone's last states."""
+        """Runs the backbone on an untouched batch: its last states, [B, T, D]."""
         return backbone.encode(self.config, self.parameters(trainable, frozen), batch)
 
     def extend(
         self, trainable: Params, frozen: Params, tokens: Array, start: Array, cache: PyTree
     ) -> tuple[Array, PyTree]:
-        """As of `Method`."""
+        """Runs the backbone over new tokens (`Method.extend`)."""
         params = self.parameters(trainable, frozen)
         hidden = backbone.embed_more(self.config, params, tokens, start)
         return backbone.extend_plainly(self.config, params["layers"], hidden, start, cache)
 
     def empty_cache(self, rows: int, slots: int) -> PyTree:
-        """As of `Method`: keys and values of every layer."""
+        """Makes room for keys and values of every layer."""
         return backbone.empty_cache(self.config, self.config.layers, rows, slots)
 
     def check(self, trainable: Params, frozen: Params, batch: Batch) -> None:
-        """As of `Method`: the backbone works on every batch."""
+        """Accepts every batch: the backbone works on all."""
         del trainable, frozen, batch

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.batches import COINS
-from memarc.models import backbone, coupled, coupled_cache, exact
+from memarc.models import backbone, coupled, coupled_cache, exact, exact_range
 from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.coupled import Network, Streams
@@ -83,7 +83,7 @@ class Reversible:
 
     @property
     def needs_coins(self) -> bool:
-        """As of `Method`: a signed coupling draws its signs from them."""
+        """Yes for a signed coupling, which draws its signs from them."""
         return self.network.coupling.signed
 
     @property
@@ -97,7 +97,7 @@ class Reversible:
         return Network(self.config, COUPLINGS[self.coupling], self.scale, self.anchor_every)
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`: a stack of adapters for each branch."""
+        """Draws a stack of adapters for each branch; all of the backbone is frozen."""
         keys: dict[str, Array] = dict(zip(("first", "second"), jax.random.split(key), strict=True))
         return {
             name: init_stack(self.config, self.bottleneck, self.depth, keys[name])
@@ -105,14 +105,14 @@ class Reversible:
         }, {"backbone": params, "drawn": {}}
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
-        """As of `Method`: adds "hidden", [B, T, D], the state below the reversible layers."""
+        """Adds "hidden", [B, T, D], the state below the reversible layers, to the batch."""
         params = frozen["backbone"]
         lower, _ = self._split(params["layers"])
         hidden, mask = backbone.embed(self.config, params, batch), backbone.token_mask(batch)
         return {**batch, "hidden": backbone.run_layers(self.config, lower, hidden, mask)}
 
     def states(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Method`: runs the coupled layers."""
+        """Runs the coupled layers, and reads their end off the streams."""
         given, hidden = self._arguments(trainable, frozen, batch), batch["hidden"]
         streams: Any
         if self.needs_coins and COINS not in batch:  # The ordinary network: no way back.
@@ -124,14 +124,14 @@ class Reversible:
         return self._finish(streams)
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`: the backbone's own."""
+        """Returns the backbone's own parameters; the adapters stand beside them."""
         del trainable
         return frozen["backbone"]
 
     def extend(
         self, trainable: Params, frozen: Params, tokens: Array, start: Array, cache: PyTree
     ) -> tuple[Array, PyTree]:
-        """As of `Method`."""
+        """Runs all layers over new tokens (`Method.extend`)."""
         params = frozen["backbone"]
         lower, upper = self._split(params["layers"])
         hidden = backbone.embed_more(self.config, params, tokens, start)
@@ -142,7 +142,7 @@ class Reversible:
         return self._finish(streams), {"lower": below, "upper": above}
 
     def empty_cache(self, rows: int, slots: int) -> PyTree:
-        """As of `Method`: keys and values of the lower layers and of every branch that attends."""
+        """Makes room for keys and values of the lower layers and of branches that attend."""
         below = self.config.layers - self.depth
         return {
             "lower": backbone.empty_cache(self.config, below, rows, slots),
@@ -150,10 +150,10 @@ class Reversible:
         }
 
     def check(self, trainable: Params, frozen: Params, batch: Batch) -> None:
-        """As of `Method`: raises ValueError if exact streams leave the fixed-point range."""
+        """Raises ValueError if exact streams leave the fixed-point range."""
         if self.arithmetic == "exact":
             batch = jax.jit(self.precompute)(frozen, batch)
-            exact.check_range(*self._arguments(trainable, frozen, batch), batch["hidden"])
+            exact_range.check_range(*self._arguments(trainable, frozen, batch), batch["hidden"])
 
     def _arguments(
         self, trainable: Params, frozen: Params, batch: Batch

@@ -67,7 +67,7 @@ class Side:
 
     @property
     def needs_coins(self) -> bool:
-        """As of `Method`: nothing is drawn while it trains."""
+        """No: nothing is drawn while it trains."""
         return False
 
     @property
@@ -81,7 +81,7 @@ class Side:
         return side_config(self.config, self.reduction, len(self.kept))
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`: a ladder, of which projections that are not trained are drawn."""
+        """Builds a ladder; its projections are among the drawn parameters if they are frozen."""
         ladder = side_start.draw(
             key, self.config, self.narrow, params, self.kept, self.start, self.merge
         )
@@ -90,9 +90,9 @@ class Side:
         return ladder, {"backbone": params, "drawn": drawn}
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
-        """As of `Method`: runs the backbone.
+        """Runs the backbone, and adds what the ladder reads to the batch.
 
-        It adds "rungs", [B, M + 1, T, D], or [.., S] where the projections are frozen; and "last",
+        That is "rungs", [B, M + 1, T, D], or [.., S] where the projections are frozen; and "last",
         [B, T, D], where states are added to the ladder's end.
         """
         params = frozen["backbone"]
@@ -106,21 +106,21 @@ class Side:
         return {**batch, "rungs": rungs, **more}
 
     def states(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Method`: climbs the ladder."""
+        """Climbs the ladder, and adds its end, widened, to the last state or puts it there."""
         del frozen
         rungs = self._projected(trainable, jnp.moveaxis(batch["rungs"], 0, 1))
         out = climb(self.narrow, trainable, rungs, backbone.token_mask(batch))
         return self._merged(trainable, batch["last"] if self.merge == "add" else None, out)
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`: the backbone's own."""
+        """Returns the backbone's own parameters; the ladder stands beside them."""
         del trainable
         return frozen["backbone"]
 
     def extend(
         self, trainable: Params, frozen: Params, tokens: Array, start: Array, cache: PyTree
     ) -> tuple[Array, PyTree]:
-        """As of `Method`."""
+        """Runs the backbone and the ladder over new tokens (`Method.extend`)."""
         params = frozen["backbone"]
         hidden = backbone.embed_more(self.config, params, tokens, start)
         first, read, readers = self._reading(frozen, hidden)
@@ -133,14 +133,14 @@ class Side:
         return states, {"backbone": below, "ladder": above}
 
     def empty_cache(self, rows: int, slots: int) -> PyTree:
-        """As of `Method`: keys and values of the backbone and of the ladder."""
+        """Makes room for keys and values of the backbone and of the ladder."""
         return {
             name: backbone.empty_cache(config, config.layers, rows, slots)
             for name, config in (("backbone", self.config), ("ladder", self.narrow))
         }
 
     def check(self, trainable: Params, frozen: Params, batch: Batch) -> None:
-        """As of `Method`: a side network works on every batch."""
+        """Accepts every batch: a side network works on all."""
         del trainable, frozen, batch
 
     def _reading(

@@ -21,13 +21,13 @@ class Subset(OfParameters):
         """Whether the parameter at a path is trained."""
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """As of `Method`."""
+        """Splits off the chosen parameters; no key is needed."""
         del key
         trainable, rest = partition.split(params, self.is_trained)
         return trainable, {"backbone": rest, "drawn": {}}
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:
-        """As of `Method`."""
+        """Joins the two parts again."""
         return partition.join(trainable, frozen["backbone"])
 
 
@@ -36,7 +36,7 @@ class Full(Subset):
     """Trains every parameter of the backbone."""
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
-        """As of `Subset`."""
+        """All are."""
         del path
         return True
 
@@ -53,7 +53,7 @@ class Bitfit(Subset):
             )
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
-        """As of `Subset`."""
+        """Biases are."""
         return path[-1] == "bias"
 
 
@@ -66,14 +66,14 @@ class Head(Subset):
     """
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
-        """As of `Subset`."""
+        """What a decoder has after its layers is."""
         return path[0] == "final"
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
-        """As of `Method`: adds "states", [B, T, D], the whole of the forward pass."""
+        """Runs the backbone, and adds "states", [B, T, D], to the batch."""
         return {**batch, "states": backbone.encode(self.config, frozen["backbone"], batch)}
 
     def states(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """As of `Method`."""
+        """Reads the states, [B, T, D], off the batch."""
         del trainable, frozen
         return batch["states"]

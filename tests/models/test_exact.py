@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memarc.measure import reversibility as reversal
-from memarc.models import backbone, coupled, exact
+from memarc.models import backbone, coupled, exact, exact_range
 from memarc.models.adapter import init_stack
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
@@ -137,14 +137,14 @@ def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_befor
 
 def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weights, randomise):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
-    exact.check_range(net, adapters, layers, mask, signs, hidden)
+    exact_range.check_range(net, adapters, layers, mask, signs, hidden)
     with pytest.raises(ValueError, match=r"The start leaves .* reaches 2\.01e\+04, the range"):
-        exact.check_range(net, adapters, layers, mask, signs, jnp.full_like(hidden, 20100.0))
+        exact_range.check_range(net, adapters, layers, mask, signs, jnp.full_like(hidden, 20100.0))
     bias = layers["feed_forward"]["norm"]["bias"].at[2].add(3e4)
     feed = layers["feed_forward"]
     moved = {**layers, "feed_forward": {**feed, "norm": {**feed["norm"], "bias": bias}}}
     with pytest.raises(ValueError, match=r"Layer 3 of the 12 reversible .* 3e\+04.*'centred'"):
-        exact.check_range(net, adapters, moved, mask, signs, hidden)
+        exact_range.check_range(net, adapters, moved, mask, signs, hidden)
 
 
 def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
