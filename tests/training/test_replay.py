@@ -76,7 +76,7 @@ class Stand:
 STAND = Stand()
 OPTIMIZER = optax.adamw(0.1)
 PRIVATIZE = optax.chain(STAND.transformation(), noise.divide_by(DIVISOR))
-UPDATE = jax.jit(step.make_update(PRIVATIZE, OPTIMIZER))
+UPDATE = jax.jit(step.make_update(PRIVATIZE, OPTIMIZER), compiler_options=fast_compile.options())
 
 Run = Callable[[dict, Recorder], Any]
 """``(rows of a draw, recorder) -> everything that leaves the step``."""
