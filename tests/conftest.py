@@ -1,4 +1,4 @@
-"""Fast compilation and strict promotion for every test, and the one real model that may be there.
+"""Compiled programs shared by all tests, strict promotion, and a real model that may be there.
 
 What a test compiles, a later one, the other workers of pytest-xdist and the processes that tests
 start read from a folder instead: JAX's persistent cache. The folder is new for every run of pytest,
@@ -10,14 +10,12 @@ import os
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 import pytest
 
-from tests import fast_compile
-
-# All of it goes to the environment, from which workers and other processes inherit it. XLA reads
-# its flags when it compiles for the first time, JAX the others when it is imported.
-os.environ.setdefault("XLA_FLAGS", fast_compile.flags())
+# All of it goes to the environment, from which workers and other processes inherit it, before JAX
+# is imported, which reads it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # Keep small programs too.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # Workers find it there.
@@ -27,6 +25,14 @@ else:
     _CACHE = None
 
 import jax
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives each worker of ``pytest -n`` tests that stand together, as they share fixtures."""
+    from xdist.scheduler import WorkStealingScheduling  # Where xdist asks, it is there.
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -98,9 +98,7 @@ def clipped_grad_sum(
         grad_sum, norms, losses = microbatch_sum(*rows)
         return jax.tree.map(jnp.add, total, grad_sum), (norms, losses)
 
-    shapes = jax.eval_shape(lambda rows: microbatch_sum(*rows)[0], jax.tree.map(_first, stacked))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    grad_sum, (norms, losses) = jax.lax.scan(add_microbatch, zeros, stacked)
+    grad_sum, (norms, losses) = jax.lax.scan(add_microbatch, _zero_sum(trainable), stacked)
     return grad_sum, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
 
 
@@ -125,11 +123,8 @@ def loop(
         loss = jnp.where(is_added[0], loss, jnp.zeros_like(loss))
         return jax.tree.map(jnp.add, total, clipped), (norms[0], loss)
 
-    def zeros_like_sum(leaf: Array) -> Array:
-        return jnp.zeros(leaf.shape, wide_dtype(leaf))
-
-    zeros = jax.tree.map(zeros_like_sum, trainable)
-    grad_sum, (norms, losses) = jax.lax.scan(add_row, zeros, (batch, is_padding))
+    rows = (batch, is_padding)
+    grad_sum, (norms, losses) = jax.lax.scan(add_row, _zero_sum(trainable), rows)
     return grad_sum, norms, losses
 
 
@@ -329,6 +324,11 @@ def _row_loss(trainable: Params, loss_fn: LossFn, frozen: Params, batch_of_one: 
     return losses[0]
 
 
+def _zero_sum(trainable: Params) -> Params:
+    """The sum over no rows; a gradient's dtype is that of its parameter."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, wide_dtype(leaf)), trainable)
+
+
 def _batch_size(batch: Batch, is_padding: Array) -> int:
     """The leading axis that all arrays share."""
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
@@ -351,8 +351,3 @@ def _split(rows: tuple[Batch, Array], microbatch_size: int) -> Any:
         return filled.reshape((-1, microbatch_size, *leaf.shape[1:]))
 
     return jax.tree.map(lambda leaf: split(leaf, 0), batch), split(is_padding, True)
-
-
-def _first(leaf: Array) -> Array:
-    """The first element along the leading axis."""
-    return leaf[0]

@@ -11,6 +11,7 @@ from memarc.ops.linear import elementwise, linear, multiply_trailing
 from memarc.ops.taps import use
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
+from tests import fast_compile
 
 ROWS, FEATURES, HIDDEN = 7, 5, 3
 ABADI = Clipping(1.0, "abadi")
@@ -47,7 +48,8 @@ def scaled_loss(trainable, frozen, batch):
 @functools.lru_cache
 def compiled(loss, **options):
     """One jitted engine per choice of options, shared by all tests."""
-    return jax.jit(lambda *args: clipped_grad_sum(loss, *args, **options))
+    fast = fast_compile.options()
+    return jax.jit(lambda *args: clipped_grad_sum(loss, *args, **options), compiler_options=fast)
 
 
 def run(

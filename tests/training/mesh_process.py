@@ -1,5 +1,6 @@
 """Prints what clipped sums and noise are on meshes of eight simulated devices, as JSON."""
 
+import functools
 import hashlib
 import json
 import sys
@@ -49,16 +50,25 @@ def batch():
 
 
 def randomised(tree, seed):
+    """Arrays in host memory, so that no device has drawn them."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda x: x + 0.3 * jnp.asarray(rng.standard_normal(x.shape), x.dtype), tree
+        lambda x: np.asarray(x) + np.asarray(0.3 * rng.standard_normal(x.shape), x.dtype), tree
     )
 
 
-def problem(method, options, placement):
-    model = build.build(method, options, CONFIG, HeadConfig("mean", 3))
-    params = randomised(backbone.init(CONFIG, jax.random.key(0)), 1)
-    trainable, frozen = model.init(jax.random.key(1), params)
+@functools.lru_cache
+def model_of(method):
+    """The model, and its parameters (trainable, frozen): the same for all meshes."""
+    model = build.build(method, OPTIONS.get(method, {}), CONFIG, HeadConfig("mean", 3))
+    fast = functools.partial(jax.jit, compiler_options=fast_compile.options())
+    params = randomised(fast(functools.partial(backbone.init, CONFIG))(jax.random.key(0)), 1)
+    trainable, frozen = fast(model.init)(jax.random.key(1), params)
+    return model, randomised(trainable, 2), jax.tree.map(np.asarray, frozen)
+
+
+def problem(method, placement):
+    model, trainable, frozen = model_of(method)
     given, _ = batch()
     return loop.Problem(
         loss_fn=model.loss,
@@ -67,16 +77,16 @@ def problem(method, options, placement):
         chunks=lambda indices: (),
         shapes={TOKENS: jax.eval_shape(lambda: given)},
         placement=placement,
-    ), randomised(trainable, 2)
+    ), trainable
 
 
 def summed(method, engine, placement):
     """The clipped sum of the batch."""
-    found, trainable = problem(method, OPTIONS.get(method, {}), placement)
+    found, trainable = problem(method, placement)
     settings = step.GradientSettings(Clipping(0.5, "abadi"), engine, 2)
     accumulate = jax.jit(found.accumulate(settings), compiler_options=fast_compile.options())
     total = accumulate(found.zero_sum(trainable), trainable, found.frozen, *batch())
-    return jax.tree.map(lambda x: np.asarray(x.sum(0) if placement else x), total)
+    return jax.tree.map(lambda x: np.asarray(x).sum(0) if placement else np.asarray(x), total)
 
 
 def noised(placement):
@@ -96,36 +106,44 @@ def noised(placement):
     return np.concatenate([np.asarray(x).ravel() for x in leaves]), held
 
 
+def of_noise(placement):
+    """What the noise is, and the bytes of kernels and state on one device."""
+    values, held = noised(placement)
+    kernels = [
+        x.addressable_shards[0].data.nbytes
+        for path, x in jax.tree_util.tree_leaves_with_path(
+            jax.device_put(problem("lora", placement)[0].frozen)
+        )
+        if "layers" in str(path) and "kernel" in str(path)
+    ]
+    return {
+        "noise": hashlib.sha256(values.tobytes()).hexdigest(),
+        "noise_scale": float(values.std() / STDDEV),
+        "bytes_of_kernels": sum(kernels),
+        "bytes_of_state": held,
+    }
+
+
+def relative(total, first):
+    """The relative distance of two sums."""
+    return float(optax.tree.norm(optax.tree.sub(total, first)) / optax.tree.norm(first))
+
+
 def main():
-    """Arguments: meshes such as 2x4, and cases such as lora/vmap."""
+    """Arguments: meshes such as 2x4, and cases such as lora/vmap; without cases it is noise."""
     names = [name for name in sys.argv[1:] if "/" not in name]
-    cases = [name.split("/") for name in sys.argv[1:] if "/" in name]
+    cases = [name for name in sys.argv[1:] if "/" in name]
     found, first = {}, None
     for name in names:
         data, model = map(int, name.removesuffix("cut").split("x"))
         config = sharding.MeshConfig(data, model, "cut" if name.endswith("cut") else "whole")
         placement = sharding.place(config, jax.devices()[: data * model], ROWS)
-        sums = {f"{method}/{engine}": summed(method, engine, placement) for method, engine in cases}
+        if not cases:
+            found[name] = of_noise(placement)
+            continue
+        sums = {case: summed(*case.split("/"), placement) for case in cases}
         first = sums if first is None else first
-        values, held = noised(placement)
-        kernels = [
-            x.addressable_shards[0].data.nbytes
-            for path, x in jax.tree_util.tree_leaves_with_path(
-                problem("lora", {}, placement)[0].frozen
-            )
-            if "layers" in str(path) and "kernel" in str(path)
-        ]
-        found[name] = {
-            case: float(
-                optax.tree.norm(optax.tree.sub(total, first[case])) / optax.tree.norm(first[case])
-            )
-            for case, total in sums.items()
-        } | {
-            "noise": hashlib.sha256(values.tobytes()).hexdigest(),
-            "noise_scale": float(values.std() / STDDEV),
-            "bytes_of_kernels": sum(kernels),
-            "bytes_of_state": held,
-        }
+        found[name] = {case: relative(total, first[case]) for case, total in sums.items()}
     print(json.dumps(found))
 
 

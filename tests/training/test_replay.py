@@ -9,6 +9,7 @@ Source: the method of dp-recorder, arXiv:2602.17454.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import io_callback
 
 from memarc.models import build
 from memarc.models.head import HeadConfig
@@ -50,9 +52,38 @@ class Recorder:
         self.returned.append(value)
         return value
 
+
+class Stand:
+    """A place for one recorder after the other, within one compiled update.
+
+    Attributes:
+      recorder: The one that is called now.
+    """
+
+    def __init__(self):
+        self.recorder: Recorder | None = None
+
     def transformation(self) -> optax.GradientTransformation:
         """In place of ``noise.add_gaussian_noise``."""
-        return optax.stateless(lambda updates, params: self.add_noise(updates))
+
+        def add_noise(updates, params):
+            del params
+            call = lambda value: self.recorder.add_noise(value)
+            return io_callback(call, jax.eval_shape(lambda: updates), updates, ordered=True)
+
+        return optax.stateless(add_noise)
+
+
+STAND = Stand()
+OPTIMIZER = optax.adamw(0.1)
+PRIVATIZE = optax.chain(STAND.transformation(), noise.divide_by(DIVISOR))
+
+
+@functools.lru_cache
+def compiled_update():
+    """The project's update, with a stand where its noise is, for all tests."""
+    update = step.make_update(PRIVATIZE, OPTIMIZER)
+    return jax.jit(update, compiler_options=fast_compile.options())
 
 
 Run = Callable[[dict, Recorder], Any]
@@ -85,15 +116,13 @@ def whole_step(loss_fn, trainable, frozen, engine, precompute=lambda frozen, bat
     accumulate = jax.jit(step.make_accumulate(loss_fn, precompute, settings), compiler_options=fast)
 
     def run(rows, recorder):
-        privatize = optax.chain(recorder.transformation(), noise.divide_by(DIVISOR))
-        optimizer = optax.adamw(0.1)
-        state = step.init_state(trainable, privatize, optimizer)
+        state = step.init_state(trainable, PRIVATIZE, OPTIMIZER)
         total = step.zero_sum(state.trainable)
         for batch, is_padding in chunks(rows, 3):
             total = accumulate(total, state.trainable, frozen, batch, is_padding)
-        with jax.numpy_dtype_promotion("standard"):
-            state, metrics = step.make_update(privatize, optimizer)(state, total)
-        return state.trainable, state.opt_state, metrics
+        STAND.recorder = recorder
+        state, metrics = compiled_update()(state, total)
+        return jax.block_until_ready((state.trainable, state.opt_state, metrics))
 
     return run
 

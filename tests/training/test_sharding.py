@@ -21,7 +21,6 @@ def run(meshes, cases):
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.mesh_process", *meshes, *cases],
         cwd=ROOT,
-        # Compiled as a run is, not as other tests are: noise is compared bit for bit.
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
         capture_output=True,
         text=True,
