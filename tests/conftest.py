@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
-# All of it goes to the environment, from which workers and other processes inherit it, before JAX
-# is imported, which reads it.
+from tests import fast_compile
+
+# All of it goes to the environment, from which workers and other processes inherit it. XLA reads
+# its flags when it compiles for the first time, JAX the others when it is imported.
+os.environ.setdefault("XLA_FLAGS", fast_compile.flags())
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # Keep small programs too.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # Workers find it there.

@@ -15,6 +15,7 @@ from memarc.models.adapter import init_stack
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
 from memarc.models.reversible import Reversible, draw_signs
+from tests import fast_compile
 
 DEPTH = 12
 
@@ -38,6 +39,8 @@ def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
     return Network(cfg, COUPLINGS[coupling], scale, 4), adapters, layers, mask, signs, hidden
 
 
+fully = functools.partial(jax.jit, compiler_options=fast_compile.FULLY)
+
 SCALES = {"meft1": 0.125, "centred": 0.0625, "meft2": 0.25, "meft3": 0.5, "bdia": 0.5}
 # Bfloat16 rounds the more, so all couplings run in it; float32 with the couplings that differ most.
 ROUNDINGS = [
@@ -55,7 +58,7 @@ def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     sizes, weights, randomise, coupling, scale, dtype
 ):
     """With all of the compiler's optimisations: they are what could round otherwise."""
-    found, gradient = jax.jit(reversal.exact_probe, static_argnums=0)(
+    found, gradient = fully(reversal.exact_probe, static_argnums=0)(
         *problem(sizes, weights, randomise, coupling, scale, dtype)
     )
     assert {name: value.item() for name, value in found.items()} == {
@@ -111,7 +114,7 @@ def test_gradients_of_every_layer_are_those_of_autodiff(
     # Compiled as training is: with fast_jit's options two of XLA's loops round otherwise.
     (got, into), (wanted, wanted_into) = (
         jit(jax.grad(functools.partial(loss, f), argnums=(0, 1)))(adapters, hidden)
-        for jit, f in ((jax.jit, exactly), (fast_jit, plainly))
+        for jit, f in ((fully, exactly), (fast_jit, plainly))
     )
     for layer in range(DEPTH):
         a, b = (

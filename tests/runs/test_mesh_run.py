@@ -12,6 +12,7 @@ import pytest
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
+from tests import fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,10 @@ def command(folder, weights, *more):
             *more,
         ],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env={
+            **os.environ,
+            "XLA_FLAGS": fast_compile.flags("--xla_force_host_platform_device_count=8"),
+        },
         capture_output=True,
         text=True,
     )

@@ -22,6 +22,7 @@ from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
 from memarc.training import processes as processes_lib
+from tests import fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEARTBEAT = 10  # Seconds.
@@ -57,7 +58,9 @@ def start(folder, weights, count, *more, devices=1, only_last=()):
             cwd=ROOT,
             env={
                 **os.environ,
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "XLA_FLAGS": fast_compile.flags(
+                    f"--xla_force_host_platform_device_count={devices}"
+                ),
                 "JAX_PLATFORMS": "cpu",
             },
             stdout=subprocess.PIPE,
