@@ -13,6 +13,7 @@ wrote (outputs-*.jsonl).
 
 import glob
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -54,7 +55,8 @@ def main() -> int:
     return 0
 
 
-def _of_records(paths, style) -> tuple[str, int]:
+def _of_records(paths: Sequence[Path], style: str) -> tuple[str, int]:
+    """The table of records, and how many there are."""
     found = sorted(map(records.read, paths), key=_order)
     if _PLOT.value:
         plots.scores_over_epsilon(found, Path(_PLOT.value))
@@ -64,7 +66,8 @@ def _of_records(paths, style) -> tuple[str, int]:
     return tables.table(found, columns, style, tables.columns_of(found)), len(found)
 
 
-def _of_lines(paths, style) -> tuple[str, int]:
+def _of_lines(paths: Sequence[Path], style: str) -> tuple[str, int]:
+    """The table of lines of measurements or texts, and how many there are."""
     lines = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
     if _PLOT.value:
         sized = [{**line, "chips": tables.chips(line)} for line in lines]
@@ -87,7 +90,8 @@ def insert(page: str, mark: str, table: str) -> str:
     return f"{head}{start}\n{table}\n{_END}{tail}"
 
 
-def _order(record: records.Record):
+def _order(record: records.Record) -> tuple[str, float, float]:
+    """By task, then from the loosest budget and the best score on."""
     return record.task, -record.epsilon, -record.headline
 
 
