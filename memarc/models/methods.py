@@ -12,7 +12,7 @@ from memarc.models.reversible import Reversible
 from memarc.models.side import Side
 from memarc.models.subset import Bitfit, Full, Head
 
-METHODS: Mapping[str, type] = {
+METHODS: Mapping[str, type[Method]] = {
     "full": Full,
     "head": Head,
     "bitfit": Bitfit,
@@ -40,7 +40,8 @@ def make_method(name: str, options: Mapping[str, Any], config: BackboneConfig) -
         refuses.
     """
     chosen = all_options(name, options)  # Refuses an unknown method first.
-    return METHODS[name](config, **chosen)
+    kind: Any = METHODS[name]
+    return kind(config, **chosen)
 
 
 def default_options(name: str) -> dict[str, Any]:
@@ -57,7 +58,8 @@ def default_options(name: str) -> dict[str, Any]:
     """
     if name not in METHODS:
         raise ValueError(f"Unknown method {name!r}; choose one of {list(METHODS)}.")
-    fields = dataclasses.fields(METHODS[name])
+    kind: Any = METHODS[name]
+    fields = dataclasses.fields(kind)
     return {field.name: field.default for field in fields if field.name != "config"}
 
 

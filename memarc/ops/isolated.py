@@ -28,8 +28,8 @@ def isolated(function: Callable[[State], State], witness: Array, state: State) -
         change, a compiler would compute before it. The function may read any arrays beside it.
         It gets no reverse derivative, so the call belongs in a hand-written forward pass.
       witness: Floats that are an argument of the program, such as a weight: the loop's length
-        hangs on the first one, or else the compiler would know it. If that is NaN, the loop runs
-        twice.
+        hangs on the first one, or else the compiler would know it. If that is NaN or infinite, the
+        loop runs twice.
       state: What the function is called on.
 
     Returns:
