@@ -9,7 +9,7 @@ def test_the_page_is_the_one_that_the_marks_make():
     text = checklist.page(
         checklist.read_bugs(checklist.BUGS), checklist.find_tests(checklist.ROOT / "tests")
     )
-    assert checklist.PAGE.read_text() == text, "run: python -m experiments.checklist"
+    assert checklist.PAGE.read_text() == text, "run: python -m tests.checklist"
     assert "| open |" not in text
 
 
