@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from memarc.privacy import sampling
 from memarc.privacy.sampling import PoissonSampler
-from memarc.training import step
+from memarc.training import loop, step
 
 
 def equal(first, second):
@@ -198,6 +199,43 @@ def test_a_logical_batch_of_4096_takes_the_memory_of_a_small_one(toy, tmp_path):
     small, large = peak(64), peak(4096)
     assert counts[0] < 100 and 3900 < counts[1] < 4300
     assert large <= small + 1000 < counts[1] * 3 * 4  # Bytes; a few batches are 80 each.
+
+
+def test_auto_skips_taps_that_the_loss_does_not_take(toy):
+    """The toy's loss is plain matrix products, which only ``vmap`` can clip."""
+    chosen = loop.choose_engine(toy.problem(), toy.start().trainable, toy.mechanism.clipping, 2)
+    assert chosen == "vmap"
+
+
+def test_the_cost_of_a_program_is_its_peak_or_all_that_is_set_aside_or_that_it_does_not_fit(
+    toy, monkeypatch
+):
+    problem, trainable = toy.problem(), toy.start().trainable
+    add = problem.accumulate(step.GradientSettings(toy.mechanism.clipping, "vmap", 2))
+    arguments = (problem.zero_sum(trainable), trainable, problem.frozen)
+    arguments += problem.abstract_batch(3)
+
+    def cost(result):
+        monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: result())
+        return loop._cost("vmap", add, arguments)
+
+    def program(peak):
+        sizes = {"argument": 60, "output": 30, "temp": 500, "alias": 20, "generated_code": 7}
+        found = {f"{name}_size_in_bytes": size for name, size in sizes.items()}
+        analysis = types.SimpleNamespace(**found, peak_memory_in_bytes=peak)
+        return types.SimpleNamespace(memory_analysis=lambda: analysis)
+
+    def failing(message):
+        raise jax.errors.JaxRuntimeError(message)
+
+    assert cost(lambda: program(77)).peak_bytes == 77
+    assert cost(lambda: program(0)).peak_bytes == 60 + 30 + 500 - 20
+    silent = types.SimpleNamespace(memory_analysis=lambda: None)
+    assert cost(lambda: silent).peak_bytes == 0
+    too_large = cost(lambda: failing("RESOURCE_EXHAUSTED: Used 3G of 2G hbm."))
+    assert too_large.peak_bytes is None and too_large.flops > 0
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        cost(lambda: failing("INTERNAL: something else"))
 
 
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():
