@@ -27,8 +27,8 @@ def check_range(
 
     Args:
       net: The static part.
-      adapters: exact.Stacked on L.
-      layers: exact.Stacked on L.
+      adapters: Adapters by branch, stacked on L.
+      layers: Frozen backbone layers, stacked on L.
       mask: bool[B, T].
       signs: [L, B, 1, 1] of a signed coupling, else None.
       hidden: [B, T, D], public.
