@@ -49,7 +49,7 @@ class DataConfig:
         for ``max_length`` alone.
       root: Folder of the source; None for "embedded" and "memory".
       train_file: Name of the train file of source "files"; None is the task's own.
-      split: Of classification. "official": train and evaluation sets as they are; "paper": train,
+      split: In classification, "official": train and evaluation sets as they are; "paper": train,
         validation and test sets cut from the train set, with the evaluation sets beside them.
       labels: All labels that rows from "memory" may have in classification, declared in public.
       train_rows: Rows of an embedded train set.
@@ -57,7 +57,7 @@ class DataConfig:
       rows_seed: Seed of embedded rows.
       eval_rows: How many rows of each evaluation set are read, the first ones (in generation: how
         many inputs, with all their references); None reads all.
-      unit: Of privacy. "row": one row is one example; "input", in generation: one input with its
+      unit: What is private, "row": one row is one example; "input", in generation: one input with its
         references is.
       references_per_group: R, how many references of an input are read with unit "input"; None
         with "row".

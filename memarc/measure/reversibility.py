@@ -95,7 +95,7 @@ def distances(
 
     Args:
       config: Sizes of the backbone.
-      params: Its parameters; adapters add nothing.
+      params: The backbone's parameters; adapters add nothing.
       shape: (B, T) of the input, random tokens, which are public.
 
     Returns:
@@ -154,7 +154,7 @@ def exact_probe(
     Args:
       net: The static part.
       adapters: By branch, stacked on L.
-      layers: Of the backbone, stacked on L.
+      layers: The backbone's layers, stacked on L.
       mask: bool[B, T].
       signs: [L, B, 1, 1] of a signed coupling, else None.
       hidden: float[B, T, D].

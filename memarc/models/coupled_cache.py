@@ -46,7 +46,7 @@ def extend(
       layers: Stacked on L.
       hidden: [B, T, D], the new tokens.
       start: int32[B], the slot of each row's first one.
-      caches: Of the earlier tokens.
+      caches: Keys and values of the earlier tokens.
 
     Returns:
       Both last streams, float32 or wider, and the caches with the new tokens.
