@@ -49,8 +49,9 @@ class DataConfig:
         for ``max_length`` alone.
       root: Folder of the source; None for "embedded" and "memory".
       train_file: Name of the train file of source "files"; None is the task's own.
-      split: In classification, "official": train and evaluation sets as they are; "paper": train,
-        validation and test sets cut from the train set, with the evaluation sets beside them.
+      split: Which sets classification uses: "official", train and evaluation sets as they are, or
+        "paper", train, validation and test sets that are cut from the train set, with the
+        evaluation sets beside them.
       labels: All labels that rows from "memory" may have in classification, declared in public.
       train_rows: Rows of an embedded train set.
       dev_rows: Rows of an embedded dev set; None is the grammar's own number.

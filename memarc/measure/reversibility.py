@@ -137,7 +137,7 @@ def random_hidden(config: BackboneConfig, params: Params, shape: tuple[int, int]
 
 
 def _cotangents(streams: Streams) -> Streams:
-    """Of a smooth function of both last streams."""
+    """The cotangents of a smooth function of both last streams."""
     return jax.tree.map(jnp.cos, streams)
 
 

@@ -104,17 +104,17 @@ class Tapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.shape
 
     @property
     def ndim(self) -> int:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.ndim
 
     @property
     def dtype(self) -> Any:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.dtype
 
 
