@@ -58,8 +58,8 @@ class DataConfig:
       rows_seed: Seed of embedded rows.
       eval_rows: How many rows of each evaluation set are read, the first ones (in generation: how
         many inputs, with all their references); None reads all.
-      unit: What is private, "row": one row is one example; "input", in generation: one input with its
-        references is.
+      unit: The unit of privacy. "row": one row is one example; "input", in generation: one input
+        with its references is.
       references_per_group: R, how many references of an input are read with unit "input"; None
         with "row".
       separator: Special token between prompt and target in generation, such as "[SEP]"; None is
