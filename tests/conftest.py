@@ -41,6 +41,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
+FIRST = ("test_processes", "test_folders", "test_mesh_run", "test_sharding")
+"""Files whose tests take longest: begun last, one of them would keep one worker waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests that take longest first."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes the folder of compiled programs, if this process made it."""
     del config
