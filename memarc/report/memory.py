@@ -37,7 +37,7 @@ def backward_bytes_per_example(
     def kept(rows: int) -> int:
         resized = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), batch)
 
-        def pullback(trainable, frozen, batch):
+        def pullback(trainable: Params, frozen: Params, batch: PyTree) -> Any:
             prepared = precompute(frozen, batch)
             return jax.vjp(lambda t: loss_fn(t, frozen, prepared), trainable)[1]
 
