@@ -10,6 +10,7 @@ Axes: N rows, D features.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,32 +40,24 @@ MECHANISM = Mechanism.create(
 ROWS = {"x": jnp.asarray(FEATURES), "y": jnp.asarray(TARGETS)}
 
 
-def left_out(streams: sampling.Streams, step: int) -> jax.Array:
+def left_out(streams: sampling.Streams, step: int) -> np.ndarray:
     """bool[N]: the rows that a step's Poisson draw leaves out.
 
     Every step sees all rows and silences those that were not drawn, so no shape tells how many
     were. Larger sets are cut into batches of one size (`memarc.data.dataset.padded_chunks`).
     """
-    return jnp.ones(N, bool).at[MECHANISM.sample(streams, step)].set(False)
+    is_left_out = np.ones(N, bool)  # In host memory: a program by the draw's size would tell it.
+    is_left_out[MECHANISM.sample(streams, step)] = False
+    return is_left_out
 
 
-class Mlp(nn.Module):
-    """A linen model with stock layers."""
+def train_by_vmap(
+    loss: Callable[[Any, dict[str, jax.Array]], jax.Array], params: Any, streams: sampling.Streams
+) -> float:
+    """Per-example gradients by `jax.vmap`, clipped and noised by one optax transform.
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps one row [D] to a number."""
-        return nn.Dense(1)(nn.tanh(nn.Dense(16)(x)))[0]
-
-
-def train_linen(streams: sampling.Streams) -> float:
-    """Per-example gradients by `jax.vmap`, clipped and noised by one optax transform."""
-    model = Mlp()
-    params = model.init(streams.initialisation, jnp.zeros(D))
-
-    def loss(params, row):
-        return (model.apply(params, row["x"]) - row["y"]) ** 2
-
+    ``loss(params, row)`` is of one row, and ``params`` any tree.
+    """
     optimizer = optax.chain(
         noise.privatize_per_example(
             clipping=MECHANISM.clipping,
@@ -87,8 +80,27 @@ def train_linen(streams: sampling.Streams) -> float:
     return mean_loss(lambda row: loss(params, row))
 
 
+class Mlp(nn.Module):
+    """A linen model with stock layers."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps one row [D] to a number."""
+        return nn.Dense(1)(nn.tanh(nn.Dense(16)(x)))[0]
+
+
+def train_linen(streams: sampling.Streams) -> float:
+    """A linen model: its parameters are a tree, and its loss a function of them."""
+    model = Mlp()
+
+    def loss(params, row):
+        return (model.apply(params, row["x"]) - row["y"]) ** 2
+
+    return train_by_vmap(loss, model.init(streams.initialisation, jnp.zeros(D)), streams)
+
+
 def train_nnx(streams: sampling.Streams) -> float:
-    """The same around an nnx model: split it, and its parameters are a tree as any other."""
+    """An nnx model: split it, and its parameters are a tree as any other."""
     module = nnx.Sequential(
         nnx.Linear(D, 16, rngs=nnx.Rngs(0)), nnx.tanh, nnx.Linear(16, 1, rngs=nnx.Rngs(1))
     )
@@ -97,26 +109,7 @@ def train_nnx(streams: sampling.Streams) -> float:
     def loss(params, row):
         return (nnx.merge(graph, params)(row["x"])[0] - row["y"]) ** 2
 
-    optimizer = optax.chain(
-        noise.privatize_per_example(
-            clipping=MECHANISM.clipping,
-            stddev=MECHANISM.noise_stddev,
-            divisor=MECHANISM.divisor,
-            key=streams.noise,
-        ),
-        optax.adam(3e-2),
-    )
-    state = optimizer.init(params)
-
-    @jax.jit
-    def update(params, state, is_left_out):
-        gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, ROWS)
-        updates, state = optimizer.update(gradients, state, params, is_padding=is_left_out)
-        return optax.apply_updates(params, updates), state
-
-    for step in range(MECHANISM.steps):
-        params, state = update(params, state, left_out(streams, step))
-    return mean_loss(lambda row: loss(params, row))
+    return train_by_vmap(loss, params, streams)
 
 
 class TappedMlp(nn.Module):

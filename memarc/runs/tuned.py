@@ -234,11 +234,10 @@ def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Pat
 def _labelled(texts: Sequence[Text], labels: Sequence[str], names: Sequence[str]) -> Rows:
     """Rows with labels as positions in the declared names."""
     places = {name: place for place, name in enumerate(names)}
-    strangers = sum(label not in places for label in labels)
-    if strangers:  # Their values are private.
-        raise ValueError(
-            f"{strangers} labels are none of the declared names {list(names)}; declare all."
-        )
+    if any(
+        label not in places for label in labels
+    ):  # Neither which nor how many: both are private.
+        raise ValueError(f"Some labels are none of the declared names {list(names)}; declare all.")
     return Rows(_columns(texts), np.asarray([places[label] for label in labels], np.int32))
 
 
