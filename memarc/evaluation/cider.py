@@ -42,7 +42,7 @@ def cider(outputs: Sequence[Words], references: Sequence[Sequence[Words]]) -> fl
 
 
 def _rows_with_each(references: Sequence[Sequence[Words]], order: int) -> Counter[tuple[str, ...]]:
-    """For each n-gram, how many rows have it in any reference."""
+    """Counts, for each n-gram, the rows that have it in any reference."""
     rows_with: Counter[tuple[str, ...]] = Counter()
     for row in references:
         rows_with.update({gram for words in row for gram in ngram_counts(words, order)})

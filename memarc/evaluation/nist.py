@@ -50,7 +50,7 @@ def _information(references: Sequence[Sequence[Words]]) -> dict[tuple[str, ...],
 
 
 def _most_of_each(row: Sequence[Words], order: int) -> Counter[tuple[str, ...]]:
-    """For each n-gram, its count in the reference that has most of it."""
+    """Gives, for each n-gram, the count in the reference that has most of it."""
     most: Counter[tuple[str, ...]] = Counter()
     for words in row:
         most |= ngram_counts(words, order)

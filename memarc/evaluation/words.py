@@ -37,7 +37,7 @@ def caption_words(text: str) -> list[str]:
     39,901 texts of DART and WebNLG, whose abbreviations are longer.
 
     Args:
-      text: Of any length.
+      text: A text of any length.
 
     Returns:
       Lower-case words; brackets and currency signs are words of their own.

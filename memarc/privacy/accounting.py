@@ -18,7 +18,7 @@ from dp_accounting import pld, rdp
 from memarc.privacy.sampling import PoissonSampler
 
 ACCOUNTANTS = ("rdp", "pld")
-"""By Renyi differential privacy, and by privacy loss distributions."""
+"""The accountants: Renyi differential privacy, and privacy loss distributions."""
 
 Event = dp_accounting.DpEvent
 """What an accountant reads: a mechanism and how often it runs."""

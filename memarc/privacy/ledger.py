@@ -202,7 +202,7 @@ class Ledger:
             self.entries[self._run] = dataclasses.replace(entry, steps=step)
 
     def spent(self) -> Spent:
-        """Both epsilons of all runs so far."""
+        """Gives both epsilons of all runs so far."""
         return spent(self.entries, self.budget)
 
     def close(self) -> None:
@@ -251,7 +251,7 @@ def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
 
 
 def spent(entries: dict[str, Entry], budget: Budget) -> Spent:
-    """Both epsilons of all runs together at the budget's delta."""
+    """Gives both epsilons of all runs together at the budget's delta."""
     parts = tuple(entry.spending for entry in entries.values())
     has_rdp = all(accounting.supports(part.sampler, "rdp") for part in parts)
     total = {

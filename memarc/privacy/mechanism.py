@@ -220,7 +220,7 @@ class Mechanism:
         )
 
     def spent(self, steps: int) -> Spent:
-        """Both epsilons after ``steps`` noised updates."""
+        """Gives both epsilons after ``steps`` noised updates."""
         epsilon = functools.partial(self.epsilon, steps)
         has_rdp = accounting.supports(self.sampler, "rdp")
         return Spent(

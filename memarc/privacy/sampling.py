@@ -76,7 +76,7 @@ def poisson_indices(
     """Draws one Poisson batch.
 
     Args:
-      entropy: ``streams(root).sampling``; non-negative.
+      entropy: A non-negative integer, ``streams(root).sampling``.
       step: Update number, from 0.
       num_examples: N.
       sampling_rate: q; every row joins with this chance, independently.
@@ -125,7 +125,7 @@ def streams(entropy: int) -> Streams:
     """Derives the separate streams of a run from its root entropy.
 
     Args:
-      entropy: From ``entropy_from`` or ``fresh_entropy``.
+      entropy: The root entropy, which `entropy_from` or `fresh_entropy` gives.
 
     Returns:
       The streams; equal for equal entropy.

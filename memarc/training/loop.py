@@ -182,7 +182,7 @@ def train(
 
     Args:
       problem: What is trained.
-      programs: From ``compile_programs``.
+      programs: What `compile_programs` gives.
       state: The state to start from; donated.
       mechanism: Fixes draws, number of steps and noise.
       streams: Secret randomness, of which ``sampling`` and ``coins`` are used here.

@@ -13,7 +13,7 @@ from memarc.privacy.mechanism import Mechanism, PrivacyConfig
 from memarc.training import loop, optimizer, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log
-from tests.models.conftest import randomise, rows, sizes, weights  # noqa: F401
+from tests.models.conftest import fast_jit, randomise, rows, sizes, weights  # noqa: F401
 
 ROWS, WIDTH, PHYSICAL = 37, 3, 5
 
