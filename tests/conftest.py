@@ -5,6 +5,7 @@ start read from a folder instead: JAX's persistent cache. The folder is new for 
 unless JAX_COMPILATION_CACHE_DIR names one.
 """
 
+import gc
 import importlib.util
 import os
 import pathlib
@@ -28,6 +29,8 @@ else:
     _CACHE = None
 
 import jax
+
+gc.set_threshold(200_000, 50, 100)  # Traced programs are many objects, and all of them stay.
 
 
 @pytest.hookimpl(optionalhook=True)

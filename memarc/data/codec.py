@@ -43,7 +43,7 @@ class Codec:
 
     Attributes:
       tokenizer: The tokenizer itself.
-      info: Its vocabulary size and special ids; public. Short rows are filled up with its
+      info: The tokenizer's size and special ids; public. Short rows are filled up with its
         ``pad_id``, which in generation is the token that ends a target.
       max_length: Cap on the tokens of a row.
       layout: The special tokens around the two texts of generation; None in classification.

@@ -49,16 +49,17 @@ class DataConfig:
         for ``max_length`` alone.
       root: Folder of the source; None for "embedded" and "memory".
       train_file: Name of the train file of source "files"; None is the task's own.
-      split: Of classification. "official": train and evaluation sets as they are; "paper": train,
-        validation and test sets cut from the train set, with the evaluation sets beside them.
+      split: Which sets classification uses: "official", train and evaluation sets as they are, or
+        "paper", train, validation and test sets that are cut from the train set, with the
+        evaluation sets beside them.
       labels: All labels that rows from "memory" may have in classification, declared in public.
       train_rows: Rows of an embedded train set.
       dev_rows: Rows of an embedded dev set; None is the grammar's own number.
       rows_seed: Seed of embedded rows.
       eval_rows: How many rows of each evaluation set are read, the first ones (in generation: how
         many inputs, with all their references); None reads all.
-      unit: Of privacy. "row": one row is one example; "input", in generation: one input with its
-        references is.
+      unit: The unit of privacy. "row": one row is one example; "input", in generation: one input
+        with its references is.
       references_per_group: R, how many references of an input are read with unit "input"; None
         with "row".
       separator: Special token between prompt and target in generation, such as "[SEP]"; None is

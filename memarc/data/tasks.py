@@ -31,8 +31,8 @@ class TfdsNames:
 
     Attributes:
       builder: Name of the builder with its configuration, e.g. "glue/sst2".
-      text_fields: Its names for the task's text fields, in the same order.
-      labels: Its class names, in the order of the task's labels.
+      text_fields: The library's names for the task's text fields, in the same order.
+      labels: The library's class names, in the order of the task's labels.
       eval_splits: Name of an evaluation set -> its name for it.
     """
 

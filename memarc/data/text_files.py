@@ -41,7 +41,7 @@ def open_text(path: pathlib.Path, *, newline: str) -> TextIO:
 
     Args:
       path: From ``find``.
-      newline: As of ``open``.
+      newline: What ends a line, as ``open`` takes it.
 
     Returns:
       The open file. Reading raises one of ``DAMAGE`` where the bytes are bad.

@@ -183,7 +183,7 @@ def describe(tokenizer: Tokenizer, name: str, *, pad_id: int | None = None) -> T
 
     Args:
       tokenizer: From this file.
-      name: Its name.
+      name: What the config calls the tokenizer.
       pad_id: Id that fills up short rows; None is the tokenizer's own.
     """
     return TokenizerInfo(

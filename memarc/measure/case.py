@@ -19,7 +19,7 @@ from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
-from memarc.models.methods import METHODS
+from memarc.models.methods import all_options
 from memarc.ops.uses import Place, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
@@ -97,11 +97,7 @@ def parse(
     if "backbone" not in config:
         raise ValueError("The config states no sizes; give one of configs/memory or configs/bench.")
     method = label.removesuffix(REMAT_SUFFIX)
-    if method not in METHODS:
-        raise ValueError(
-            f"Unknown method {label!r}; choose one of {list(METHODS)}, each also with "
-            f"{REMAT_SUFFIX!r}."
-        )
+    options = all_options(method, config["options"].get(method, {}))
     sizes = config["backbone"] | ({} if layers is None else {"layers": layers})
     cfg = BackboneConfig(**sizes, remat="none" if label == method else "layer")
     if batch_size < 1 or not 1 <= seq_len <= cfg.longest_sequence:
@@ -112,7 +108,7 @@ def parse(
     return Case(
         method=method,
         backbone=cfg,
-        options=config["options"][method],
+        options=options,
         head=_head(cfg, config["head"]),
         storage_dtype=config["storage_dtype"],
         clipping=Clipping(config["privacy"]["clip_norm"], config["privacy"]["clipping"]),

@@ -97,7 +97,7 @@ def distances(
 
     Args:
       config: Sizes of the backbone.
-      params: Its parameters; adapters add nothing.
+      params: The backbone's parameters; adapters add nothing.
       shape: (B, T) of the input, random tokens, which are public.
 
     Returns:
@@ -140,7 +140,7 @@ def random_hidden(config: BackboneConfig, params: Params, shape: tuple[int, int]
 
 
 def _cotangents(streams: Streams) -> Streams:
-    """Of a smooth function of both last streams."""
+    """The cotangents of a smooth function of both last streams."""
     return jax.tree.map(jnp.cos, streams)
 
 
@@ -158,7 +158,7 @@ def exact_probe(
     Args:
       net: The static part.
       adapters: By branch, stacked on L.
-      layers: Of the backbone, stacked on L.
+      layers: The backbone's layers, stacked on L.
       mask: bool[B, T].
       signs: [L, B, 1, 1] of a signed coupling, else None.
       unit: float32[D], of each channel.

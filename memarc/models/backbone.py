@@ -141,7 +141,7 @@ def extend_layers(
       layers: Stacked on L.
       hidden: [B, T, D], the new tokens.
       start: int32[B], the slot of each row's first one.
-      cache: Of every layer, stacked on L.
+      cache: The caches of all layers, stacked on L.
       read: ``(reader, state [B, T, D]) -> anything``.
       readers: Parameters of ``read``, stacked on L.
 

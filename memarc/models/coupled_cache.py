@@ -46,7 +46,7 @@ def extend(
       unit: float32[D], of each channel of exact streams; None in floats.
       hidden: [B, T, D], the new tokens.
       start: int32[B], the slot of each row's first one.
-      caches: Of the earlier tokens.
+      caches: Keys and values of the earlier tokens.
 
     Returns:
       Both last streams, float32 or wider, and the caches with the new tokens.

@@ -42,11 +42,11 @@ class Residuals(NamedTuple):
     """What the forward pass keeps.
 
     Attributes:
-      adapters: As given.
-      layers: As given.
-      mask: As given.
-      signs: As given.
-      unit: As given.
+      adapters: The adapters, as they were given.
+      layers: The layers, as they were given.
+      mask: The mask, as it was given.
+      signs: The signs, as they were given.
+      unit: The units of the channels, as they were given.
       last: The last streams.
       bits: Packed lost bits, one pair a layer; an unscaled stream has none.
       outside: int32[B], values of each row that left the range.
@@ -159,8 +159,8 @@ def sweep_back(
 
     Args:
       net: The static part.
-      residuals: Of the forward pass.
-      cotangents: Of both last streams, float[B, T, D].
+      residuals: What the forward pass has kept.
+      cotangents: The cotangents of both last streams, float[B, T, D].
 
     Returns:
       The adapters' gradient, stacked on L; the cotangents of the first streams; and the rebuilt

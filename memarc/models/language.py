@@ -63,8 +63,8 @@ class LanguageModel(Model):
         """Adds up what all target tokens of an example say, without smoothing.
 
         Args:
-          trainable: As `init` gives them.
-          frozen: As `init` gives them.
+          trainable: The parameters that `init` gives first.
+          frozen: The parameters that `init` gives second.
           batch: Not precomputed.
 
         Returns:

@@ -71,11 +71,11 @@ class Method(Protocol):
         """Computes the states of new tokens; earlier ones are in the cache. Of decoders only.
 
         Args:
-          trainable: As `init` gives them.
-          frozen: As `init` gives them.
+          trainable: The parameters that `init` gives first.
+          frozen: The parameters that `init` gives second.
           tokens: int32[B, T], which stand in slots from ``start`` on.
           start: int32[B].
-          cache: Of `empty_cache`, or of an earlier call.
+          cache: The result of `empty_cache`, or of an earlier call.
 
         Returns:
           States [B, T, D], and the cache with the new tokens.

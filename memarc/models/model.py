@@ -24,7 +24,7 @@ class Model(abc.ABC):
 
     Attributes:
       method: How the backbone is tuned.
-      kind: Of the batches that it reads (`memarc.batches`).
+      kind: The kind of the batches that the model reads (`memarc.batches`).
     """
 
     method: Method

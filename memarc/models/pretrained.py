@@ -33,7 +33,7 @@ _HUB_PATTERNS = (_CONFIG, "model*.safetensors*")
 
 
 ShardingOf = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
-"""Of a leaf's path and shape: how it lies on devices."""
+"""``(path, shape) -> sharding``: how a leaf lies on devices."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Start and stop on each axis of a leaf."""
@@ -197,7 +197,7 @@ def _check_leaves(
 
 
 Parts = list[tuple[Entry, tuple]]
-"""Of one tensor of a file, in order: entry, and index of the layer in its leaf."""
+"""The parts of one tensor of a file, in order: entry, and index of the layer in its leaf."""
 
 
 def _plan_shards(

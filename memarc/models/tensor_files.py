@@ -30,8 +30,8 @@ class Tensor:
 
     Attributes:
       file: The safetensors file.
-      name: As written there, with prefix.
-      shape: Its shape.
+      name: The name as the file has it, with its prefix.
+      shape: The tensor's shape.
       dtype: In the words of safetensors, such as "BF16".
     """
 
@@ -70,7 +70,7 @@ def check(
     Args:
       folder: To be named.
       config: Sizes of the backbone.
-      table: Its leaves.
+      table: The leaves of the backbone.
       tensors: What `find` found.
     """
     wanted = {name: entry.file_shape() for entry in table for name, _ in entry.tensors(config)}
@@ -106,7 +106,7 @@ def read(
       config: Sizes of the backbone.
       entry: The leaf.
       ranges: Start and stop on each of its axes, within its shape.
-      dtype: Of the result; each value is cast once.
+      dtype: Dtype of the result; each value is cast once.
 
     Returns:
       A new array; its shape is that of the ranges.

@@ -31,7 +31,9 @@ def unit_of(largest: Array) -> Array:
     Returns:
       Powers of two, [D].
     """
-    return jnp.exp2(jnp.ceil(jnp.log2(largest)) - _LIMIT_BITS)
+    fraction, exponent = jnp.frexp(largest)  # Fractions are in [1/2, 1).
+    exponent = jnp.where(fraction == 0.5, exponent - 1, exponent)
+    return jnp.ldexp(jnp.ones_like(largest), exponent - _LIMIT_BITS)
 
 
 def to_fixed(x: Array, unit: Array) -> tuple[Array, Array]:

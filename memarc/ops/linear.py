@@ -72,7 +72,7 @@ def elementwise(name: str, function: Callable[..., Array]) -> Op:
     """An op of a small parameter of any use; its per-example gradients are always formed.
 
     Args:
-      name: Of the op.
+      name: The name of the op.
       function: ``(scalar value, *inputs [B, ...]) -> [B, ...]``, each example on its own.
     """
     return _small(name, 0, function)

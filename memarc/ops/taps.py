@@ -81,8 +81,8 @@ class How:
       mode: "norms": the tap gets squared norms [B]. "clip": the same, and the gradient is the sum
         over B of per-example ones times their clip factors. "keep": the tap gets `kept_shapes`.
         "record": ``record`` is called with (index, `Use`).
-      record: Of "record".
-      factors: Of "clip": ``squared norms [B] -> factors [B]``.
+      record: What the mode "record" calls.
+      factors: How the mode "clip" scales rows: ``squared norms [B] -> factors [B]``.
     """
 
     mode: str
@@ -104,17 +104,17 @@ class Tapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.shape
 
     @property
     def ndim(self) -> int:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.ndim
 
     @property
     def dtype(self) -> Any:
-        """Of the value."""
+        """The property of the value that is tapped."""
         return self.value.dtype
 
 
@@ -123,7 +123,7 @@ def use(op: Op, parameter: Array | Tapped, *inputs: Array) -> Array:
 
     Args:
       op: The op.
-      parameter: Of ``op.rank`` axes; or the same, tapped.
+      parameter: An array of ``op.rank`` axes, or a tapped one.
       *inputs: Each leads with B; integer inputs get no cotangent.
 
     Returns:

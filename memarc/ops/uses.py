@@ -30,9 +30,9 @@ class Place:
     """Where one trainable parameter is used.
 
     Attributes:
-      path: Its path, such as ``tuning/query/a``.
-      value: Its abstract value, stacking axes included.
-      stack: Its stacking axes, () or (layers,).
+      path: The parameter's path, such as ``tuning/query/a``.
+      value: The parameter's abstract value, stacking axes included.
+      stack: The stacking axes of the parameter, () or (layers,).
       use: Op and shapes of one layer; None if the loss does not use the parameter.
       is_low: Whether the loss, anywhere, computes in less than float32.
     """

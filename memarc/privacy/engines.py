@@ -76,8 +76,7 @@ def clipped_grad_sum(
 
     Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, without noise and division.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"Unknown engine {engine!r}; choose one of {tuple(ENGINES)}.")
+    check_engine(engine)
     size = _batch_size(batch, is_padding)
     if not 1 <= microbatch_size <= size:
         raise ValueError(f"microbatch_size is {microbatch_size}; give 1 to {size}, the batch size.")
@@ -257,6 +256,13 @@ ENGINES: dict[str, MicrobatchEngine] = {
     "ghost": ghost,
     "book_keeping": book_keeping,
 }
+
+
+def check_engine(name: str, *others: str) -> None:
+    """Raises ValueError unless a name is one of `ENGINES`, or of other choices that stand there."""
+    choices = (*others, *ENGINES)
+    if name not in choices:
+        raise ValueError(f"Unknown engine {name!r}; choose one of {choices}.")
 
 
 def _clipper(

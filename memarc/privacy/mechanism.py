@@ -10,7 +10,7 @@ import optax
 from memarc.privacy import accounting, noise
 from memarc.privacy.auto import AUTO
 from memarc.privacy.clipping import Clipping
-from memarc.privacy.engines import ENGINES
+from memarc.privacy.engines import check_engine
 from memarc.privacy.sampling import PoissonSampler, Streams
 from memarc.typing import Array
 
@@ -53,8 +53,7 @@ class PrivacyConfig:
             raise ValueError(
                 f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
             )
-        if self.engine not in (AUTO, *ENGINES):
-            raise ValueError(f"Unknown engine {self.engine!r}; choose one of {(AUTO, *ENGINES)}.")
+        check_engine(self.engine, AUTO)
         if not 1 <= self.microbatch_size <= self.physical_batch_size:
             raise ValueError(
                 f"microbatch_size is {self.microbatch_size}; give 1 to physical_batch_size, "

@@ -40,7 +40,7 @@ def assemble_rows(settings: Settings, train: Rows, evals: Mapping[str, Rows]) ->
     """Builds a run's parts around rows that are in memory (data source "memory").
 
     Args:
-      settings: Of the run.
+      settings: The settings of the run.
       train: The private train rows.
       evals: Name of an evaluation set -> its rows.
 
@@ -56,7 +56,7 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
     """Reads the backbone and builds the model; no rows are needed.
 
     Args:
-      settings: Of the run.
+      settings: The settings of the run.
       codec: The tokenizer that is open already; None opens it.
       placement: How arrays lie on a mesh; None for one device.
 

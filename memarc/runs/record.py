@@ -16,7 +16,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
 
     Args:
       run: The run.
-      trained: Its end.
+      trained: The end of its training.
       scores: "set_metric" -> value; the first is the headline.
     """
     settings, mechanism, seconds = run.settings, run.mechanism, trained.seconds

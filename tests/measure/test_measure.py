@@ -13,7 +13,6 @@ import pytest
 from memarc.measure import case as cases
 from memarc.measure import step as measure
 from memarc.models.methods import METHODS
-from tests import fast_compile
 from tests.measure import small_shapes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -36,19 +35,29 @@ def here():
     return measure.Target(jax.devices()[:1], None)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x not in ("lora", "side"))) for x in METHODS],
+)
 def test_the_abstract_step_is_the_one_that_runs(method):
     """Every method's arguments have the shapes that are compiled for, and its step moves them."""
     given = case(method)
-    fast = fast_compile.options()
-    draw = jax.jit(partial(cases.draw, given), compiler_options=fast)
-    state, frozen, batch, is_padding = draw(jax.random.key(0))
+    state, frozen, batch, is_padding = jax.jit(partial(cases.draw, given))(jax.random.key(0))
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, frozen, batch, is_padding))
     wanted = jax.tree.map(lambda x: (x.shape, x.dtype), cases.abstract(given))
     assert shapes == wanted
-    step = jax.jit(cases.private_step(given, "vmap", 3), compiler_options=fast)
-    after, metrics = step(state, frozen, batch, is_padding)
+    after, metrics = jax.jit(cases.private_step(given, "vmap", 3))(state, frozen, batch, is_padding)
     assert int(after.step) == 1 and metrics["update_norm"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_step_of_every_method_keeps_the_shapes_of_its_state(method):
+    given = case(method)
+    state, frozen, batch, is_padding = cases.abstract(given)
+    step = cases.private_step(given, "vmap", 3)
+    after, _ = jax.eval_shape(step, state, frozen, batch, is_padding)
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, after)]
+    assert shapes[0] == shapes[1]
 
 
 def test_a_compiled_line_adds_up():
@@ -127,11 +136,11 @@ def test_a_benchmark_compares_with_the_step_without_privacy(tmp_path):
         ("memory", ["--target=tpu:v9"], "Unknown target 'tpu:v9'; choose one of"),
         ("memory", ["--target=cpu", "--sweep=depth:1"], "Unknown sweep 'depth:1'; give FIELD"),
         ("memory", ["--target=cpu", "--sweep=layers:1,x"], "Unknown sweep 'layers:1,x'"),
-        ("memory", ["--target=cpu", "--engines=magic"], "Unknown engines ['magic']; choose from"),
+        ("memory", ["--target=cpu", "--engines=magic"], "Unknown engine 'magic'; choose one of"),
         ("memory", ["--target=cpu", "--methods=lora+magic"], "Unknown method 'lora+magic'"),
         ("memory", ["--target=cpu", "--seq_len=900"], "seq_len 900; give at least 1, and at most"),
         ("memory", ["--target=cpu", "--microbatch_size=99"], "microbatch_size is 99; give 1 to 32"),
-        ("bench", ["--engines=magic"], "Unknown engines ['magic']; choose from ['none', 'auto',"),
+        ("bench", ["--engines=magic"], "Unknown engine 'magic'; choose one of ('none', 'auto',"),
         ("bench", ["--microbatch_sizes=4,0"], "microbatch_size is 0; give 1 to 32"),
     ],
     ids=str,

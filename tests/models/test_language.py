@@ -301,7 +301,16 @@ ENGINE_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "case"), marked(ENGINE_CASES))
+OFTEN = (("gpt2", "lora"), ("llama", "full"), ("gpt2", "reversible"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        pytest.param(*given, marks=() if given in OFTEN else pytest.mark.slow)
+        for given in ENGINE_CASES
+    ],
+)
 def test_every_engine_gives_the_same_sum(make, fast_jit, kind, case):
     model, trainable, frozen = make(kind, case)
     batch = with_coins(model, rows())
@@ -385,8 +394,10 @@ def sums_by_engine(model, trainable, frozen, batch, jit):
     [
         "lora",
         "reversible",
-        "bdia",
-        *(pytest.param(x, marks=pytest.mark.slow) for x in ("side", "meft3", "reversible float")),
+        *(
+            pytest.param(x, marks=pytest.mark.slow)
+            for x in ("bdia", "side", "meft3", "reversible float")
+        ),
     ],
 )
 def test_an_example_of_several_sequences_has_their_mean_loss(make, fast_jit, case):

@@ -33,8 +33,14 @@ def test_blocks_of_queries_attend_as_all_do(float64, block):
 
 
 @pytest.mark.checklist(19)
-@pytest.mark.parametrize("engine", ["vmap", "ghost", "book_keeping"])
-@pytest.mark.parametrize("method", ["full", "lora", "side"])
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [
+        pytest.param(method, engine, marks=[pytest.mark.slow] * (engine != often))
+        for method, often in (("full", "book_keeping"), ("lora", "vmap"), ("side", "ghost"))
+        for engine in ("vmap", "ghost", "book_keeping")
+    ],
+)
 def test_every_engine_gives_the_same_with_layers_computed_again(
     float64, fast_jit, once, sizes, weights, randomise, rows, method, engine
 ):

@@ -242,19 +242,16 @@ def test_no_start_is_given_data(sizes, case):
 
 # Every engine gives the same sum.
 
-ALIKE = ("head", "bitfit", "adapter")
-"""Methods that use parameters in no way in which the others do not."""
+OFTEN = ("full", "lora")
+"""Methods that between them use parameters in every way: dense, in rows, in norms, twice a map."""
 
 
 def clipped_cases():
     """(case, tokens, scope): rows of several tokens and of one, bounds of all and by layer."""
     for case in CASES:
-        is_variant = " " in case
-        yield pytest.param(case, 7, "flat", marks=[pytest.mark.slow] * is_variant)
-        is_slow = is_variant or case in ALIKE
-        yield pytest.param(case, 1, "flat", marks=[pytest.mark.slow] * is_slow)
-        if not is_slow:
-            yield pytest.param(case, 7, "per_layer")
+        for tokens, scope in ((7, "flat"), (1, "flat"), (7, "per_layer")):
+            is_slow = " " in case or ((tokens, scope) != (7, "flat") and case not in OFTEN)
+            yield pytest.param(case, tokens, scope, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.checklist(16, 19, 24)

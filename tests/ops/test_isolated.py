@@ -1,5 +1,7 @@
 """Claims about isolated calls: they round alike in every program, because nothing joins them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,9 @@ import pytest
 from memarc.ops.isolated import isolated
 from memarc.ops.linear import add_trailing
 from memarc.ops.uses import NeedsTaps, find_places
+from tests import fast_compile
+
+fully = partial(jax.jit, compiler_options=fast_compile.FULLY)
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((64, 31)), jnp.float32)
 WEIGHT = jnp.float32([1.0, 2.0])
@@ -34,13 +39,13 @@ FUNCTIONS = {"rounded": (rounded, X.astype(jnp.bfloat16)), "multiplied": (multip
 def differences(call, name):
     """How many values differ between a program of the function and one that goes on with it."""
     function, x = FUNCTIONS[name]
-    alone = jax.jit(lambda weight, x: call(function, weight, x))(WEIGHT, x)
+    alone = fully(lambda weight, x: call(function, weight, x))(WEIGHT, x)
 
     def amid(weight, x, alone):
         y = call(function, weight, x)
         return y.astype(jnp.float32) - alone.astype(jnp.float32)
 
-    return int((jax.jit(amid)(WEIGHT, x, alone) != 0).sum())
+    return int((fully(amid)(WEIGHT, x, alone) != 0).sum())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

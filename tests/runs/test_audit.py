@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from configs import audit as audit_config
 from memarc.privacy import sampling
 from memarc.runs import audit, train
+from memarc.runs.assemble import assemble
 from memarc.runs.canaries import Slots
+from memarc.runs.parse import parse
 
 pytest.importorskip("jax_privacy")
 
@@ -79,6 +82,26 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     moments = optax.tree.get(trained.state.opt_state, "mu")
     mean = np.asarray(moments["canaries"])[:, 0] / 0.1  # Adam's 1 - beta1.
     np.testing.assert_allclose(mean, is_moved / 200, rtol=1e-4)
+
+
+@pytest.mark.checklist(37)
+def test_the_optimizer_means_the_same_in_an_audit_as_in_the_run(config, tmp_path, monkeypatch):
+    """While the head moves alone, nothing else does: neither what is tuned nor a canary."""
+    seen = []
+    real = train.train
+    monkeypatch.setattr(train, "train", lambda *given: seen.append(real(*given)) or seen[-1])
+    config.optimizer.update(head_first=0.9, head_factor=3.0)
+    config.training.epochs = 0.5
+    verdict(config, tmp_path)
+    (trained,) = seen
+    after = trained.state.trainable
+    assert set(after) == {"tuning", "head", "canaries"}
+    (settings,) = parse({key: x for key, x in config.to_dict().items() if key != "audit"})
+    run = assemble(settings)
+    start, _ = run.model.init(sampling.streams(3).initialisation, run.params)
+    jax.tree.map(np.testing.assert_array_equal, after["tuning"], start["tuning"])
+    assert not np.any(after["canaries"])
+    assert not np.array_equal(after["head"]["kernel"], start["head"]["kernel"])
 
 
 @pytest.mark.parametrize(

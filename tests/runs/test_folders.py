@@ -38,16 +38,26 @@ DECODER = {
     "gpt2 lora b": ("gpt2", "lora", {"train": "b"}),
     "gpt2 reversible": ("gpt2", "reversible", {}),
     "llama side": ("llama", "side", {"downsample": "frozen", "start": "random"}),
-    "llama bitfit": ("llama", "head", {}),
+    "llama head": ("llama", "head", {}),
 }
-CASES = [*ENCODER, *DECODER]
-"""Name of a case -> (kind of backbone,) method, options."""
+OFTEN = (*METHODS, "lora b", "side frozen", "coins", "gpt2 lora b", "llama side")
+"""Cases that are always made: every method, and every option that draws what stays frozen."""
+
+CASES = [
+    pytest.param(case, marks=[pytest.mark.slow] * (case not in OFTEN))
+    for case in (*ENCODER, *DECODER)
+]
 
 SCORE = """
 import json, sys
 import memarc
 print(json.dumps({folder: memarc.load(folder).evaluate() for folder in sys.argv[1:]}))
 """
+
+
+def _has_case(item):
+    """Whether a collected test is one of this file's cases."""
+    return item.fspath == __file__ and hasattr(item, "callspec")
 
 
 def random_decoder(kind, folder):
@@ -71,12 +81,15 @@ def random_decoder(kind, folder):
 
 
 @pytest.fixture(scope="module")
-def made(weights, tmp_path_factory):
-    """Every case's folder and record."""
+def made(weights, tmp_path_factory, request):
+    """Folder and record of every case that is tested."""
+    wanted = {item.callspec.params["case"] for item in request.session.items if _has_case(item)}
     root = tmp_path_factory.mktemp("made")
     decoders = {kind: random_decoder(kind, root / kind) for kind in ("gpt2", "llama")}
     found = {}
-    for case in CASES:
+    for case in (*ENCODER, *DECODER):
+        if case not in wanted | {"lora", "head", "gpt2 lora b"}:
+            continue
         if case in ENCODER:
             method, options = ENCODER[case]
             config = common.classification("reviews")
@@ -134,7 +147,7 @@ def test_drawn_leaves_that_were_not_saved_would_show(made):
     assert again[name] != pytest.approx(record.scores[name], rel=1e-4)
 
 
-@pytest.mark.parametrize("case", ENCODER)
+@pytest.mark.parametrize("case", CASES[: len(ENCODER)])
 def test_every_method_trains_is_scored_and_recorded(made, case):
     folder, record = made[case]
     assert records.read(folder / "record.json") == record

@@ -113,7 +113,10 @@ def one_process(config, folder, epochs):
 @pytest.mark.checklist(21, 22)
 @pytest.mark.parametrize(
     ("count", "devices", "more"),
-    [(2, 2, ("--config.mesh.model=2", "--config.mesh.state=cut")), (4, 1, ())],
+    [
+        (2, 2, ("--config.mesh.model=2", "--config.mesh.state=cut")),
+        pytest.param(4, 1, (), marks=pytest.mark.slow),
+    ],
 )
 def test_the_result_is_that_of_one_process(config, tmp_path, count, devices, more):
     started = start(

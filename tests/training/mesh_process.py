@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from memarc.models import backbone, build
+from memarc.models import backbone
+from memarc.models.build import build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
 from memarc.privacy import noise
@@ -60,7 +61,7 @@ def randomised(tree, seed):
 @functools.lru_cache
 def model_of(method):
     """The model, and its parameters (trainable, frozen): the same for all meshes."""
-    model = build.build(method, OPTIONS.get(method, {}), CONFIG, HeadConfig("mean", 3))
+    model = build(method, OPTIONS.get(method, {}), CONFIG, HeadConfig("mean", 3))
     fast = functools.partial(jax.jit, compiler_options=fast_compile.options())
     params = randomised(fast(functools.partial(backbone.init, CONFIG))(jax.random.key(0)), 1)
     trainable, frozen = fast(model.init)(jax.random.key(1), params)

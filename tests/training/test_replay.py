@@ -10,6 +10,7 @@ Source: the method of dp-recorder, arXiv:2602.17454.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +21,9 @@ import optax
 import pytest
 from jax.experimental import io_callback
 
-from memarc.models import build
+from memarc.models.build import build
 from memarc.models.head import HeadConfig
+from memarc.models.methods import METHODS
 from memarc.privacy import noise
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
@@ -191,12 +193,19 @@ def test_a_row_of_any_kind_changes_nothing_but_the_input_of_the_noise(engine):
 
 
 @pytest.mark.checklist(23, 26, 31)
-@pytest.mark.parametrize("engine", sorted(ENGINES))
-@pytest.mark.parametrize("method", build.METHODS)
+@pytest.mark.parametrize(
+    ("method", "engine"),
+    [
+        pytest.param(
+            *given, marks=[pytest.mark.slow] * ("ghost" not in given and "lora" not in given)
+        )
+        for given in itertools.product(METHODS, sorted(ENGINES))
+    ],
+)
 def test_every_method_passes_with_long_and_empty_rows(
     method, engine, sizes, weights, rows, fast_jit
 ):
-    model = build.build(method, {}, sizes(), HeadConfig("mean", 3))
+    model = build(method, {}, sizes(), HeadConfig("mean", 3))
     trainable, frozen = fast_jit(model.init)(jax.random.key(0), weights(sizes()))
     given = {k: np.asarray(v) for k, v in rows(5, (5, 2, 1, 4)).items()}
     given = replaced(given, 1, attention_mask=np.zeros(5, np.int32))  # No token at all.
