@@ -119,7 +119,7 @@ class Reversible:
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
         """Adds "hidden", [B, T, D], the state below the reversible layers, to the batch."""
         params = frozen["backbone"]
-        lower, _ = self._split(params["layers"])
+        lower, _ = self._split(params)
         hidden, mask = backbone.embed(self.config, params, batch), backbone.token_mask(batch)
         return {**batch, "hidden": backbone.run_layers(self.config, lower, hidden, mask)}
 
@@ -145,7 +145,7 @@ class Reversible:
     ) -> tuple[Array, PyTree]:
         """Runs all layers over new tokens (`Method.extend`)."""
         params = frozen["backbone"]
-        lower, upper = self._split(params["layers"])
+        lower, upper = self._split(params)
         hidden = backbone.embed_more(self.config, params, tokens, start)
         hidden, below = backbone.extend_plainly(self.config, lower, hidden, start, cache["lower"])
         streams, above = coupled_cache.extend(
@@ -200,12 +200,12 @@ class Reversible:
         self, trainable: Params, frozen: Params, batch: Batch
     ) -> tuple[Network, Params, Params, Array, Array | None]:
         """What all runs take before their streams; the batch is precomputed."""
-        _, upper = self._split(frozen["backbone"]["layers"])
+        _, upper = self._split(frozen["backbone"])
         return self.network, trainable, upper, backbone.token_mask(batch), self._signs(batch)
 
-    def _split(self, layers: Params) -> tuple[Params, Params]:
+    def _split(self, params: Params) -> tuple[Params, Params]:
         """The stacked layers below the reversible ones, and these."""
-        below = self.config.layers - self.depth
+        below, layers = self.config.layers - self.depth, backbone.layers_of(self.config, params)
         lower = jax.tree.map(lambda x: x[:below], layers)
         return lower, jax.tree.map(lambda x: x[below:], layers)
 
