@@ -84,6 +84,8 @@ def test_the_measure_tells_exact_from_float(sizes, weights, fast_jit, monkeypatc
         found = reversal.measure(net, params, "exact", (2, 5))
     assert found["mismatched_values"] == found["saturated_values"] == found["max_stream_error"] == 0
     assert len(found["gradient_errors"]) == 6 and max(found["gradient_errors"]) <= 1e-5
+    assert max(found["gradient_errors_float64"]) <= 1e-5  # Also of the network in wider floats.
+    assert max(found["autodiff_errors_float64"]) > 0.0
     uneven = dataclasses.replace(net, scale=0.01)  # No power of two: floats need none.
     quick = types.SimpleNamespace(**{**vars(jax), "jit": fast_jit})
     monkeypatch.setattr(reversal, "jax", quick)  # The control need not be compiled well.
