@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from memarc import gguf_header
+from memarc.models import gguf_config
 from memarc.models.config import KINDS, BackboneConfig
 
 FILE_NAME = "config.json"
@@ -81,11 +83,11 @@ _CLASSES = {
 }
 
 
-def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the sizes of a folder's backbone.
+def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
+    """Reads the sizes of a backbone.
 
     Args:
-      folder: Holds a ``config.json``.
+      weights: A folder that holds a ``config.json``, or a GGUF file.
       dtype: Compute dtype, "float32" or "bfloat16"; it is the run's choice, not the folder's.
 
     Returns:
@@ -95,8 +97,7 @@ def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
       ValueError: If the file is missing or no JSON, the model is of another type, a size is
         missing, or the model has a feature that the backbone has not.
     """
-    path = Path(folder) / FILE_NAME
-    given = read_json(path)
+    path, given = _described(weights)
     kind = given.get("model_type")
     if kind not in KINDS:
         raise ValueError(f"{path}: model_type is {kind!r}; the supported ones are {tuple(KINDS)}.")
@@ -123,6 +124,14 @@ def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
             f"over heads, {config.head_width}."
         )
     return config
+
+
+def _described(weights: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """The file that describes a backbone, and its content in the words of config.json."""
+    if gguf_header.is_file(weights):
+        return Path(weights), gguf_config.content(gguf_header.read(weights))
+    path = Path(weights) / FILE_NAME
+    return path, read_json(path)
 
 
 def _derived(kind: str, known: dict[str, Any]) -> dict[str, Any]:

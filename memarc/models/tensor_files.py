@@ -1,4 +1,4 @@
-"""Reads index ranges of a backbone's leaves from the safetensors files of a folder.
+"""Reads index ranges of a backbone's leaves from the files of its weights.
 
 A file is mapped anew for every tensor that is read: the pages read count as memory of the process
 until it is unmapped, and would add up to all that lies in it.
@@ -8,31 +8,49 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
 
-from memarc.models import hub_config
+from memarc import gguf_header
+from memarc.models import gguf_file, hub_config
 from memarc.models.config import BackboneConfig
-from memarc.models.tensor_names import Entry, bare_name, is_ignored
+from memarc.models.tensor_names import Entry, bare_name, full_name, is_ignored, name_table
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_DTYPES = ("F32", "F16", "BF16")
 _BLOCK_BYTES = 2**18  # Rows are read in blocks of this size: the only second copy of a weight.
 
 
+class Tensor(Protocol):
+    """A tensor of a file, of which the header has been read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in a Hugging Face folder."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Its dtype in the words of its file, such as "BF16"."""
+        ...
+
+    def opened(self) -> contextlib.AbstractContextManager[Any]:
+        """Gives what a vector's values are read from by one slice, and a matrix's by two."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
-class Tensor:
-    """Where a tensor lies, and what the header of its file says of it.
+class SafeTensor:
+    """A tensor of a safetensors file.
 
     Attributes:
-      file: The safetensors file.
+      file: The file.
       name: The name as the file has it, with its prefix.
-      shape: The tensor's shape.
-      dtype: In the words of safetensors, such as "BF16".
+      shape: Its shape.
+      dtype: In the words of safetensors.
     """
 
     file: Path
@@ -40,13 +58,33 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
 
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Maps the file until the end of the block."""
+        with _opened(self.file) as file:
+            yield file.get_slice(self.name)
 
-def find(folder: Path, config: BackboneConfig) -> dict[str, Tensor]:
-    """Lists a folder's tensors by bare name; reads headers only.
+
+def find(weights: Path, config: BackboneConfig) -> Mapping[str, Tensor]:
+    """Lists tensors by bare name; reads headers only.
+
+    Args:
+      weights: A Hugging Face folder, or a GGUF file.
+      config: Sizes of the backbone.
 
     Raises:
       ValueError: If files are missing or damaged, or two tensors have the same bare name.
     """
+    if not gguf_header.is_file(weights):
+        return _of_folder(weights, config)
+    wanted = [name for entry in name_table(config) for name, _ in entry.tensors(config)]
+    names = {full_name(name, config): name for name in wanted}
+    found = gguf_file.find(gguf_header.read(weights), names)
+    return {names.get(name, name): tensor for name, tensor in found.items()}
+
+
+def _of_folder(folder: Path, config: BackboneConfig) -> dict[str, SafeTensor]:
+    """The tensors of a folder's safetensors files."""
     tensors = {}
     for path in _weight_files(folder):
         with _opened(path) as file:
@@ -58,17 +96,17 @@ def find(folder: Path, config: BackboneConfig) -> dict[str, Tensor]:
                     raise ValueError(f"{folder} holds {name!r} more than once ({written!r}).")
                 source = file.get_slice(written)
                 shape = tuple(source.get_shape())
-                tensors[name] = Tensor(path, written, shape, source.get_dtype())
+                tensors[name] = SafeTensor(path, written, shape, source.get_dtype())
     return tensors
 
 
 def check(
-    folder: Path, config: BackboneConfig, table: Sequence[Entry], tensors: Mapping[str, Tensor]
+    weights: Path, config: BackboneConfig, table: Sequence[Entry], tensors: Mapping[str, Tensor]
 ) -> None:
     """Raises one ValueError that lists all missing, unknown and wrong tensors.
 
     Args:
-      folder: To be named.
+      weights: To be named.
       config: Sizes of the backbone.
       table: The leaves of the backbone.
       tensors: What `find` found.
@@ -77,7 +115,7 @@ def check(
     wrong = []
     for name in sorted(wanted.keys() & tensors.keys()):
         shape, dtype = tensors[name].shape, tensors[name].dtype
-        if shape != wanted[name] or dtype not in _DTYPES:
+        if shape != wanted[name] or dtype not in gguf_file.TYPES:
             wrong.append(f"{name} is {dtype}{list(shape)}, not {list(wanted[name])}")
     lists = {
         "missing": sorted(wanted.keys() - tensors.keys()),
@@ -87,7 +125,7 @@ def check(
     found = "".join(f"\n  {title}: {names}" for title, names in lists.items() if names)
     if found:
         raise ValueError(
-            f"{folder} does not hold the {config.kind} backbone of its {hub_config.FILE_NAME} "
+            f"{weights} does not hold the {config.kind} backbone that it describes "
             f"(names without the prefix '{config.kind}.'):{found}"
         )
 
@@ -129,8 +167,8 @@ def read(
         part, parts = entry.part
         first = part * (entry.file_shape()[-1] // parts)
         place = (*rows, (first + columns[0], first + columns[1]))
-        with _opened(tensors[name].file) as file:
-            _copy(file.get_slice(tensors[name].name), view, place)
+        with tensors[name].opened() as source:
+            _copy(source, view, place)
     return leaf
 
 
