@@ -16,6 +16,7 @@ from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
+from memarc.models.families import make_config
 from memarc.models.reversible import Reversible
 from memarc.report import lines, records
 from memarc.typing import Params
@@ -71,8 +72,8 @@ def _network() -> tuple[BackboneConfig, Params]:
         return pretrained.load(_WEIGHTS.value, dtype=_DTYPE.value, storage_dtype="float32")
     if _WIDTH.value % 64 or _WIDTH.value < 64:
         raise ValueError(f"width is {_WIDTH.value}; give a multiple of 64.")
-    config = BackboneConfig(
-        kind="bert",
+    config = make_config(
+        "bert",
         vocab_size=97,
         width=_WIDTH.value,
         layers=_LAYERS.value,

@@ -12,7 +12,7 @@ from memarc.data import glue_tsv
 from memarc.data.tasks import get_task
 from memarc.models import backbone
 from memarc.models.build import build
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS
@@ -86,7 +86,7 @@ def problems(draw):
     heads = draw(st.integers(1, 3))
     width = heads * 16
     kind = draw(st.sampled_from(["bert", "roberta", "gpt2", "llama"]))
-    config = BackboneConfig(
+    config = make_config(
         kind=kind,
         vocab_size=draw(st.integers(5, 30)),
         width=width,
@@ -94,7 +94,7 @@ def problems(draw):
         heads=heads,
         feed_forward=8 * draw(st.integers(1, 5)),  # A side network's is an eighth.
         max_positions=16,
-        type_vocab=1,
+        type_vocab=0 if kind in ("gpt2", "llama") else 1,
         norm_epsilon=1e-5,
         activation="gelu",
         pad_id=1,

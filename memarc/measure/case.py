@@ -17,6 +17,7 @@ from memarc.models import backbone
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import all_options
@@ -99,7 +100,7 @@ def parse(
     method = label.removesuffix(REMAT_SUFFIX)
     options = all_options(method, config["options"].get(method, {}))
     sizes = config["backbone"] | ({} if layers is None else {"layers": layers})
-    cfg = BackboneConfig(**sizes, remat="none" if label == method else "layer")
+    cfg = make_config(**sizes, remat="none" if label == method else "layer")
     if batch_size < 1 or not 1 <= seq_len <= cfg.longest_sequence:
         raise ValueError(
             f"batch_size is {batch_size} and seq_len {seq_len}; give at least 1, and at most "

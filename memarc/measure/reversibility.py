@@ -47,7 +47,9 @@ def measure(
       gradient_errors_float32 and autodiff_errors_float32, the same of this network and of plain
       autodiff against autodiff in float32.
     """
-    given = _problem(net, params, shape)
+    *network, hidden = _problem(net, params, shape)
+    unit = jax.jit(exact_range.units, static_argnums=0)(net, *network, hidden)
+    given = (*network, unit, hidden)
     probe = exact_probe if arithmetic == "exact" else _float_probe
     found, gradient = jax.jit(probe, static_argnums=0)(net, *given)
     found = {name: value.tolist() for name, value in found.items()}
@@ -111,8 +113,9 @@ def distances(
         signs = jnp.zeros((config.layers, shape[0], 1, 1)) if coupling.signed else None
         for scale in (0.5,) if coupling.signed else _DISTANCE_LAMBDAS:
             net = Network(config, coupling, scale, 1)
-            run = jax.jit(partial(exact.run, net))
-            streams = run(adapters, params["layers"], mask, signs, hidden)
+            given = (adapters, params["layers"], mask, signs)
+            unit = jax.jit(exact_range.units, static_argnums=0)(net, *given, hidden)
+            streams = jax.jit(partial(exact.run, net))(*given, unit, hidden)
             last = coupled.finish(coupling, "newest", streams).astype(jnp.float32)
             norms = jnp.linalg.norm(last, axis=-1) * jnp.linalg.norm(plain, axis=-1)
             lines.append(
@@ -147,6 +150,7 @@ def exact_probe(
     layers: Params,
     mask: Array,
     signs: Array | None,
+    unit: Array,
     hidden: Array,
 ) -> tuple[Found, Params]:
     """Runs the exact network there and back.
@@ -157,23 +161,23 @@ def exact_probe(
       layers: The backbone's layers, stacked on L.
       mask: bool[B, T].
       signs: [L, B, 1, 1] of a signed coupling, else None.
+      unit: float32[D], of each channel.
       hidden: float[B, T, D].
 
     Returns:
       What was found, and the adapters' gradient.
     """
-    start, outside = fixed_point.to_fixed(hidden)
+    start, outside = fixed_point.to_fixed(hidden, unit)
 
     def step(streams: exact.Fixed, stacked: exact.Stacked) -> tuple[exact.Fixed, Any]:
         adapter, layer, sign = stacked
-        out, bits, more = exact.forward(net, adapter, layer, mask, sign, streams)
+        out, bits, more = exact.forward(net, adapter, layer, mask, sign, unit, streams)
         return out, (streams, bits, more)
 
     last, (inputs, bits, more) = jax.lax.scan(step, (start, start), (adapters, layers, signs))
-    kept = exact.Residuals(adapters, layers, mask, signs, last, bits, outside + more.sum(0))
-    floats = jax.tree.map(lambda x: fixed_point.to_float(x, hidden.dtype), last)
+    kept = exact.Residuals(adapters, layers, mask, signs, unit, last, bits, outside + more.sum(0))
+    floats = jax.tree.map(lambda x: fixed_point.to_float(x, unit, hidden.dtype), last)
     gradient, _, rebuilt = exact.sweep_back(net, kept, _cotangents(floats))
-    unit = 2.0**-fixed_point.FRACTION_BITS
     return _compare(inputs, rebuilt, unit) | {"saturated_values": kept.outside.sum()}, gradient
 
 
@@ -183,6 +187,7 @@ def _float_probe(
     layers: Params,
     mask: Array,
     signs: Array | None,
+    unit: Array,
     hidden: Array,
 ) -> tuple[Found, Params]:
     def step(streams: Streams, stacked: exact.Stacked) -> tuple[Streams, Streams]:
@@ -202,15 +207,20 @@ def _float_probe(
     _, (rebuilt, gradient) = jax.lax.scan(
         back, (last, _cotangents(last)), (adapters, layers, signs), reverse=True
     )
-    return _compare(inputs, rebuilt, 1.0) | {"saturated_values": jnp.zeros((), jnp.int32)}, gradient
+    found = _compare(inputs, rebuilt, jnp.ones_like(unit))
+    return found | {"saturated_values": jnp.zeros((), jnp.int32)}, gradient
 
 
-def _compare(inputs: tuple[Array, Array], rebuilt: tuple[Array, Array], unit: float) -> Found:
+def _compare(inputs: tuple[Array, Array], rebuilt: tuple[Array, Array], unit: Array) -> Found:
+    """How many values of two streams [L, B, T, D] differ, and by how much at most."""
     pairs = list(zip(inputs, rebuilt, strict=True))
-    errors = [jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max() for a, b in pairs]
+    differences = (a.astype(jnp.float32) - b.astype(jnp.float32) for a, b in pairs)
+    errors = [
+        fixed_point.to_float(jnp.abs(x), unit, jnp.dtype("float32")).max() for x in differences
+    ]
     return {
         "mismatched_values": jnp.stack([(a != b).sum() for a, b in pairs]).sum(),
-        "max_stream_error": jnp.stack(errors).max() * unit,
+        "max_stream_error": jnp.stack(errors).max(),
     }
 
 
@@ -221,14 +231,15 @@ def _plain_gradient(
     layers: Params,
     mask: Array,
     signs: Array | None,
+    unit: Array,
     hidden: Array,
 ) -> Params:
     """Plain autodiff of the same network; rounding to fixed point counts as the identity."""
     coupling = net.coupling
-    unit = 2.0**-fixed_point.FRACTION_BITS
 
     def rounded(x: Array, how: Callable[[Array], Array]) -> Array:
-        nearest = how(x / unit) * unit
+        along = unit.reshape(*[1] * (x.ndim - 1), -1)
+        nearest = how(x / along) * along
         return x + jax.lax.stop_gradient(nearest - x) if is_rounded else x
 
     def step(streams: Streams, stacked: exact.Stacked) -> tuple[Streams, None]:

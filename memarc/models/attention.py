@@ -1,8 +1,9 @@
-"""Scaled dot-product attention: masked or causal, whole or in blocks, over a cache or not.
+"""Scaled dot-product attention: masked, causal or near, whole or in blocks, over a cache or not.
 
 Axes: B batch (or several batch axes), T queries, S keys, H heads, G key heads, K width of a head.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from memarc.ops.precision import wide
 from memarc.typing import Array
 
+_FARTHEST = 128  # Distances from here on share a bucket.
+
 
 def dot_product_attention(
     query: Array,
@@ -18,7 +21,11 @@ def dot_product_attention(
     value: Array,
     *,
     mask: Array | None = None,
+    first: Array | None = None,
     last: Array | None = None,
+    bias: Array | None = None,
+    width: float = 0.0,
+    cap: float = 0.0,
     block: int = 0,
 ) -> Array:
     """Scaled dot-product attention; scores and softmax are float32, or float64 if the query is.
@@ -30,8 +37,11 @@ def dot_product_attention(
       key: [B, S, G, K]; G divides H, and key head g serves the H / G query heads from g H / G on.
       value: [B, S, G, K].
       mask: bool[B, S], True at keys to read; None reads all.
-      last: int32[B, T], the last key that each query may read; None sets no limit. A query
-        without a key to read reads all keys alike.
+      first: int32[B, T], the first key that each query may read; None sets no limit.
+      last: int32[B, T], the last one. A query without a key to read reads all keys alike.
+      bias: [B, T, S, H], added to scores; or None.
+      width: Scores are divided by its root; 0 means K.
+      cap: c > 0 turns scores s into c tanh(s / c), before masks; 0 leaves them.
       block: Queries at a time, 0 for all; in blocks, scores are computed again going back.
 
     Returns:
@@ -40,69 +50,81 @@ def dot_product_attention(
     tokens, shared = query.shape[-3], query.shape[-2] // key.shape[-2]
     if shared > 1:
         key, value = (jnp.repeat(x, shared, axis=-2) for x in (key, value))
-    attend = partial(_attend, key, value, mask)
+    attend = partial(_attend, key, value, mask, (width or query.shape[-1]) ** -0.5, cap)
+    queries = (query, first, last, bias)
     if not 0 < block < tokens:
-        return attend((query, last))
-
-    def blocks(x: Array, axis: int) -> Array:
-        """[.., T, ..] -> [T / block, .., block, ..]; what fills up is cut off again."""
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (0, -tokens % block)
-        x = jnp.pad(x, widths)
-        shape = (*x.shape[:axis], -1, block, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x.reshape(shape), axis, 0)
-
+        return attend(queries)
     batch_axes = query.ndim - 3
-    cut = blocks(query, batch_axes), None if last is None else blocks(last, batch_axes)
+
+    def blocks(x: Array) -> Array:
+        """[B, T, ..] -> [T / block, B, block, ..]; what fills up is cut off again."""
+        widths = [(0, 0)] * x.ndim
+        widths[batch_axes] = (0, -tokens % block)
+        x = jnp.pad(x, widths)
+        shape = (*x.shape[:batch_axes], -1, block, *x.shape[batch_axes + 1 :])
+        return jnp.moveaxis(x.reshape(shape), batch_axes, 0)
+
+    cut = jax.tree.map(blocks, queries)
     out = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), cut)
     out = jnp.moveaxis(out, 0, batch_axes)  # [B, T / block, block, H, K]
     whole = (*query.shape[:batch_axes], -1, *query.shape[-2:])
     return out.reshape(whole)[..., :tokens, :, :]
 
 
+_Queries = tuple[Array, Array | None, Array | None, Array | None]
+"""Queries, and the first key, the last key and the biases of each."""
+
+
 def _attend(
-    key: Array, value: Array, mask: Array | None, queries: tuple[Array, Array | None]
+    key: Array, value: Array, mask: Array | None, scale: float, cap: float, queries: _Queries
 ) -> Array:
     """Whole attention of some queries."""
-    query, last = queries
+    query, first, last, bias = queries
     dtype = wide(query.dtype)
     scores = jnp.einsum("...thk,...shk->...hts", query, key, preferred_element_type=dtype)
-    scores = scores * query.shape[-1] ** -0.5
-    may_read = _may_read(mask, last, key.shape[-3])
+    scores = scores * scale
+    if bias is not None:
+        scores = scores + jnp.moveaxis(bias, -1, -3).astype(dtype)
+    if cap:
+        scores = cap * jnp.tanh(scores / cap)
+    may_read = _may_read(mask, first, last, key.shape[-3])
     if may_read is not None:
         scores = jnp.where(may_read[..., None, :, :], scores, jnp.finfo(dtype).min)
     weights = jax.nn.softmax(scores).astype(value.dtype)
     return jnp.einsum("...hts,...shk->...thk", weights, value)
 
 
-def _may_read(mask: Array | None, last: Array | None, keys: int) -> Array | None:
+def _may_read(
+    mask: Array | None, first: Array | None, last: Array | None, keys: int
+) -> Array | None:
     """bool[B, T or 1, S], or None if everything may be read."""
     allowed = None if mask is None else mask[..., None, :]
-    if last is None:
-        return allowed
-    slots = jax.lax.broadcasted_iota(last.dtype, (*last.shape, keys), last.ndim)
-    reached = slots <= last[..., None]
-    return reached if allowed is None else reached & allowed
+    for limit, within in ((first, jnp.greater_equal), (last, jnp.less_equal)):
+        if limit is not None:
+            slots = jax.lax.broadcasted_iota(limit.dtype, (*limit.shape, keys), limit.ndim)
+            reached = within(slots, limit[..., None])
+            allowed = reached if allowed is None else reached & allowed
+    return allowed
 
 
-def turn(x: Array, positions: Array, theta: float) -> Array:
-    """Turns halves of heads by rotary positions (Su et al. 2021, arXiv:2104.09864).
+def distance_buckets(first: Array, second: Array, buckets: int) -> Array:
+    """Buckets of the distances from first to second positions (T5, arXiv:1910.10683, section 2.1).
 
-    Component i and K / 2 + i of a head form a pair, as in published LLaMA weights.
+    Half of the buckets are for second positions that come later. In each half, the first half holds
+    one distance each; the others hold longer and longer ranges up to 128, and what is beyond.
 
     Args:
-      x: [B, T, H, K].
-      positions: int32[B, T].
-      theta: Pair i turns by position * theta^(-2 i / K).
+      first: int32[..].
+      second: int32[..].
+      buckets: How many there are.
 
     Returns:
-      [B, T, H, K] in the dtype of ``x``; angles and products are float32 or wider.
+      int32[..] in 0 .. buckets - 1.
     """
-    dtype, half = wide(x.dtype), x.shape[-1] // 2
-    speeds = jnp.asarray(theta, dtype) ** (-jnp.arange(half, dtype=dtype) / half)
-    angles = jnp.tensordot(positions.astype(dtype), speeds, axes=0, precision="highest")
-    angles = angles[..., None, :]  # [B, T, 1, K / 2]
-    cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(dtype), 2, axis=-1)
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    half = buckets // 2
+    exact = half // 2
+    distance = jnp.abs(first - second)
+    ratio = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact)
+    far = exact + (ratio / math.log(_FARTHEST / exact) * (half - exact)).astype(distance.dtype)
+    bucket = jnp.where(distance < exact, distance, jnp.minimum(far, half - 1))
+    return bucket + jnp.where(second > first, half, 0)

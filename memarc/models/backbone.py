@@ -1,12 +1,14 @@
 """A frozen or trained backbone as pure functions: embed, then scan over stacked layers.
 
-Parameters are ``{"embeddings": {...}, "layers": {...}}``, of decoders also ``"final"``: the last
-norm and, where it is not the word table, the output table. Every leaf under ``layers`` has a
-leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leaves have it too.
+Parameters are ``{"embeddings": {...}, "layers": {...}}``, and ``"final"`` where there is such: the
+last norm and, of a decoder whose output table is not the word table, that table. Every leaf under
+``layers`` has a leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leaves
+have it too.
 
 Axes: B batch, T tokens, S slots of a cache, D width, V vocabulary, L layers.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,17 @@ import jax
 import jax.numpy as jnp
 
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Cache, Embeddings, Layer, apply, count_up, norm, position_ids
+from memarc.models.layers import (
+    KIND,
+    Cache,
+    Embeddings,
+    Layer,
+    Norm,
+    apply,
+    count_up,
+    position_ids,
+)
+from memarc.ops.token_loss import token_logits
 from memarc.typing import Array, Batch, Params, PyTree
 
 
@@ -26,9 +38,9 @@ def init(config: BackboneConfig, key: Array) -> Params:
         "embeddings": Embeddings(config).init(embed_key, ids, ids, ids)["params"],
         "layers": init_layers(config, layer_key),
     }
-    if config.parts.is_decoder:
+    if config.parts.final_norm:
         states = jnp.zeros((1, config.width))
-        params["final"] = {"norm": norm(config).init(table_key, states)["params"]}
+        params["final"] = {"norm": Norm(config).init(table_key, states)["params"]}
     if config.has_table:
         shape = (config.vocab_size, config.width)
         params["final"]["table"] = 0.02 * jax.random.normal(table_key, shape)
@@ -39,7 +51,27 @@ def init_layers(config: BackboneConfig, key: Array) -> Params:
     """Draws ``config.layers`` layers, stacked on a leading axis L."""
     hidden, mask = jnp.zeros((1, 2, config.width)), jnp.ones((1, 2), bool)
     keys = jax.random.split(key, config.layers)
-    return jax.vmap(lambda k: Layer(config).init(k, hidden, mask)["params"])(keys)
+    of_one_kind = dataclasses.replace(
+        config, layer_kinds=config.layer_kinds[:1], kind_of_layer=()
+    )  # Kinds have parameters alike.
+    return jax.vmap(lambda k: Layer(of_one_kind).init(k, hidden, mask)["params"])(keys)
+
+
+def layers_of(config: BackboneConfig, params: Params) -> Params:
+    """The stacked layers of a backbone or ladder, as all functions of stacked layers want them.
+
+    Where layers are of several kinds, each one's kind stands beside its parameters.
+    """
+    if len(config.layer_kinds) == 1:
+        return params["layers"]
+    kinds = jnp.asarray(config.kind_of_layer or (0,) * config.layers, jnp.int32)
+    layers = params["layers"]
+    return {**layers, "attention": {**layers["attention"], KIND: kinds}}
+
+
+def norm_last(config: BackboneConfig, params: Params, states: Array) -> Array:
+    """The norm that follows the last layer, of states [.., D]."""
+    return apply(Norm(config), params["final"]["norm"], states)
 
 
 def token_mask(batch: Batch) -> Array:
@@ -48,14 +80,17 @@ def token_mask(batch: Batch) -> Array:
 
 
 def embed(config: BackboneConfig, params: Params, batch: Batch) -> Array:
-    """Embeds ``input_ids`` and, in encoders, ``token_type_ids``, int32[B, T], to [B, T, D].
+    """Embeds ``input_ids`` and, where they have a table, ``token_type_ids``, int32[B, T].
+
+    Returns:
+      [B, T, D].
 
     Raises:
       ValueError: If there are more tokens than positions, which a table would not tell.
     """
     ids = batch["input_ids"]
     _check_length(config, ids.shape[-1])
-    types = ids if config.parts.is_decoder else batch["token_type_ids"]
+    types = batch["token_type_ids"] if config.type_vocab else ids
     module = Embeddings(config)
     return apply(module, params["embeddings"], ids, position_ids(config, ids), types)
 
@@ -177,4 +212,15 @@ def _check_length(config: BackboneConfig, tokens: int) -> None:
 
 def encode(config: BackboneConfig, params: Params, batch: Batch) -> Array:
     """Embeds and runs all layers: the pre-trained function, [B, T, D]."""
-    return run_layers(config, params["layers"], embed(config, params, batch), token_mask(batch))
+    layers = layers_of(config, params)
+    return run_layers(config, layers, embed(config, params, batch), token_mask(batch))
+
+
+def output_table(params: Params) -> Array:
+    """The table [V, D] whose rows tokens' logits are read off: the word table if tied."""
+    return params["final"].get("table", params["embeddings"]["word"])
+
+
+def output_logits(config: BackboneConfig, params: Params, states: Array) -> Array:
+    """Logits of next tokens, float32[.., V], of states [.., D] after the last norm."""
+    return token_logits(output_table(params), states, config.logit_cap)

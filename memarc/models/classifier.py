@@ -9,7 +9,7 @@ from typing import ClassVar
 import jax
 
 from memarc import batches
-from memarc.models import head
+from memarc.models import backbone, head
 from memarc.models.head import HeadConfig
 from memarc.models.model import Model
 from memarc.typing import Array, Batch, Params
@@ -37,6 +37,9 @@ class Classifier(Model):
     def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes logits, float32[B, C], of a batch after `precompute`."""
         states = self.method.states(trainable["tuning"], frozen, batch)
+        if self.method.config.parts.final_norm:
+            params = self.method.parameters(trainable["tuning"], frozen)
+            states = backbone.norm_last(self.method.config, params, states)
         return head.logits(self.head, trainable["head"], states, batch)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:

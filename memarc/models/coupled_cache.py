@@ -30,9 +30,9 @@ def empty(net: Network, layers: int, rows: int, slots: int) -> Caches:
 
 def extend(
     net: Network,
-    arithmetic: str,
     adapters: Params,
     layers: Params,
+    unit: Array | None,
     hidden: Array,
     start: Array,
     caches: Caches,
@@ -41,9 +41,9 @@ def extend(
 
     Args:
       net: The static part.
-      arithmetic: "exact" or "float".
       adapters: By branch, stacked on L.
       layers: Stacked on L.
+      unit: float32[D], of each channel of exact streams; None in floats.
       hidden: [B, T, D], the new tokens.
       start: int32[B], the slot of each row's first one.
       caches: Keys and values of the earlier tokens.
@@ -52,8 +52,9 @@ def extend(
       Both last streams, float32 or wider, and the caches with the new tokens.
     """
     dtype, is_signed = wide(hidden.dtype), net.coupling.signed
-    is_exact = arithmetic == "exact" and not is_signed
+    is_exact = unit is not None and not is_signed
     sign = jnp.zeros((hidden.shape[0], 1, 1), dtype) if is_signed else None
+    grid = jnp.ones(hidden.shape[-1:]) if unit is None else unit
 
     def step(carry: tuple[Any, Array], stacked: Any) -> tuple[tuple[Any, Array], Caches]:
         (streams, outside), (adapter, layer, kept) = carry, stacked
@@ -69,15 +70,16 @@ def extend(
             return y.astype(x.dtype)
 
         def rounded(which: str, x: Array) -> tuple[Array, Array]:
-            return fixed_point.to_fixed(branch(which, fixed_point.to_float(x, dtype)))
+            y = branch(which, fixed_point.to_float(x, grid, dtype))
+            return fixed_point.to_fixed(y, grid)
 
         if not is_exact:
             return (net.couple(branch, sign, streams), outside), kept
         streams, _, more = exact.couple(net, rounded, sign, streams)
         return (streams, outside + more), kept
 
-    fixed, outside = fixed_point.to_fixed(hidden)
+    fixed, outside = fixed_point.to_fixed(hidden, grid)
     stream = fixed if is_exact else hidden.astype(dtype)
     carry = ((stream, stream), outside)
     (streams, outside), caches = jax.lax.scan(step, carry, (adapters, layers, caches))
-    return exact.to_floats(streams, outside, dtype) if is_exact else streams, caches
+    return exact.to_floats(streams, outside, grid, dtype) if is_exact else streams, caches

@@ -20,7 +20,7 @@ import jax
 
 from memarc.models.adapter import in_series, run
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Attention, Cache, FeedForward, apply, norm
+from memarc.models.layers import Attention, Cache, FeedForward, Norm, apply
 from memarc.typing import Array, Params
 
 
@@ -30,7 +30,7 @@ class Branch:
 
     ``adapter`` says where the adapter is: "parallel" to the pre-trained feed-forward block, which
     follows; in "series" with attention, and nothing follows; or "alone". Alone and parallel it
-    reads what the feed-forward block reads: in decoders, normed states.
+    reads what the feed-forward block reads: where a norm stands before that, normed states.
     """
 
     attends: bool
@@ -44,7 +44,7 @@ class Branch:
         Differentiated, the halves of a layer come one after the other: attention is computed again.
         """
         if not self.attends:
-            return self._finish(config, adapter, layer, x)
+            return self._finish(config, adapter, layer, x, x)
         prepared = self._prepare(config, adapter, layer)
 
         def attend(x: Array) -> Array:
@@ -52,7 +52,7 @@ class Branch:
 
         if self.adapter == "series":
             return attend(x)
-        return self._finish(config, adapter, layer, jax.checkpoint(attend)(x))
+        return self._finish(config, adapter, layer, x, jax.checkpoint(attend)(x))
 
     def extend(
         self,
@@ -64,25 +64,30 @@ class Branch:
         cache: Cache,
     ) -> tuple[Array, Cache]:
         """The same of new tokens x [B, T, D] from slot ``start`` int32[B] on, over a cache."""
-        if self.attends:
-            prepared = self._prepare(config, adapter, layer)
-            x, cache = apply(
-                Attention(config), prepared["attention"], x, start, cache, method="extend"
-            )
-        return self._finish(config, adapter, layer, x), cache
+        if not self.attends:
+            return self._finish(config, adapter, layer, x, x), cache
+        prepared = self._prepare(config, adapter, layer)
+        attended, cache = apply(
+            Attention(config), prepared["attention"], x, start, cache, method="extend"
+        )
+        return self._finish(config, adapter, layer, x, attended), cache
 
     def _prepare(self, config: BackboneConfig, adapter: Params, layer: Params) -> Params:
         return in_series(layer, "attention", adapter, config) if self.adapter == "series" else layer
 
-    def _finish(self, config: BackboneConfig, adapter: Params, layer: Params, x: Array) -> Array:
+    def _finish(
+        self, config: BackboneConfig, adapter: Params, layer: Params, x: Array, attended: Array
+    ) -> Array:
+        """What follows attention, of its input and its output [B, T, D]."""
         if self.adapter == "series":
-            return x
-        is_normed = config.parts.is_decoder
-        read = apply(norm(config), layer["feed_forward"]["norm"], x) if is_normed else x
-        added = run(config, adapter, read)
+            return attended
+        read = x if config.parts.is_parallel else attended
+        is_normed = "before" in config.parts.norms
+        normed = apply(Norm(config), layer["feed_forward"]["norm"], read) if is_normed else read
+        added = run(config, adapter, normed)
         if self.adapter == "alone":
             return added
-        return apply(FeedForward(config), layer["feed_forward"], x, x + added)
+        return apply(FeedForward(config), layer["feed_forward"], read, attended + added)
 
 
 _WHOLE_LAYER = Branch(attends=True, adapter="parallel")

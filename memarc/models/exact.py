@@ -46,6 +46,7 @@ class Residuals(NamedTuple):
       layers: The layers, as they were given.
       mask: The mask, as it was given.
       signs: The signs, as they were given.
+      unit: The units of the channels, as they were given.
       last: The last streams.
       bits: Packed lost bits, one pair a layer; an unscaled stream has none.
       outside: int32[B], values of each row that left the range.
@@ -55,6 +56,7 @@ class Residuals(NamedTuple):
     layers: Params
     mask: Array
     signs: Array | None
+    unit: Array
     last: Fixed
     bits: Bits
     outside: Array
@@ -89,6 +91,7 @@ def run(
     layers: Params,
     mask: Array,
     signs: Array | None,
+    unit: Array,
     hidden: Array,
 ) -> Streams:
     """Runs stacked coupled layers exactly.
@@ -99,12 +102,13 @@ def run(
       layers: Frozen backbone layers, stacked on L.
       mask: bool[B, T], True where a token is real.
       signs: float[L, B, 1, 1] of a signed coupling, -1 or 1; else None.
+      unit: float32[D], of each channel of the streams, a power of two.
       hidden: float[B, T, D], both streams' start; differentiated.
 
     Returns:
       Both last streams as floats, NaN in rows that left the range.
     """
-    return _run_forward(net, adapters, layers, mask, signs, hidden)[0]
+    return _run_forward(net, adapters, layers, mask, signs, unit, hidden)[0]
 
 
 def _run_forward(
@@ -113,38 +117,39 @@ def _run_forward(
     layers: Params,
     mask: Array,
     signs: Array | None,
+    unit: Array,
     hidden: Array,
 ) -> tuple[Streams, tuple[Residuals, Array]]:
-    start, outside = fixed_point.to_fixed(hidden)
+    start, outside = fixed_point.to_fixed(hidden, unit)
 
     def step(carry: tuple[Fixed, Array], stacked: Stacked) -> tuple[tuple[Fixed, Array], Bits]:
         streams, outside = carry
         adapter, layer, sign = stacked
-        streams, bits, more = forward(net, adapter, layer, mask, sign, streams)
+        streams, bits, more = forward(net, adapter, layer, mask, sign, unit, streams)
         return (streams, outside + more), bits
 
     carry = ((start, start), outside)
     (last, outside), bits = jax.lax.scan(step, carry, (adapters, layers, signs))
-    out = to_floats(last, outside, wide(hidden.dtype))
-    return out, (Residuals(adapters, layers, mask, signs, last, bits, outside), hidden[:0])
+    out = to_floats(last, outside, unit, wide(hidden.dtype))
+    return out, (Residuals(adapters, layers, mask, signs, unit, last, bits, outside), hidden[:0])
 
 
 def _run_backward(
     net: Network, kept: tuple[Residuals, Array], cotangents: Streams
-) -> tuple[Params, None, None, None, Array]:
+) -> tuple[Params, None, None, None, None, Array]:
     residuals, like = kept
     gradient, (d1, d2), _ = sweep_back(net, residuals, cotangents)
-    return gradient, None, None, None, (d1 + d2).astype(like.dtype)
+    return gradient, None, None, None, None, (d1 + d2).astype(like.dtype)
 
 
 run.defvjp(_run_forward, _run_backward)
 
 
-def to_floats(streams: Fixed, outside: Array, dtype: jnp.dtype) -> Streams:
+def to_floats(streams: Fixed, outside: Array, unit: Array, dtype: jnp.dtype) -> Streams:
     """Streams as floats [B, T, D]; NaN in rows with values out of range, counted in int32[B]."""
     is_bad = (outside > 0).reshape(-1, *[1] * (streams[0].ndim - 1))
-    first, second = (jnp.where(is_bad, jnp.nan, fixed_point.to_float(x, dtype)) for x in streams)
-    return first, second
+    first, second = (fixed_point.to_float(x, unit, dtype) for x in streams)
+    return jnp.where(is_bad, jnp.nan, first), jnp.where(is_bad, jnp.nan, second)
 
 
 def sweep_back(
@@ -167,7 +172,15 @@ def sweep_back(
     ) -> tuple[tuple[Fixed, Streams], tuple[Params, Fixed]]:
         (streams, cotangents), (adapters, layer, sign, bits) = carry, stacked
         streams, cotangents, gradient = backward(
-            net, adapters, layer, bits, residuals.mask, sign, streams, cotangents
+            net,
+            adapters,
+            layer,
+            bits,
+            residuals.mask,
+            sign,
+            residuals.unit,
+            streams,
+            cotangents,
         )
         return (streams, cotangents), (gradient, streams)
 
@@ -181,12 +194,18 @@ def sweep_back(
 
 
 def forward(
-    net: Network, adapters: Params, layer: Params, mask: Array, sign: Array | None, streams: Fixed
+    net: Network,
+    adapters: Params,
+    layer: Params,
+    mask: Array,
+    sign: Array | None,
+    unit: Array,
+    streams: Fixed,
 ) -> tuple[Fixed, Bits, Array]:
     """One layer: (streams, lost bits, int32[B] values of each row that left the range)."""
 
     def branch(which: str, x: Array) -> tuple[Array, Array]:
-        return _branch(net, which, adapters, layer, x, mask, sign)
+        return _branch(net, which, adapters, layer, x, mask, sign, unit)
 
     return couple(net, branch, sign, streams)
 
@@ -220,6 +239,7 @@ def backward(
     bits: Bits,
     mask: Array,
     sign: Array | None,
+    unit: Array,
     streams: Fixed,
     cotangents: Streams,
 ) -> tuple[Fixed, Streams, Params]:
@@ -230,21 +250,21 @@ def backward(
         (y1, y2), (d1, d2) = (y2, y1), (d2, d1)
     gradient, moved = {}, y2
     if net.coupling.second:
-        g, _ = _branch(net, "second", adapters, layer, y1, mask, sign)
+        g, _ = _branch(net, "second", adapters, layer, y1, mask, sign, unit)
         moved = y2 - g
-        through, theta = _pull_back(net, "second", adapters, layer, y1, mask, sign, d2)
+        through, theta = _pull_back(net, "second", adapters, layer, y1, mask, sign, unit, d2)
         d1 = d1 + through
         # Nothing of F begins before G is done with, or both would be in memory.
         moved, y1, d1, d2, theta = jax.lax.optimization_barrier((moved, y1, d1, d2, theta))
         gradient["second"] = theta
     x2 = _unhalved(moved, bits[1], second)
-    f, _ = _branch(net, "first", adapters, layer, x2, mask, sign)
+    f, _ = _branch(net, "first", adapters, layer, x2, mask, sign, unit)
     x1 = _unhalved(_signed(y1 - f, sign), bits[0], first)
     straight = b * d2
     if net.coupling.centred:
         x1, straight = x1 + x2, straight - a * d1
     x1, x2, d1 = jax.lax.optimization_barrier((x1, x2, d1))
-    through, gradient["first"] = _pull_back(net, "first", adapters, layer, x2, mask, sign, d1)
+    through, gradient["first"] = _pull_back(net, "first", adapters, layer, x2, mask, sign, unit, d1)
     return (x1, x2), (a * d1, straight + through), gradient
 
 
@@ -256,6 +276,7 @@ def _pull_back(
     x: Array,
     mask: Array,
     sign: Array | None,
+    unit: Array,
     cotangent: Array,
 ) -> tuple[Array, Params]:
     """Pulls the cotangent of F's or G's output back: (to x, to the adapter)."""
@@ -263,7 +284,7 @@ def _pull_back(
     def branch(theta: Params, x: Array) -> Array:
         return net.branch(which, {which: theta}, layer, x, mask, sign)
 
-    x = fixed_point.to_float(x, cotangent.dtype)
+    x = fixed_point.to_float(x, unit, cotangent.dtype)
     theta, through = jax.vjp(branch, adapters[which], x)[1](cotangent)
     return through, theta
 
@@ -276,13 +297,14 @@ def _branch(
     x: Array,
     mask: Array,
     sign: Array | None,
+    unit: Array,
 ) -> tuple[Array, Array]:
     """F or G of a fixed-point stream, rounded alike wherever it stands: (int32, int32[B])."""
     dtype = wide(net.config.compute_dtype)
 
     def branch(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        y = net.branch(which, adapters, layer, fixed_point.to_float(state[0], dtype), mask, sign)
-        return fixed_point.to_fixed(y)
+        x = fixed_point.to_float(state[0], unit, dtype)
+        return fixed_point.to_fixed(net.branch(which, adapters, layer, x, mask, sign), unit)
 
     some_weight = jax.tree.leaves(layer)[0]  # If it is NaN, all is lost anyway.
     return isolated(branch, some_weight, (x, jnp.zeros(x.shape[:1], jnp.int32)))

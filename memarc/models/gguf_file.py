@@ -57,12 +57,13 @@ class GgufTensor:
         """Itself: every part that is read maps the file anew."""
         yield self
 
-    def __getitem__(self, index: slice | tuple[slice, slice]) -> np.ndarray:
-        """Reads float32 values of a range of a vector, or of ranges of rows and columns."""
-        if isinstance(index, slice):
+    def __getitem__(self, index: slice | tuple[slice, ...]) -> np.ndarray:
+        """Reads float32 values of a range of rows, and of columns if there are two ranges."""
+        rows, *more = index if isinstance(index, tuple) else (index,)
+        if len(self.shape) == 1:
             whole = self._widened(slice(0, 1), slice(0, self.shape[0]))[0]
-            return whole[self._rows(index)]
-        rows, columns = index
+            return whole[self._rows(rows)]
+        columns = more[0] if more else slice(0, self.shape[1])
         if self.transposed:
             return self._widened(self._rows(columns), rows).T
         return self._widened(self._rows(rows), columns)

@@ -1,90 +1,42 @@
-"""Reads and writes the config.json of a Hugging Face folder: sizes, and what is not supported."""
+"""Reads and writes the config.json of a Hugging Face folder; refuses what is not supported."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from memarc import gguf_header
-from memarc.models import gguf_config
-from memarc.models.config import KINDS, BackboneConfig
+from memarc.models import families, gguf_config
+from memarc.models.config import BackboneConfig
+from memarc.models.family import Family
 
 FILE_NAME = "config.json"
 
-_SIZES = {  # Field of `BackboneConfig` -> key of config.json, where kinds do not differ.
-    "kind": "model_type",
-    "vocab_size": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "activation": "hidden_act",
-}
-_ENCODER = _SIZES | {
-    "norm_epsilon": "layer_norm_eps",
-    "type_vocab": "type_vocab_size",
-    "pad_id": "pad_token_id",
-}
-_FIELDS = {
-    "bert": _ENCODER,
-    "roberta": _ENCODER,
-    "gpt2": {
-        "kind": "model_type",
-        "vocab_size": "vocab_size",
-        "width": "n_embd",
-        "layers": "n_layer",
-        "heads": "n_head",
-        "feed_forward": "n_inner",
-        "max_positions": "n_positions",
-        "norm_epsilon": "layer_norm_epsilon",
-        "activation": "activation_function",
-    },
-    "llama": _SIZES
-    | {
-        "norm_epsilon": "rms_norm_eps",
-        "kv_heads": "num_key_value_heads",
-        "rope_theta": "rope_theta",
-    },
-}
-# What `transformers` takes where an old config.json says nothing; every other size must be given.
-_WHEN_ABSENT = {
-    "bert": {"layer_norm_eps": 1e-12, "pad_token_id": 0},
-    "roberta": {"layer_norm_eps": 1e-12, "pad_token_id": 1},
-    "gpt2": {"tie_word_embeddings": True},
-    "llama": {"tie_word_embeddings": False, "rope_theta": 10000.0},
-}
-# Features that would change the function, with the one value that these backbones have.
-_OF_ENCODERS = {
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
-_REQUIRED = {
-    "bert": _OF_ENCODERS,
-    "roberta": _OF_ENCODERS,
-    "gpt2": {
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    },
-    "llama": {
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rope_scaling": None,
-        "rope_type": "default",
-    },
-}
-_CLASSES = {
-    "bert": "BertModel",
-    "roberta": "RobertaModel",
-    "gpt2": "GPT2LMHeadModel",
-    "llama": "LlamaForCausalLM",
-}
+# What every config.json may say without changing the function of the model in use. A key that is
+# neither here nor known to the family is refused: it may change the function.
+_HARMLESS = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
+    attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop auto_map
+    bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id decoder_start_token_id
+    directionality dropout dtype embd_pdrop eos_token_id finetuning_task gradient_checkpointing
+    hidden_dropout hidden_dropout_prob id2label initializer_range label2id mask_token_id
+    max_length model_type num_labels output_attentions output_hidden_states output_past
+    pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    pooler_size_per_head pooler_type prefix problem_type resid_pdrop return_dict sep_token_id
+    task_specific_params tokenizer_class torch_dtype torchscript transformers_version
+    unk_token_id use_bfloat16 use_cache
+    """.split()
+)
+_REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
+# Of the file that was read; what is saved has dtypes and names of its own.
+_NOT_KEPT = ("_name_or_path", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
 def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the sizes of a backbone.
+    """Reads the config of a backbone.
 
     Args:
       weights: A folder that holds a ``config.json``, or a GGUF file.
@@ -95,66 +47,94 @@ def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
 
     Raises:
       ValueError: If the file is missing or no JSON, the model is of another type, a size is
-        missing, or the model has a feature that the backbone has not.
+        missing, or the model has a feature that the backbone has not, or that is not known.
     """
-    path, given = _described(weights)
-    kind = given.get("model_type")
-    if kind not in KINDS:
-        raise ValueError(f"{path}: model_type is {kind!r}; the supported ones are {tuple(KINDS)}.")
-    given |= given.get("rope_parameters") or {}  # Where newer files state rotary positions.
-    required = _REQUIRED[kind]
-    wrong = {k: given[k] for k, value in required.items() if given.get(k, value) != value}
+    if gguf_header.is_file(weights):
+        return of_content(gguf_config.content(gguf_header.read(weights)), dtype, str(weights))
+    path = Path(weights) / FILE_NAME
+    return of_content(read_json(path), dtype, str(path))
+
+
+def of_content(content: Mapping[str, Any], dtype: str, place: str) -> BackboneConfig:
+    """The config that the content of a config.json states.
+
+    Args:
+      content: The content, or what another format says in its terms.
+      dtype: The compute dtype.
+      place: Names the content in messages.
+
+    Raises:
+      ValueError: As `read` does.
+    """
+    try:
+        family = families.get(content.get("model_type"))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    _check_keys(content, family, place)
+    more: dict[str, Any] = {"dtype": dtype, "source": json.dumps(dict(content))}
+    if family.parts.is_decoder:
+        more["has_table"] = not {**family.defaults, **content}["tie_word_embeddings"]
+    try:
+        return family.config(content, **more)
+    except ValueError as error:
+        raise ValueError(f"{place} is not supported: {error}") from error
+
+
+def _check_keys(content: Mapping[str, Any], family: Family, place: str) -> None:
+    """Raises ValueError for values and keys with which the model may be another function."""
+    required = {**_REQUIRED, **family.required}
+    wrong = {k: content[k] for k, x in required.items() if content.get(k) not in (None, x)}
     if wrong:
         wanted = {key: required[key] for key in wrong}
-        raise ValueError(f"{path} has {wrong}, which is not supported; it must be {wanted}.")
-    known = {key: value for key, value in given.items() if value is not None}
-    known = _derived(kind, {**_WHEN_ABSENT[kind], **known})
-    fields = _FIELDS[kind]
-    missing = [key for key in fields.values() if key not in known]
-    if missing:
-        raise ValueError(f"{path} lacks {missing}; add them as the model was trained.")
-    config = BackboneConfig(
-        **{field: known[key] for field, key in fields.items()},
-        dtype=dtype,
-        has_table=KINDS[kind].is_decoder and not known["tie_word_embeddings"],
-    )
-    if known.get("head_dim", config.head_width) != config.head_width:
+        raise ValueError(f"{place} has {wrong}, which is not supported; it must be {wanted}.")
+    known = {*family.sizes.values(), *family.defaults, *required, *family.harmless, *_HARMLESS}
+    if not family.parts.is_decoder:
+        known.add("tie_word_embeddings")  # An encoder has no output table.
+    unknown = {k: x for k, x in content.items() if k not in known and x is not None}
+    if unknown:
         raise ValueError(
-            f"{path} has head_dim {known['head_dim']}, which is not supported; it must be width "
-            f"over heads, {config.head_width}."
+            f"{place} has {unknown}, which a {family.name} backbone is not known to have. If the "
+            "model is the same function without, take it out of the file; else it is not supported."
         )
-    return config
-
-
-def _described(weights: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
-    """The file that describes a backbone, and its content in the words of config.json."""
-    if gguf_header.is_file(weights):
-        return Path(weights), gguf_config.content(gguf_header.read(weights))
-    path = Path(weights) / FILE_NAME
-    return path, read_json(path)
-
-
-def _derived(kind: str, known: dict[str, Any]) -> dict[str, Any]:
-    """Fills in the sizes that a file may leave to be derived from others."""
-    if kind == "gpt2" and "n_embd" in known:
-        return {"n_inner": 4 * known["n_embd"], **known}
-    if kind == "llama" and "num_attention_heads" in known:
-        return {"num_key_value_heads": known["num_attention_heads"], **known}
-    return known
 
 
 def content(config: BackboneConfig) -> dict[str, Any]:
-    """The content of config.json; dropout rates and the like stay at transformers' defaults."""
-    sizes = {key: getattr(config, field) for field, key in _FIELDS[config.kind].items()}
-    required = {k: x for k, x in _REQUIRED[config.kind].items() if not k.startswith("rope_")}
-    more: dict[str, Any] = {"architectures": [_CLASSES[config.kind]], **required}
-    if config.parts.is_decoder:  # Special tokens are the tokenizer's to state.
-        more |= {"tie_word_embeddings": not config.has_table}
-        more |= {"bos_token_id": None, "eos_token_id": None}
-    if config.parts.is_rotary:
-        sizes["num_key_value_heads"] = config.key_heads
-        more["rope_parameters"] = {"rope_type": "default", "rope_theta": sizes["rope_theta"]}
-    return {**sizes, **more}
+    """The content of a config.json that transformers opens: what was read, with today's sizes.
+
+    Raises:
+      ValueError: If the config was made by hand with a feature that stands in no size.
+    """
+    family = families.get(config.kind)
+    source: dict[str, Any] = json.loads(config.source) if config.source else {}
+    if not source and config.parts.is_decoder:  # Special tokens are the tokenizer's to state.
+        source = {"bos_token_id": None, "eos_token_id": None}
+    written = {key: x for key, x in source.items() if key not in _NOT_KEPT} | {
+        "model_type": family.name,
+        "architectures": [family.model_class],
+        **{key: getattr(config, field) for field, key in family.sizes.items()},
+        **{key: x for key, x in family.required.items() if x is not None},
+    }
+    if "kv_heads" in family.sizes:
+        written[family.sizes["kv_heads"]] = config.key_heads
+    if config.parts.is_decoder:
+        written["tie_word_embeddings"] = not config.has_table
+    if _function(of_content(written, config.dtype, FILE_NAME)) != _function(config):
+        raise ValueError(
+            f"No {FILE_NAME} states this {config.kind} config: it has fields that were not read "
+            "from one. Save it with the layer kinds and parts that its family reads."
+        )
+    return written
+
+
+def _function(config: BackboneConfig) -> BackboneConfig:
+    """The config without what a config.json does not state, and with what may go without saying."""
+    return dataclasses.replace(
+        config,
+        remat="none",
+        attention_block=0,
+        kv_heads=config.key_heads,
+        head_size=config.head_width,
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from memarc import batches
-from memarc.models.layers import apply, norm
+from memarc.models import backbone
 from memarc.models.model import Model
-from memarc.ops.precision import wide
 from memarc.ops.token_loss import token_loss
 from memarc.typing import Array, Batch, Params, PyTree
 
@@ -85,9 +84,8 @@ class LanguageModel(Model):
     def logits(self, trainable: Params, frozen: Params, states: Array) -> Array:
         """Computes logits of the next token, float32[B, V], from states [B, D] of `extend`."""
         params = self.method.parameters(trainable["tuning"], frozen)
-        states = self._normed(params, states)
-        table = output_table(params).astype(states.dtype)
-        return jnp.einsum("bd,vd->bv", states, table, preferred_element_type=wide(states.dtype))
+        states = backbone.norm_last(self.method.config, params, states)
+        return backbone.output_logits(self.method.config, params, states)
 
     def empty_cache(self, rows: int, slots: int) -> PyTree:
         """Makes a cache of B rows and S slots (`Method.empty_cache`)."""
@@ -100,16 +98,14 @@ class LanguageModel(Model):
         params = self.method.parameters(trainable["tuning"], frozen)
         states = self.method.states(trainable["tuning"], frozen, batch)
         return token_loss(
-            output_table(params),
-            self._normed(params, states)[..., :-1, :],
+            backbone.output_table(params),
+            backbone.norm_last(self.method.config, params, states)[..., :-1, :],
             batch[batches.INPUT_IDS][..., 1:],
             weights,
             chunk=self.head.chunk,
             smoothing=smoothing,
+            cap=self.method.config.logit_cap,
         )
-
-    def _normed(self, params: Params, states: Array) -> Array:
-        return apply(norm(self.method.config), params["final"]["norm"], states)
 
 
 def mean_weights(is_target: Array) -> Array:
@@ -128,8 +124,3 @@ def mean_weights(is_target: Array) -> Array:
         return weights
     sequences = (counts > 0).astype(marks.dtype).sum(-2, keepdims=True)
     return weights / jnp.maximum(sequences, 1.0)
-
-
-def output_table(params: Params) -> Array:
-    """The table [V, D] whose rows tokens' logits are read off: the word table if tied."""
-    return params["final"].get("table", params["embeddings"]["word"])

@@ -131,8 +131,9 @@ class OfParameters(abc.ABC):
     ) -> tuple[Array, PyTree]:
         """Runs the backbone over new tokens (`Method.extend`)."""
         params = self.parameters(trainable, frozen)
+        layers = backbone.layers_of(self.config, params)
         hidden = backbone.embed_more(self.config, params, tokens, start)
-        return backbone.extend_plainly(self.config, params["layers"], hidden, start, cache)
+        return backbone.extend_plainly(self.config, layers, hidden, start, cache)
 
     def empty_cache(self, rows: int, slots: int) -> PyTree:
         """Makes room for keys and values of every layer."""

@@ -1,7 +1,7 @@
 """Loads and saves Hugging Face folders of backbones, one tensor at a time; loads GGUF files too.
 
 A folder holds ``config.json`` and ``model.safetensors``, or shards and their index. The names of
-tensors stand in `memarc.models.tensor_names`; loading and saving both read that table.
+tensors stand in `memarc.models.families`; loading and saving both read a family's table.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ import safetensors.numpy
 from flax import traverse_util
 
 from memarc import gguf_header
-from memarc.models import hub_config, tensor_files
+from memarc.models import families, hub_config, tensor_files
 from memarc.models.config import BackboneConfig
-from memarc.models.tensor_files import INDEX, WEIGHTS
-from memarc.models.tensor_names import Entry, full_name, name_table
+from memarc.models.tensor_files import INDEX, WEIGHTS, full_name
+from memarc.models.tensor_names import Entry
 from memarc.typing import Params
 
 STORAGE_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -71,7 +71,7 @@ def load(
         )
     place = find(weights)
     config = hub_config.read(place, dtype)
-    table, flat = name_table(config), {}
+    table, flat = families.name_table(config), {}
     tensors = tensor_files.find(place, config)
     tensor_files.check(place, config, table, tensors)
     # Largest first: where a device's memory is the host's, the leaf that is there twice is then
@@ -151,11 +151,13 @@ def save(
         a file of its own. None writes one file. One file's kernels are copied at a time.
 
     Raises:
-      ValueError: If ``params`` is not this config's tree, or the bound is not positive.
+      ValueError: If ``params`` is not this config's tree, a tensor that a file has once differs
+        between layers, no config.json states the config, or the bound is not positive.
     """
     if max_shard_bytes is not None and max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1 or None.")
-    table = name_table(config)
+    family, table = families.get(config.kind), families.name_table(config)
+    content = hub_config.content(config)
     leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(params))
     _check_leaves(config, table, leaves)
     folder = Path(folder)
@@ -164,19 +166,19 @@ def save(
     files = _file_names(len(shards))
     for file, shard in zip(files, shards, strict=True):
         with _whole_file(folder / file) as path:
-            arrays = {full_name(name, config): _file_array(leaves, parts) for name, parts in shard}
+            arrays = {full_name(name, family): _file_array(leaves, parts) for name, parts in shard}
             # transformers refuses files that do not name the framework they are laid out for.
             safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
     if len(shards) > 1:
         places = {
-            full_name(name, config): file
+            full_name(name, family): file
             for file, shard in zip(files, shards, strict=True)
             for name, _ in shard
         }
-        total = sum(leaves[entry.path].nbytes for entry in table)
+        total = sum(_bytes(leaves, parts) for shard in shards for _, parts in shard)
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
         files.append(INDEX)
-    _write_json(folder / _CONFIG, hub_config.content(config))
+    _write_json(folder / _CONFIG, content)
     for old in (*folder.glob("model-*-of-*.safetensors"), folder / WEIGHTS, folder / INDEX):
         if old.name not in files:
             old.unlink(missing_ok=True)
@@ -214,13 +216,19 @@ def _plan_shards(
             tensors.setdefault(name, []).append((entry, index))
     shards, used = [[]], 0
     for name, parts in tensors.items():
-        size = sum(leaves[entry.path][index].nbytes for entry, index in parts)
+        size = _bytes(leaves, parts)
         if shards[-1] and max_bytes is not None and used + size > max_bytes:
             shards.append([])
             used = 0
         shards[-1].append((name, parts))
         used += size
     return shards
+
+
+def _bytes(leaves: dict[tuple[str, ...], Any], parts: Parts) -> int:
+    """How large a tensor is in a file."""
+    some = parts[:1] if parts[0][0].shared else parts
+    return sum(leaves[entry.path][index].nbytes for entry, index in some)
 
 
 def _file_names(shards: int) -> list[str]:
@@ -232,9 +240,21 @@ def _file_names(shards: int) -> list[str]:
 
 def _file_array(leaves: dict[tuple[str, ...], Any], parts: Parts) -> np.ndarray:
     """One tensor as a file holds it; safetensors writes memory as it lies, so C order matters."""
+    first = parts[0][0]
     arrays = [np.asarray(leaves[entry.path][index]) for entry, index in parts]
-    arrays = [x.T if parts[0][0].transposed else x for x in arrays]
-    return np.ascontiguousarray(arrays[0] if len(arrays) == 1 else np.concatenate(arrays, -1))
+    if first.shared:
+        if any(not np.array_equal(x, arrays[0]) for x in arrays):
+            raise ValueError(
+                f"{'/'.join(first.path)} differs between layers, but a file has one {first.name} "
+                "for all of them. Save the backbone before it is tuned."
+            )
+        return arrays[0]
+    whole = np.empty(first.file_shape(), arrays[0].dtype)
+    for (entry, _), x in zip(parts, arrays, strict=True):
+        target = whole.T if entry.transposed else whole
+        for place, start, stop in entry.runs(0, entry.shape[-1]):
+            target[..., place : place + stop - start] = x[..., start:stop]
+    return whole
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

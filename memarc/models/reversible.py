@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memarc.batches import COINS
+from memarc.batches import CLASSIFICATION, COINS, GENERATION, random
 from memarc.models import backbone, coupled, coupled_cache, exact, exact_range
 from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
@@ -21,6 +21,9 @@ from memarc.models.coupled import Network, Streams
 from memarc.models.couplings import COUPLINGS
 from memarc.ops.precision import wide
 from memarc.typing import Array, Batch, Params, PyTree
+
+_PUBLIC_ROWS, _PUBLIC_TOKENS = 8, 64
+"""Random tokens on which the units of exact streams are chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,17 +100,24 @@ class Reversible:
         return Network(self.config, COUPLINGS[self.coupling], self.scale, self.anchor_every)
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """Draws a stack of adapters for each branch; all of the backbone is frozen."""
+        """Draws a stack of adapters for each branch; all of the backbone is frozen.
+
+        Exact streams get their units here: from public weights, on public tokens.
+        """
         keys: dict[str, Array] = dict(zip(("first", "second"), jax.random.split(key), strict=True))
-        return {
+        adapters = {
             name: init_stack(self.config, self.bottleneck, self.depth, keys[name])
             for name in self.network.coupling.branches
-        }, {"backbone": params, "drawn": {}}
+        }
+        drawn = {}
+        if self.arithmetic == "exact":
+            drawn["unit"] = jax.jit(self._units)(adapters, params)
+        return adapters, {"backbone": params, "drawn": drawn}
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
         """Adds "hidden", [B, T, D], the state below the reversible layers, to the batch."""
         params = frozen["backbone"]
-        lower, _ = self._split(params["layers"])
+        lower, _ = self._split(params)
         hidden, mask = backbone.embed(self.config, params, batch), backbone.token_mask(batch)
         return {**batch, "hidden": backbone.run_layers(self.config, lower, hidden, mask)}
 
@@ -118,7 +128,7 @@ class Reversible:
         if self.needs_coins and COINS not in batch:  # The ordinary network: no way back.
             streams = coupled.run_plainly(*given, coupled.start(hidden))
         elif self.arithmetic == "exact":
-            streams = exact.run(*given, hidden)
+            streams = exact.run(*given, frozen["drawn"]["unit"], hidden)
         else:
             streams = coupled.run(*given, coupled.start(hidden))
         return self._finish(streams)
@@ -133,11 +143,17 @@ class Reversible:
     ) -> tuple[Array, PyTree]:
         """Runs all layers over new tokens (`Method.extend`)."""
         params = frozen["backbone"]
-        lower, upper = self._split(params["layers"])
+        lower, upper = self._split(params)
         hidden = backbone.embed_more(self.config, params, tokens, start)
         hidden, below = backbone.extend_plainly(self.config, lower, hidden, start, cache["lower"])
         streams, above = coupled_cache.extend(
-            self.network, self.arithmetic, trainable, upper, hidden, start, cache["upper"]
+            self.network,
+            trainable,
+            upper,
+            frozen["drawn"].get("unit"),
+            hidden,
+            start,
+            cache["upper"],
         )
         return self._finish(streams), {"lower": below, "upper": above}
 
@@ -153,18 +169,30 @@ class Reversible:
         """Raises ValueError if exact streams leave the fixed-point range."""
         if self.arithmetic == "exact":
             batch = jax.jit(self.precompute)(frozen, batch)
-            exact_range.check_range(*self._arguments(trainable, frozen, batch), batch["hidden"])
+            given, unit = self._arguments(trainable, frozen, batch), frozen["drawn"]["unit"]
+            exact_range.check_range(*given, unit, batch["hidden"])
+
+    def _units(self, adapters: Params, params: Params) -> Array:
+        """The units of exact streams, float32[D], by random tokens (`exact_range.units`)."""
+        kind = GENERATION if self.config.parts.is_decoder else CLASSIFICATION
+        length = min(_PUBLIC_TOKENS, self.config.longest_sequence)
+        batch = random(
+            kind, jax.random.key(0), _PUBLIC_ROWS, length, vocab_size=self.config.vocab_size
+        )
+        frozen = {"backbone": params}
+        batch = self.precompute(frozen, dict(batch))
+        return exact_range.units(*self._arguments(adapters, frozen, batch), batch["hidden"])
 
     def _arguments(
         self, trainable: Params, frozen: Params, batch: Batch
     ) -> tuple[Network, Params, Params, Array, Array | None]:
         """What all runs take before their streams; the batch is precomputed."""
-        _, upper = self._split(frozen["backbone"]["layers"])
+        _, upper = self._split(frozen["backbone"])
         return self.network, trainable, upper, backbone.token_mask(batch), self._signs(batch)
 
-    def _split(self, layers: Params) -> tuple[Params, Params]:
+    def _split(self, params: Params) -> tuple[Params, Params]:
         """The stacked layers below the reversible ones, and these."""
-        below = self.config.layers - self.depth
+        below, layers = self.config.layers - self.depth, backbone.layers_of(self.config, params)
         lower = jax.tree.map(lambda x: x[:below], layers)
         return lower, jax.tree.map(lambda x: x[below:], layers)
 

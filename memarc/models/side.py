@@ -19,7 +19,7 @@ import numpy as np
 
 from memarc.models import backbone, side_start
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import Cache, Dense, Layer, apply, norm
+from memarc.models.layers import Cache, Dense, Layer, Norm, apply
 from memarc.ops.linear import elementwise
 from memarc.ops.taps import use
 from memarc.typing import Array, Batch, Params, PyTree
@@ -63,7 +63,7 @@ class Side:
         kept, last = self.kept, self.config.layers - 1
         if list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] <= last:
             raise ValueError(f"side layers {kept} must be increasing and within 0..{last}.")
-        side_config(self.config, self.reduction, len(kept))  # Refuses a wrong reduction.
+        side_config(self.config, self.reduction, kept)  # Refuses a wrong reduction.
 
     @property
     def needs_coins(self) -> bool:
@@ -78,7 +78,7 @@ class Side:
     @property
     def narrow(self) -> BackboneConfig:
         """Sizes of the ladder."""
-        return side_config(self.config, self.reduction, len(self.kept))
+        return side_config(self.config, self.reduction, self.kept)
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
         """Builds a ladder; its projections are among the drawn parameters if they are frozen."""
@@ -98,9 +98,8 @@ class Side:
         params = frozen["backbone"]
         hidden = backbone.embed(self.config, params, batch)
         first, read, readers = self._reading(frozen, hidden)
-        last, rungs = backbone.read_states(
-            self.config, params["layers"], hidden, backbone.token_mask(batch), read, readers
-        )
+        layers, mask = backbone.layers_of(self.config, params), backbone.token_mask(batch)
+        last, rungs = backbone.read_states(self.config, layers, hidden, mask, read, readers)
         rungs = jnp.moveaxis(self._kept_rungs(first, rungs), 1, 0)
         more = {"last": last} if self.merge == "add" else {}
         return {**batch, "rungs": rungs, **more}
@@ -124,8 +123,9 @@ class Side:
         params = frozen["backbone"]
         hidden = backbone.embed_more(self.config, params, tokens, start)
         first, read, readers = self._reading(frozen, hidden)
+        layers = backbone.layers_of(self.config, params)
         last, rungs, below = backbone.extend_layers(
-            self.config, params["layers"], hidden, start, cache["backbone"], read, readers
+            self.config, layers, hidden, start, cache["backbone"], read, readers
         )
         rungs = self._projected(trainable, self._kept_rungs(first, rungs))
         out, above = climb_more(self.narrow, trainable, rungs, start, cache["ladder"])
@@ -189,10 +189,9 @@ def climb(narrow: BackboneConfig, ladder: Params, rungs: Array, mask: Array) -> 
         layer, gate, down = rung
         return apply(Layer(narrow), layer, use(GATE, gate, state, down), mask), None
 
-    state, _ = backbone.scan_layers(
-        narrow, step, rungs[0], (ladder["layers"], ladder["gate"], rungs[1:])
-    )
-    return apply(norm(narrow), ladder["norm"], state)
+    xs = (backbone.layers_of(narrow, ladder), ladder["gate"], rungs[1:])
+    state, _ = backbone.scan_layers(narrow, step, rungs[0], xs)
+    return apply(Norm(narrow), ladder["norm"], state)
 
 
 def climb_more(
@@ -205,24 +204,34 @@ def climb_more(
         mixed = use(GATE, gate, state, down)
         return apply(Layer(narrow), layer, mixed, start, kept, method="extend")
 
-    xs = (ladder["layers"], ladder["gate"], rungs[1:], cache)
+    xs = (backbone.layers_of(narrow, ladder), ladder["gate"], rungs[1:], cache)
     state, cache = jax.lax.scan(step, rungs[0], xs)
-    return apply(norm(narrow), ladder["norm"], state), cache
+    return apply(Norm(narrow), ladder["norm"], state), cache
 
 
-def side_config(config: BackboneConfig, reduction: int, layers: int) -> BackboneConfig:
-    """Sizes of a side layer: widths divided by the reduction, the number of heads unchanged."""
-    divided = (config.head_width, config.feed_forward)
-    if reduction < 1 or any(size % reduction for size in divided):
-        raise ValueError(
-            f"side reduction {reduction} must divide the head width {divided[0]} and the "
-            f"feed-forward width {divided[1]}."
-        )
+def side_config(config: BackboneConfig, reduction: int, kept: tuple[int, ...]) -> BackboneConfig:
+    """Sizes of the side layers of kept layers: widths divided by the reduction, as many heads.
+
+    Raises:
+      ValueError: If the reduction does not divide a width.
+    """
+    divided = {
+        "width": config.width,
+        "head width": config.head_width,
+        "number of rotary pairs of a head": config.rotary_width // 2,
+        "feed-forward width": config.feed_forward,
+    }
+    if reduction < 1 or any(size % reduction for size in divided.values()):
+        listed = ", ".join(f"the {name} {size}" for name, size in divided.items() if size)
+        raise ValueError(f"side reduction {reduction} must divide {listed}.")
     return dataclasses.replace(
         config,
-        layers=layers,
+        layers=len(kept),
         width=config.width // reduction,
+        head_size=config.head_size // reduction,
+        score_width=config.score_width / reduction,
         feed_forward=config.feed_forward // reduction,
+        kind_of_layer=tuple(config.kind_of_layer[i] for i in kept if config.kind_of_layer),
     )
 
 

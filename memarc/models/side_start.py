@@ -4,7 +4,7 @@ Published code ranks weights by Fisher information on the training data, an unac
 when those are private; magnitude needs no data (checklist 30).
 
 Axes: D backbone width, S side width, H heads, G key heads, K head width, k = K / side head
-width, F, L, M.
+width, R components of a head that rotary positions turn, F, L, M.
 """
 
 from functools import reduce
@@ -16,10 +16,11 @@ from jax.experimental import multihost_utils
 
 from memarc.models import backbone
 from memarc.models.config import BackboneConfig
-from memarc.models.layers import norm
+from memarc.models.layers import Norm
 from memarc.typing import Array, Params
 
 _OPENING = ("intermediate", "gated")  # Maps of a feed-forward block that read the state.
+_MAPS = ("query", "key", "value", "output", *_OPENING)
 
 
 def draw(
@@ -61,7 +62,7 @@ def draw(
         "down": {"kernel": kernels[1:], "bias": biases[1:]},
         "layers": layers,
         "gate": jnp.zeros((len(kept),)),  # mu = 1/2.
-        "norm": norm(narrow).init(layer_key, jnp.zeros((1, narrow.width)))["params"],
+        "norm": Norm(narrow).init(layer_key, jnp.zeros((1, narrow.width)))["params"],
         "up": {
             "kernel": up_scale * jax.random.normal(up_key, (narrow.width, config.width)),
             "bias": jnp.zeros((config.width,)),
@@ -109,7 +110,7 @@ def _feature_importance(layer: Params) -> Array:
         jnp.abs(dense["kernel"]).sum(0 if name == "output" else 1)
         for block in ("attention", "feed_forward")
         for name, dense in layer[block].items()
-        if name != "norm"
+        if name in _MAPS
     )
     return reduce(jnp.add, weights)
 
@@ -119,13 +120,13 @@ def _cut_layer(
 ) -> Params:
     """Cuts one side layer out of one backbone layer, keeping its largest rows and columns."""
     attention, feed = layer["attention"], layer["feed_forward"]
-    sizes = {name: jnp.abs(x["kernel"]) for name, x in attention.items() if name != "norm"}
+    sizes = {name: jnp.abs(x["kernel"]) for name, x in attention.items() if name in _MAPS}
     asked, told = sizes["query"].sum(0), sizes["output"].sum(1)
     scores, score_readers = _head_indices(
-        _by_key_head(asked, config) + sizes["key"].sum(0), config, narrow, config.parts.is_rotary
+        _by_key_head(asked, config) + sizes["key"].sum(0), config, narrow, config.rotary_width
     )
     mixed, mixed_readers = _head_indices(
-        _by_key_head(told, config) + sizes["value"].sum(0), config, narrow, False
+        _by_key_head(told, config) + sizes["value"].sum(0), config, narrow, 0
     )
     opening = sum(jnp.abs(x["kernel"]).sum(0) for name, x in feed.items() if name in _OPENING)
     inner = _largest(opening + jnp.abs(feed["output"]["kernel"]).sum(1), narrow.feed_forward)
@@ -135,13 +136,46 @@ def _cut_layer(
             "key": _cut(attention["key"], features, scores),
             "value": _cut(attention["value"], features, mixed),
             "output": _cut(attention["output"], mixed_readers, features),
-            "norm": {name: x[features] for name, x in attention["norm"].items()},
+            **_cut_norms(attention, features),
+            **_cut_query_norms(attention, score_readers, scores, config),
+            **({"distance": attention["distance"]} if config.distance_buckets else {}),
         },
         "feed_forward": {
             **{name: _cut(x, features, inner) for name, x in feed.items() if name in _OPENING},
             "output": _cut(feed["output"], inner, features),
-            "norm": {name: x[features] for name, x in feed["norm"].items()},
+            **_cut_norms(feed, features),
         },
+    }
+
+
+def _cut_norms(block: Params, features: Array) -> Params:
+    """The norms of a block's states, of the kept features."""
+    return {
+        name: {key: x[features] for key, x in block[name].items()}
+        for name in ("norm", "inner_norm")
+        if name in block
+    }
+
+
+def _cut_query_norms(
+    attention: Params, queries: Array, keys: Array, config: BackboneConfig
+) -> Params:
+    """The norms of queries and keys, of the columns that are kept, int32[H K / k] and [G K / k].
+
+    Heads that share a norm keep different columns of it: theirs is the mean.
+    """
+    if not config.parts.query_norm:
+        return {}
+
+    def cut(norm: Params, columns: Array, heads: int) -> Params:
+        if config.parts.query_norm == "whole":
+            return {key: x[columns] for key, x in norm.items()}
+        within = (columns % config.head_width).reshape(heads, -1)
+        return {key: x[within].mean(0) for key, x in norm.items()}
+
+    return {
+        "query_norm": cut(attention["query_norm"], queries, config.heads),
+        "key_norm": cut(attention["key_norm"], keys, config.key_heads),
     }
 
 
@@ -152,7 +186,7 @@ def _by_key_head(importance: Array, config: BackboneConfig) -> Array:
 
 
 def _head_indices(
-    importance: Array, config: BackboneConfig, narrow: BackboneConfig, in_pairs: bool
+    importance: Array, config: BackboneConfig, narrow: BackboneConfig, turning: int
 ) -> tuple[Array, Array]:
     """The largest columns within every key head: of all key heads, and of the heads that read them.
 
@@ -160,16 +194,17 @@ def _head_indices(
       importance: [G K].
       config: The backbone's sizes.
       narrow: The side layer's.
-      in_pairs: Whether components i and K / 2 + i stay together, which rotary positions turn.
+      turning: R; components i and R / 2 + i of a head stay together, which rotary positions turn.
 
     Returns:
       int32[G K / k] and int32[H K / k].
     """
-    parts = 2 if in_pairs else 1
-    by_part = importance.reshape(config.key_heads, parts, config.head_width // parts)
-    largest = _largest(by_part.sum(1), narrow.head_width // parts)  # [G, K / k / parts]
-    starts = range(0, config.head_width, config.head_width // parts)
-    largest = jnp.concatenate([largest + start for start in starts], axis=1)  # [G, K / k]
+    by_head = importance.reshape(config.key_heads, config.head_width)
+    pairs = by_head[:, :turning].reshape(config.key_heads, 2, turning // 2).sum(1)
+    reduction = config.head_width // narrow.head_width
+    first = _largest(pairs, turning // 2 // reduction)
+    rest = _largest(by_head[:, turning:], (config.head_width - turning) // reduction)
+    largest = jnp.concatenate([first, first + turning // 2, rest + turning], axis=1)  # [G, K / k]
     readers = jnp.repeat(largest, config.heads // config.key_heads, axis=0)  # [H, K / k]
 
     def columns(places: Array) -> Array:

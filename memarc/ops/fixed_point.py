@@ -1,8 +1,9 @@
 """Fixed-point streams: int32 numbers whose halving loses nothing, because the lost bits are kept.
 
-A float addition cannot be undone exactly; an integer one can. A stream holds values times 2^16, so
-it reaches +-16,384 in steps of 1.5e-5. Nothing ever wraps: values beyond the range are cut and
-their rows reported.
+A float addition cannot be undone exactly; an integer one can. A stream holds values in units of its
+channel, which are powers of two, so that dividing by them rounds nothing: few channels of a
+pre-trained network reach tens of thousands, most stay below a hundred. A channel reaches 2^30 of
+its units either way. Nothing ever wraps: values beyond the range are cut and their rows reported.
 
 Source: reversible recurrent networks (MacKay et al. 2018, arXiv:1810.10999) keep the bits that a
 forgetting multiplication loses; here the factor is a power of two.
@@ -16,22 +17,38 @@ import jax.numpy as jnp
 from memarc.ops.precision import wide
 from memarc.typing import Array
 
-FRACTION_BITS = 16
-LIMIT = 2**30 - 1
+_LIMIT_BITS = 30
+LIMIT = 2**_LIMIT_BITS - 1
 """Largest magnitude: the sum or difference of two such numbers still fits in 32 bits."""
 
 
-def to_fixed(x: Array) -> tuple[Array, Array]:
+def unit_of(largest: Array) -> Array:
+    """The smallest unit in which a channel's largest value stays within the range.
+
+    Args:
+      largest: [D], magnitudes above zero.
+
+    Returns:
+      Powers of two, [D].
+    """
+    fraction, exponent = jnp.frexp(largest)  # Fractions are in [1/2, 1).
+    exponent = jnp.where(fraction == 0.5, exponent - 1, exponent)
+    return jnp.ldexp(jnp.ones_like(largest), exponent - _LIMIT_BITS)
+
+
+def to_fixed(x: Array, unit: Array) -> tuple[Array, Array]:
     """Rounds floats to fixed point.
 
     Args:
-      x: [B, ...] of any float dtype.
+      x: [B, ..., D] of any float dtype.
+      unit: [D], powers of two.
 
     Returns:
       int32[B, ...], and int32[B], how many values of each row are out of range or not finite; they
       are cut to the range, NaN to zero.
     """
-    scaled = jnp.round(x.astype(wide(x.dtype)) * 2.0**FRACTION_BITS)
+    values = x.astype(wide(x.dtype))
+    scaled = jnp.round(values / _along(unit, values))
     is_outside = ~(jnp.abs(scaled) <= LIMIT)  # True for NaN.
     # The largest float32 below 2^30 is 2^30 - 64, so the cast cannot wrap.
     largest = float(2**30 - 64)
@@ -39,9 +56,10 @@ def to_fixed(x: Array) -> tuple[Array, Array]:
     return cut.astype(jnp.int32), _count_in_row(is_outside)
 
 
-def to_float(x: Array, dtype: jnp.dtype) -> Array:
-    """Fixed point int32 as floats."""
-    return (x.astype(wide(dtype)) * 2.0**-FRACTION_BITS).astype(dtype)
+def to_float(x: Array, unit: Array, dtype: jnp.dtype) -> Array:
+    """Fixed point int32[..., D] in units [D] as floats."""
+    values = x.astype(wide(dtype))
+    return (values * _along(unit, values)).astype(dtype)
 
 
 def add(x: Array, y: Array) -> tuple[Array, Array]:
@@ -71,6 +89,11 @@ def halve(x: Array, times: int) -> tuple[Array, Array]:
 def unhalve(x: Array, bits: Array, times: int) -> Array:
     """The inverse of `halve`, bit for bit."""
     return (x << times) | _unpack(bits, times, x.shape[-1])
+
+
+def _along(unit: Array, values: Array) -> Array:
+    """Units [D] as [1, ..., D], in the dtype of values."""
+    return unit.astype(values.dtype).reshape(*[1] * (values.ndim - 1), -1)
 
 
 def _count_in_row(is_outside: Array) -> Array:

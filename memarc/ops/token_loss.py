@@ -7,6 +7,7 @@ Axes: B batch, N tokens (all axes between batch and width), D width, V vocabular
 vocabulary entries of a chunk.
 """
 
+import dataclasses
 import math
 from functools import partial
 
@@ -27,6 +28,7 @@ def token_loss(
     *,
     chunk: int,
     smoothing: float,
+    cap: float = 0.0,
 ) -> Array:
     """Weighted sum of the cross-entropy of every token of a row.
 
@@ -38,40 +40,62 @@ def token_loss(
       chunk: Tokens of each row whose logits are in memory at a time, [B, C, V].
       smoothing: s of label smoothing: the target distribution is 1 - s on the target and s spread
         evenly over the vocabulary.
+      cap: Caps logits as `token_logits` does.
 
     Returns:
       [B], nats, float32 or wider.
     """
-    return use(_op(chunk, smoothing), table, states, targets, weights)
+    return use(_op(_How(chunk, smoothing, cap)), table, states, targets, weights)
 
 
-def _op(chunk: int, smoothing: float) -> Op:
+def token_logits(table: Array, states: Array, cap: float) -> Array:
+    """Logits [.., V] of states [.., D], float32 or wider.
+
+    Args:
+      table: [V, D].
+      states: [.., D].
+      cap: c > 0 turns logits x into c tanh(x / c); 0 leaves them.
+    """
+    table = table.astype(states.dtype)
+    dtype = wide(states.dtype)
+    logits = jnp.einsum("...d,vd->...v", states, table, preferred_element_type=dtype)
+    return cap * jnp.tanh(logits / cap) if cap else logits
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """What `token_loss` is told, besides arrays."""
+
+    chunk: int
+    smoothing: float
+    cap: float
+
+
+def _op(how: _How) -> Op:
     return Op(
         name="token loss",
         rank=2,
-        apply=partial(_summed, chunk=chunk, smoothing=smoothing),
-        instantiate=partial(_instantiate, chunk=chunk, smoothing=smoothing),
-        ghost=partial(_ghost, chunk=chunk, smoothing=smoothing),
+        apply=partial(_summed, how),
+        instantiate=partial(_instantiate, how),
+        ghost=partial(_ghost, how),
         prefers_ghost=_prefers_ghost,
-        weighted_sum=partial(_weighted_sum, chunk=chunk, smoothing=smoothing),
+        weighted_sum=partial(_weighted_sum, how),
     )
 
 
-def _summed(
-    table: Array, states: Array, targets: Array, weights: Array, *, chunk: int, smoothing: float
-) -> Array:
+def _summed(how: _How, table: Array, states: Array, targets: Array, weights: Array) -> Array:
     def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
         states, targets, weights = some
-        logits = _logits(table, states)  # [B, C, V]
+        logits = token_logits(table, states, how.cap)  # [B, C, V]
         target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        expected = (1.0 - smoothing) * target
-        if smoothing:
-            expected = expected + smoothing * logits.mean(-1)
+        expected = (1.0 - how.smoothing) * target
+        if how.smoothing:
+            expected = expected + how.smoothing * logits.mean(-1)
         losses = jax.nn.logsumexp(logits, axis=-1) - expected
         return total + jnp.sum(weights.astype(losses.dtype) * losses, axis=1), None
 
     zeros = jnp.zeros(states.shape[:1], wide(states.dtype))
-    chunks = _chunks(chunk, states, targets, weights)
+    chunks = _chunks(how.chunk, states, targets, weights)
     return jax.lax.scan(jax.checkpoint(add, prevent_cse=False), zeros, chunks)[0]
 
 
@@ -89,22 +113,18 @@ def _chunks(
     return cut(states), cut(targets), cut(weights)
 
 
-def _weighted_sum(
-    table: Array, inputs: Inputs, g: Array, factors: Array, *, chunk: int, smoothing: float
-) -> Array:
+def _weighted_sum(how: _How, table: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
     """Sum over rows of factors times gradients [V, D]; float32 or wider throughout."""
     scale = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))
-    return _gradient(table, inputs, scale, "bcv,bcd->vd", chunk, smoothing)
+    return _gradient(how, table, inputs, scale, "bcv,bcd->vd")
 
 
-def _instantiate(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: float) -> Array:
+def _instantiate(how: _How, table: Array, inputs: Inputs, g: Array) -> Array:
     """Gradients of all rows [B, V, D]."""
-    return _gradient(table, inputs, g.astype(wide(g.dtype)), "bcv,bcd->bvd", chunk, smoothing)
+    return _gradient(how, table, inputs, g.astype(wide(g.dtype)), "bcv,bcd->bvd")
 
 
-def _gradient(
-    table: Array, inputs: Inputs, scale: Array, contraction: str, chunk: int, smoothing: float
-) -> Array:
+def _gradient(how: _How, table: Array, inputs: Inputs, scale: Array, contraction: str) -> Array:
     """Contracts logits' gradients, each row's times its scale [B], with states.
 
     Not left to autodiff, which would round a sum over rows to the dtype of states.
@@ -113,12 +133,14 @@ def _gradient(
     def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
         states, targets, weights = some
         by_token = scale[:, None] * weights.astype(scale.dtype)
-        gradient = _logits_gradient(_logits(table, states), targets, by_token, smoothing)
+        logits = token_logits(table, states, how.cap)
+        gradient = _logits_gradient(logits, targets, by_token, how.smoothing)
+        gradient = gradient * _slope(logits, how.cap)
         return total + einsum(contraction, gradient, states.astype(gradient.dtype)), None
 
     shape = table.shape if contraction.endswith(">vd") else (len(scale), *table.shape)
     zeros = jnp.zeros(shape, wide(scale.dtype))
-    return jax.lax.scan(add, zeros, _chunks(chunk, *inputs))[0]
+    return jax.lax.scan(add, zeros, _chunks(how.chunk, *inputs))[0]
 
 
 def _logits_gradient(logits: Array, targets: Array, scale: Array, smoothing: float) -> Array:
@@ -129,17 +151,12 @@ def _logits_gradient(logits: Array, targets: Array, scale: Array, smoothing: flo
     return scale[..., None] * (jax.nn.softmax(logits) - wanted)
 
 
-def _logits(table: Array, states: Array) -> Array:
-    """[B, C, V] of states [B, C, D], float32 or wider."""
-    return jnp.einsum(
-        "bcd,vd->bcv",
-        states,
-        table.astype(states.dtype),
-        preferred_element_type=wide(states.dtype),
-    )
+def _slope(logits: Array, cap: float) -> Array | float:
+    """By how much capped logits move with those under the cap."""
+    return 1.0 - (logits / cap) ** 2 if cap else 1.0
 
 
-def _ghost(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: float) -> Array:
+def _ghost(how: _How, table: Array, inputs: Inputs, g: Array) -> Array:
     """Squared norms [B] of the table's gradients: Gram matrices of states and of logits' gradients.
 
     The second is summed over parts of the vocabulary.
@@ -147,13 +164,13 @@ def _ghost(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: flo
     (states, targets, weights), vocabulary = inputs, table.shape[0]
     states, (targets, weights) = flat(states), _rows(targets, weights)
     scale = g[:, None] * weights.astype(g.dtype)  # [B, N]
-    size = min(vocabulary, -(-chunk * vocabulary // max(1, states.shape[1])))
+    size = min(vocabulary, -(-how.chunk * vocabulary // max(1, states.shape[1])))
     starts = jnp.arange(0, vocabulary, size, dtype=jnp.int32)
 
     def some_logits(start: Array) -> tuple[Array, Array, Array]:
         """Logits [B, N, C] of entries from ``start`` on, -inf behind the last; ids; which exist."""
         ids = start + jnp.arange(size, dtype=jnp.int32)
-        logits = _logits(table[jnp.minimum(ids, vocabulary - 1)], states)
+        logits = token_logits(table[jnp.minimum(ids, vocabulary - 1)], states, how.cap)
         is_there = jnp.broadcast_to(ids < vocabulary, logits.shape)
         return jnp.where(is_there, logits, -jnp.inf), ids, is_there
 
@@ -164,8 +181,9 @@ def _ghost(table: Array, inputs: Inputs, g: Array, *, chunk: int, smoothing: flo
     def add_gram(total: Array, start: Array) -> tuple[Array, None]:
         logits, ids, is_there = some_logits(start)
         is_target = targets[..., None] == jnp.broadcast_to(ids, (1, 1, size))
-        wanted = (1.0 - smoothing) * is_target.astype(mass.dtype) + smoothing / vocabulary
+        wanted = (1.0 - how.smoothing) * is_target.astype(mass.dtype) + how.smoothing / vocabulary
         gradient = scale[..., None] * (jnp.exp(logits - mass[..., None]) - wanted)
+        gradient = gradient * _slope(logits, how.cap)
         gradient = jnp.where(is_there, gradient, jnp.zeros_like(gradient))
         return total + einsum("bnv,bmv->bnm", gradient, gradient), None
 

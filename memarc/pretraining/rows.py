@@ -30,6 +30,7 @@ from memarc.data.tasks import get_task
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 
@@ -104,8 +105,8 @@ def labelled_reviews(config: Mapping[str, Any]) -> PublicRows:
     data = DataConfig(source="embedded", tokenizer=tokenize.WORD_LEVEL, max_length=length)
     codec = open_codec(task, data)
     dataset = codec.dataset(reviews.public_rows(config["rows"], config["seed"]))
-    encoder = BackboneConfig(
-        kind="bert",
+    encoder = make_config(
+        "bert",
         vocab_size=codec.info.vocab_size,
         max_positions=length,
         type_vocab=1,
@@ -142,7 +143,7 @@ def plain_text(config: Mapping[str, Any]) -> PublicRows:
     inputs, targets = (list(column) for column in zip(*pairs, strict=True))
     codec = _codec(config, _tokenizer(config, [*inputs, *targets]))
     dataset = codec.dataset(Rows((inputs, targets), None))
-    decoder = BackboneConfig(
+    decoder = make_config(
         vocab_size=codec.info.vocab_size,
         max_positions=length,
         dtype=config["dtype"],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memarc.models import backbone, config
+from memarc.models.families import make_config
 from tests import fast_compile
 
 LENGTHS = (7, 5, 1, 6, 3)  # Real tokens per row: B = 5, T = 7.
@@ -44,8 +45,8 @@ def once():
 @pytest.fixture(scope="session")
 def sizes():
     """Makes a config: head width 8, which the default reduction of a side network divides."""
-    small = config.BackboneConfig(
-        kind="bert",
+    small = make_config(
+        "bert",
         vocab_size=23,
         width=24,
         layers=4,

@@ -12,7 +12,7 @@ import numpy as np
 
 from memarc.models import backbone, pretrained, tensor_files
 from memarc.models.build import build
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.training import step
@@ -31,10 +31,10 @@ SMALL = {
 }
 ENCODER = {**SMALL, "type_vocab": 2, "pad_id": 1}
 CONFIGS = {
-    "bert": BackboneConfig(kind="bert", **ENCODER),
-    "roberta": BackboneConfig(kind="roberta", **ENCODER),
-    "gpt2": BackboneConfig(kind="gpt2", **SMALL),
-    "llama": BackboneConfig(kind="llama", **SMALL, kv_heads=3, has_table=True),
+    "bert": make_config("bert", **ENCODER),
+    "roberta": make_config("roberta", **ENCODER),
+    "gpt2": make_config("gpt2", **SMALL),
+    "llama": make_config("llama", **SMALL, kv_heads=3, has_table=True),
 }
 DOUBLE = {"width": 24, "feed_forward": 10}  # A side network halves them.
 METHODS = {
@@ -198,8 +198,8 @@ def write(folder):
 
 def write_llama(folder):
     """LLaMA-2-7B, its widths divided by 16: 103 MB."""
-    config = BackboneConfig(
-        kind="llama",
+    config = make_config(
+        "llama",
         vocab_size=2000,
         width=256,
         layers=32,

@@ -8,7 +8,6 @@ from memarc.models import backbone
 def every_state(config, params, batch):
     """All states [L + 1, B, T, D] of a batch, the embeddings first."""
     hidden, mask = backbone.embed(config, params, batch), backbone.token_mask(batch)
-    _, states = backbone.read_states(
-        config, params["layers"], hidden, mask, lambda _, state: state, ()
-    )
+    layers = backbone.layers_of(config, params)
+    _, states = backbone.read_states(config, layers, hidden, mask, lambda _, state: state, ())
     return jnp.concatenate([hidden[None], states])

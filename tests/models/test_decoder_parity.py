@@ -170,12 +170,13 @@ def test_a_saved_folder_is_what_transformers_reads(pair, tmp_path, max_shard_byt
     [
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "must be .*False"),
         ("gpt2", {"n_embd": None}, r"lacks \['n_embd'\]; add"),
-        ("llama", {"attention_bias": True}, "not supported"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "must be .*None"),
-        ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "'llama3'.*must be.*'default'"),
-        ("llama", {"head_dim": 8}, "head_dim 8, which is not supported; .* 4"),
+        ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn' is not supported"),
+        ("llama", {"rope_parameters": {"rope_type": "llama3"}}, "lack .*'factor', 'high_freq"),
+        ("llama", {"rope_parameters": {"mrope_section": [1]}}, r"unknown keys \['mrope_section'\]"),
         ("llama", {"num_key_value_heads": 4}, "kv_heads is 4; it must divide heads 6"),
         ("llama", {"hidden_size": 18, "head_dim": 3}, "Head width 3 is odd"),
+        ("llama", {"quantization_config": {"bits": 4}}, "not known to have"),
+        ("llama", {"is_encoder_decoder": True}, "must be .*False"),
     ],
 )
 def test_a_decoder_that_is_not_supported_says_what_is(tmp_path, kind, changes, message):

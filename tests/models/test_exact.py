@@ -18,6 +18,7 @@ from memarc.models.reversible import Reversible, draw_signs
 from tests import fast_compile
 
 DEPTH = 12
+UNIT = jnp.full(24, 2.0**-16)
 
 
 def problem(sizes, weights, randomise, coupling, scale, dtype="float32"):
@@ -58,9 +59,9 @@ def test_every_stream_value_comes_back_in_the_program_that_differentiates(
     sizes, weights, randomise, coupling, scale, dtype
 ):
     """With all of the compiler's optimisations: they are what could round otherwise."""
-    found, gradient = fully(reversal.exact_probe, static_argnums=0)(
-        *problem(sizes, weights, randomise, coupling, scale, dtype)
-    )
+    *network, hidden = problem(sizes, weights, randomise, coupling, scale, dtype)
+    units = jnp.asarray(2.0 ** (-10.0 - np.arange(24) % 9), jnp.float32)  # Of every channel.
+    found, gradient = fully(reversal.exact_probe, static_argnums=0)(*network, units, hidden)
     assert {name: value.item() for name, value in found.items()} == {
         "mismatched_values": 0,
         "max_stream_error": 0.0,
@@ -109,7 +110,7 @@ def test_gradients_of_every_layer_are_those_of_autodiff(
         return jnp.sum(jnp.sin(one) + jnp.cos(two))
 
     def exactly(adapters, hidden):
-        return exact.run(net, adapters, layers, mask, signs, hidden)
+        return exact.run(net, adapters, layers, mask, signs, UNIT, hidden)
 
     def plainly(adapters, hidden):
         return coupled.run_plainly(net, adapters, layers, mask, signs, (hidden, hidden))
@@ -134,8 +135,8 @@ def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_befor
 ):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
     run = fast_jit(exact.run, static_argnums=0)
-    before = run(net, adapters, layers, mask, signs, hidden)
-    after = run(net, adapters, layers, mask, signs, hidden.at[1, 0, 0].set(2.0**15))
+    before = run(net, adapters, layers, mask, signs, UNIT, hidden)
+    after = run(net, adapters, layers, mask, signs, UNIT, hidden.at[1, 0, 0].set(2.0**15))
     for old, new in zip(before, after, strict=True):
         assert np.all(np.isnan(new[1]))
         np.testing.assert_array_equal(new[::2], old[::2])
@@ -143,14 +144,35 @@ def test_a_row_that_leaves_the_range_is_not_a_number_and_the_others_are_as_befor
 
 def test_the_check_of_public_input_names_the_layer_and_the_magnitude(sizes, weights, randomise):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.25)
-    exact_range.check_range(net, adapters, layers, mask, signs, hidden)
-    with pytest.raises(ValueError, match=r"The start leaves .* reaches 2\.01e\+04, the range"):
-        exact_range.check_range(net, adapters, layers, mask, signs, jnp.full_like(hidden, 20100.0))
+    exact_range.check_range(net, adapters, layers, mask, signs, UNIT, hidden)
+    with pytest.raises(
+        ValueError, match=r"The start leaves .* reaches 2\.01e\+04, the widest channel"
+    ):
+        exact_range.check_range(
+            net, adapters, layers, mask, signs, UNIT, jnp.full_like(hidden, 20100.0)
+        )
     bias = layers["feed_forward"]["norm"]["bias"].at[2].add(3e4)
     feed = layers["feed_forward"]
     moved = {**layers, "feed_forward": {**feed, "norm": {**feed["norm"], "bias": bias}}}
     with pytest.raises(ValueError, match=r"Layer 3 of the 12 reversible .* 3e\+04.*'centred'"):
-        exact_range.check_range(net, adapters, moved, mask, signs, hidden)
+        exact_range.check_range(net, adapters, moved, mask, signs, UNIT, hidden)
+
+
+def test_units_follow_the_largest_value_of_every_channel(sizes, weights, randomise, fast_jit):
+    """A massive channel gets range, the others keep fine steps; none is below the median's."""
+    net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "centred", 0.25)
+    hidden = hidden.at[:, 0, 5].set(3e4)  # At the first token, as in real networks.
+    units = fast_jit(exact_range.units, static_argnums=0)(
+        net, adapters, layers, mask, signs, hidden
+    )
+    reach = np.asarray(units) * 2.0**30
+    assert 16 * 3e4 <= reach[5] < 32 * 3e4
+    others = np.delete(reach, 5)
+    assert np.array_equal(np.log2(reach), np.round(np.log2(reach)))  # Powers of two.
+    assert others.max() < 1e4 and others.min() >= np.median(others) / 2
+    exact_range.check_range(net, adapters, layers, mask, signs, units, hidden)
+    with pytest.raises(ValueError, match="leaves the fixed-point range"):
+        exact_range.check_range(net, adapters, layers, mask, signs, UNIT, hidden)
 
 
 def test_without_signs_bdia_is_the_ordinary_network_and_with_them_its_mean_is(
@@ -187,7 +209,7 @@ def test_lambda_must_be_a_power_of_two(sizes):
 def test_nothing_but_bits_and_last_streams_grows_with_depth(sizes, weights, randomise):
     net, adapters, layers, mask, signs, hidden = problem(sizes, weights, randomise, "meft1", 0.0625)
     _, (kept, _) = jax.eval_shape(
-        lambda a: exact._run_forward(net, a, layers, mask, signs, hidden), adapters
+        lambda a: exact._run_forward(net, a, layers, mask, signs, UNIT, hidden), adapters
     )
     bits = jax.tree.leaves(kept.bits)
     assert [x.shape for x in bits] == [(DEPTH, 3, 7, 12)]  # Two values of four bits a byte.

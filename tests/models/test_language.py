@@ -15,7 +15,7 @@ from memarc.evaluation.decode import decode
 from memarc.evaluation.decoding import Decoder, DecodingConfig
 from memarc.models import backbone, language
 from memarc.models.build import build
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS
@@ -23,8 +23,8 @@ from memarc.ops.uses import NeedsTaps
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 
-GPT2 = BackboneConfig(
-    kind="gpt2",
+GPT2 = make_config(
+    "gpt2",
     vocab_size=23,
     width=24,
     layers=3,
@@ -35,8 +35,19 @@ GPT2 = BackboneConfig(
     activation="gelu_new",
     dtype="float32",
 )
-LLAMA = dataclasses.replace(
-    GPT2, kind="llama", heads=6, kv_heads=3, activation="silu", has_table=True, width=48
+LLAMA = make_config(
+    "llama",
+    vocab_size=23,
+    width=48,
+    layers=3,
+    heads=6,
+    kv_heads=3,
+    feed_forward=40,
+    max_positions=13,
+    norm_epsilon=1e-5,
+    activation="silu",
+    dtype="float32",
+    has_table=True,
 )
 DECODERS = {"gpt2": GPT2, "llama": LLAMA}
 LANGUAGE = LanguageConfig(chunk=3, smoothing=0.1)

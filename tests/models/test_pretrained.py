@@ -1,5 +1,6 @@
 """Reading and writing Hugging Face folders: names, layout, dtypes, memory, and every error."""
 
+import dataclasses
 import json
 import sys
 import tracemalloc
@@ -13,7 +14,7 @@ import safetensors.numpy
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from memarc.models import backbone, hub_config, lora, pretrained, tensor_files
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 
 SIZES = {
     "vocab_size": 13,
@@ -92,8 +93,8 @@ def assert_bit_equal(first, second):
         assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-CONFIG = BackboneConfig(
-    kind="roberta",
+CONFIG = make_config(
+    "roberta",
     vocab_size=13,
     width=6,
     layers=3,
@@ -189,9 +190,7 @@ def peak_ratio(read):
 @pytest.mark.parametrize("storage_dtype", ["float32", "bfloat16"])
 def test_loading_never_holds_two_copies_of_the_weights(tmp_path, storage_dtype):
     # As in a real model, one table is about half of all weights: 4 MB of 8.7 MB.
-    config = BackboneConfig(
-        **{**vars(CONFIG), "vocab_size": 8191, "width": 126, "feed_forward": 505, "layers": 6}
-    )
+    config = dataclasses.replace(CONFIG, vocab_size=8191, width=126, feed_forward=505, layers=6)
     pretrained.save(tmp_path, config, random_params(config))
     assert peak_ratio(lambda: load(tmp_path, storage_dtype)[1]) <= 1.3
 
@@ -207,8 +206,8 @@ def test_loading_never_holds_two_copies_of_the_weights(tmp_path, storage_dtype):
 
 def test_the_config_holds_each_size_of_the_file(tmp_path):
     write(tmp_path, {})
-    assert hub_config.read(tmp_path, "bfloat16") == BackboneConfig(
-        kind="bert",
+    assert hub_config.read(tmp_path, "bfloat16") == make_config(
+        "bert",
         vocab_size=13,
         width=6,
         layers=3,

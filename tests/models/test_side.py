@@ -9,7 +9,7 @@ from scipy.special import erf
 
 from memarc.models import backbone, side, side_start
 from memarc.models.build import build
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.side import Side
 from tests.models.states import every_state
@@ -89,15 +89,15 @@ def test_the_states_are_those_of_the_ladder_written_out(
 
 
 def test_side_layers_have_divided_widths_and_as_many_heads(sizes):
-    narrow = side.side_config(sizes(), 4, 3)
+    narrow = side.side_config(sizes(), 4, (0, 1, 3))
     assert narrow == dataclasses.replace(sizes(), layers=3, width=6, feed_forward=10)
     assert narrow.heads == sizes().heads and narrow.head_width == 2
 
 
 # The start.
 
-HAND = BackboneConfig(
-    kind="bert",
+HAND = make_config(
+    "bert",
     vocab_size=5,
     width=4,
     layers=2,
@@ -137,7 +137,7 @@ def hand_made():
 
 
 def draw(jit, params, *, seed=0, start="pruned", merge="add", kept=(0, 1)):
-    narrow = side.side_config(HAND, 2, len(kept))
+    narrow = side.side_config(HAND, 2, kept)
 
     def drawn(key, params):
         return side_start.draw(key, HAND, narrow, params, kept, start, merge)

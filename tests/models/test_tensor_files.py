@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memarc.models import pretrained, tensor_files
-from memarc.models.tensor_names import name_table
+from memarc.models.families import name_table
 from tests.models import load_process
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_a_range_reads_no_other_layer(folders, monkeypatch):
     monkeypatch.setattr(tensor_files, "_copy", lambda *args: read.append(args[2]) or copy(*args))
     (entry,) = [x for x in name_table(config) if x.path[-2:] == ("intermediate", "kernel")]
     tensor_files.read(tensors, config, entry, [(1, 2), (2, 5), (3, 9)], np.float32)
-    assert read == [((3, 9), (2, 5))]  # One layer; the file holds [O, I].
+    assert read == [[(3, 9), (2, 5)]]  # One layer; the file holds [O, I].
 
 
 # Devices.

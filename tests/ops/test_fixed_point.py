@@ -7,6 +7,7 @@ import pytest
 from memarc.ops import fixed_point
 
 LIMIT = fixed_point.LIMIT
+UNIT = 2.0**-16
 
 
 @pytest.mark.parametrize("times", range(1, 9))
@@ -28,13 +29,21 @@ def test_without_the_kept_bits_halving_does_not_come_back():
 
 
 def test_floats_are_rounded_to_the_nearest_step():
-    x = jnp.array([[1.0, -0.5 / 2**16 * 1.01, 3.2 / 2**16]])
-    fixed, outside = fixed_point.to_fixed(x)
-    np.testing.assert_array_equal(fixed, [[65536, -1, 3]])
+    x = jnp.array([[1.0, -0.5 / 2**16 * 1.01, 3.2 / 2**16, 25033.2]])
+    units = jnp.array([UNIT, UNIT, UNIT, 0.25])
+    fixed, outside = fixed_point.to_fixed(x, units)
+    np.testing.assert_array_equal(fixed, [[65536, -1, 3, 100133]])
     assert not outside[0]
     np.testing.assert_array_equal(
-        fixed_point.to_float(fixed, jnp.dtype(jnp.float32)), [[1.0, -(2.0**-16), 3 * 2.0**-16]]
+        fixed_point.to_float(fixed, units, jnp.dtype(jnp.float32)),
+        [[1.0, -UNIT, 3 * UNIT, 25033.25]],
     )
+
+
+@pytest.mark.parametrize(("largest", "reach"), [(1.0, 1.0), (1.5, 2.0), (25033.0, 32768.0)])
+def test_a_unit_is_the_smallest_power_of_two_that_reaches_the_largest_value(largest, reach):
+    unit = fixed_point.unit_of(jnp.array([largest]))
+    assert unit[0] == reach * 2.0**-30
 
 
 @pytest.mark.checklist(18)
@@ -42,7 +51,7 @@ def test_floats_are_rounded_to_the_nearest_step():
 def test_a_row_that_leaves_the_range_is_reported_and_cut_never_wrapped(value):
     x = np.zeros((3, 2, 2), np.float32)
     x[1, 0, 1] = value
-    fixed, outside = fixed_point.to_fixed(jnp.asarray(x))
+    fixed, outside = fixed_point.to_fixed(jnp.asarray(x), jnp.full(2, UNIT))
     np.testing.assert_array_equal(outside, [0, 1, 0])
     assert np.abs(np.asarray(fixed, np.int64)).max() <= LIMIT
     assert np.isnan(value) or np.sign(fixed[1, 0, 1]) == np.sign(value)

@@ -8,15 +8,15 @@ import pytest
 from configs import common
 from memarc.data import reviews, tokenize
 from memarc.models import backbone, pretrained
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """A folder with a tiny random BERT that fits the embedded task's tokenizer."""
     info = tokenize.describe(tokenize.word_level_tokenizer(reviews.vocabulary()), "word_level")
-    config = BackboneConfig(
-        kind="bert",
+    config = make_config(
+        "bert",
         vocab_size=info.vocab_size,
         width=16,
         layers=2,

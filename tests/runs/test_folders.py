@@ -18,7 +18,7 @@ import memarc
 from configs import common
 from memarc.data import restaurants
 from memarc.models import backbone, pretrained
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.methods import METHODS
 from memarc.report import records
 from memarc.runs import run
@@ -62,7 +62,7 @@ def _has_case(item):
 
 def random_decoder(kind, folder):
     """Writes a tiny decoder that fits the restaurants' tokenizer."""
-    config = BackboneConfig(
+    config = make_config(
         kind=kind,
         vocab_size=len(restaurants.tokenizer()),
         width=16,

@@ -12,7 +12,7 @@ from configs import common
 from memarc.data import restaurants
 from memarc.evaluation import text_scores
 from memarc.models import backbone, pretrained
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.runs import assemble, run
 from memarc.runs.parse import parse
 
@@ -21,8 +21,8 @@ from memarc.runs.parse import parse
 def decoder(tmp_path_factory):
     """A folder with a tiny random GPT-2 that fits the embedded task's tokenizer."""
     codec = restaurants.tokenizer()
-    config = BackboneConfig(
-        kind="gpt2",
+    config = make_config(
+        "gpt2",
         vocab_size=len(codec),
         width=16,
         layers=2,

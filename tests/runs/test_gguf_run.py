@@ -48,7 +48,8 @@ def config(tmp_path):
     config.model.weights = str(tmp_path / "model.gguf")
     config.data.update(tokenizer=None, train_rows=60, dev_rows=30, max_length=300, buckets=(300,))
     config.data.update(max_prompt=150, separator=None, end=None)
-    config.privacy.update(delta=1e-3, expected_batch_size=20, physical_batch_size=8, microbatch_size=8)
+    batch = dict(expected_batch_size=20, physical_batch_size=8, microbatch_size=8)
+    config.privacy.update(delta=1e-3, **batch)
     return config
 
 

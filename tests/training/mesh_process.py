@@ -12,15 +12,15 @@ import optax
 
 from memarc.models import backbone
 from memarc.models.build import build
-from memarc.models.config import BackboneConfig
+from memarc.models.families import make_config
 from memarc.models.head import HeadConfig
 from memarc.privacy import noise
 from memarc.privacy.clipping import Clipping
 from memarc.training import loop, sharding, step
 from tests import fast_compile
 
-CONFIG = BackboneConfig(
-    kind="bert",
+CONFIG = make_config(
+    "bert",
     vocab_size=23,
     width=24,
     layers=2,

@@ -1,0 +1,19 @@
+"""RoBERTa (Liu et al. 2019, arXiv:1907.11692): BERT whose padding takes no position."""
+
+import dataclasses
+
+from memarc.models.families import bert
+from memarc.models.family import Family
+
+PARTS = dataclasses.replace(bert.FAMILY.parts, positions="table after padding")
+
+FAMILY: Family = dataclasses.replace(
+    bert.FAMILY,
+    name="roberta",
+    model_class="RobertaModel",
+    prefix="roberta.",
+    parts=PARTS,
+    defaults={**bert.FAMILY.defaults, "pad_token_id": 1},
+    published=("FacebookAI/roberta-base", "FacebookAI/roberta-large"),
+    example={**bert.EXAMPLE, "pad_token_id": 1, "max_position_embeddings": 15},
+)
