@@ -18,14 +18,13 @@ _DECODER = {  # Key of a file, after the name of the architecture -> key of conf
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "context_length": "max_position_embeddings",
     "rope.freq_base": "rope_theta",
 }
-_WINDOWED = {**_DECODER, "attention.sliding_window": "sliding_window"}
-_CAPPED = {
-    **_WINDOWED,
+_HEAD = {"attention.key_length": "head_dim"}
+_WINDOW = {"attention.sliding_window": "sliding_window"}
+_CAPS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
@@ -55,6 +54,7 @@ _UNDERSTOOD = {  # Keys that say nothing more, or that are read below.
     "rope.scaling.original_context_length",
 }
 _TABLES = {FACTORS, "rope_factors_long.weight", "rope_factors_short.weight"}
+_TABLE = "token_embd.weight"
 _LARGEST = {"gemma2": 46, "gemma3_text": 62}  # Layers of the largest model.
 _LLAMA3 = {
     "low_freq_factor": 1.0,
@@ -76,6 +76,7 @@ class Architecture:
       rotary_except: Every how many layers one has no positions; 0 for none.
       interleaved: Whether the file holds each head's queries and keys as first, K/2-th, second, ..
       norm_offset: What the file adds to the scales of norms.
+      has_biases: Whether all models of the family have biases, and config.json is silent on them.
       transposed: The maps that the folder holds the other way round.
     """
 
@@ -86,21 +87,24 @@ class Architecture:
     rotary_except: int = 0
     interleaved: bool = False
     norm_offset: float = 0.0
+    has_biases: bool = False
     transposed: tuple[str, ...] = ()
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("llama", _DECODER, _SILU, interleaved=True),
+    "llama": Architecture("llama", _DECODER | _HEAD, _SILU, interleaved=True),
     "smollm3": Architecture("smollm3", _DECODER, _SILU, rotary_except=4, interleaved=True),
-    "qwen2": Architecture("qwen2", _DECODER, _SILU),
-    "qwen3": Architecture("qwen3", _DECODER, _SILU),
+    "qwen2": Architecture("qwen2", _DECODER, _SILU, has_biases=True),
+    "qwen3": Architecture("qwen3", _DECODER | _HEAD, _SILU),
     "olmo2": Architecture("olmo2", _DECODER, _SILU),
-    "phi3": Architecture("phi3", _WINDOWED, _SILU),
-    "gemma": Architecture("gemma", _DECODER, _GELU, norm_offset=1.0),
-    "gemma2": Architecture("gemma2", _CAPPED, _GELU, full_every=2, norm_offset=1.0),
+    "phi3": Architecture("phi3", _DECODER | _WINDOW, _SILU),
+    "gemma": Architecture("gemma", _DECODER | _HEAD, _GELU, norm_offset=1.0),
+    "gemma2": Architecture(
+        "gemma2", _DECODER | _HEAD | _WINDOW | _CAPS, _GELU, full_every=2, norm_offset=1.0
+    ),
     "gemma3": Architecture(
         "gemma3_text",
-        _WINDOWED,
+        _DECODER | _HEAD | _WINDOW,
         {**_GELU, "rope_local_base_freq": 10000.0},
         full_every=6,
         norm_offset=1.0,
@@ -109,6 +113,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "gpt2",
         _GPT2,
         {"activation_function": "gelu_new"},
+        has_biases=True,
         transposed=("attn_qkv", "attn_output", "ffn_up", "ffn_down"),
     ),
 }
@@ -143,28 +148,39 @@ def content(header: Header) -> dict[str, Any]:
     found = {key: stated[name] for name, key in architecture.keys.items() if name in stated}
     missing = sorted(set(architecture.keys.values()) - _MAY_BE_ABSENT - found.keys())
     wrong = {key: x for key, x in found.items() if isinstance(x, list | str | bool)}
-    foreign = {
-        name: x
-        for name, x in stated.items()
-        if x and name not in _UNDERSTOOD and name not in architecture.keys
-    }
-    if missing or wrong or foreign:
+    if missing or wrong:
         raise ValueError(
-            f"{header.file} is not read as {header.architecture}: it lacks {missing}; these must "
-            f"be numbers: {wrong}; these are not understood: {foreign}."
+            f"{header.file} is damaged: of {header.architecture} it lacks {missing}, and these "
+            f"must be numbers: {wrong}. Fetch it again."
         )
-    table = header.tensors.get("token_embd.weight")
-    if table is None:
-        raise ValueError(f"{header.file} lacks the tensor token_embd.weight; convert it anew.")
+    understood = _UNDERSTOOD | architecture.keys.keys()
+    if stated.get("attention.key_length") == _head_width(found):
+        understood |= {"attention.key_length"}
+    foreign = {name: x for name, x in stated.items() if x and name not in understood}
+    if foreign:
+        raise ValueError(
+            f"{header.file} has {foreign}, which a {header.architecture} backbone is not known to "
+            "have; the model may be another function."
+        )
+    if _TABLE not in header.tensors:
+        raise ValueError(f"{header.file} lacks the tensor {_TABLE}. Fetch it again.")
     return {
         "model_type": architecture.model_type,
         **architecture.constants,
         **found,
-        "vocab_size": table.shape[0],
+        "vocab_size": header.tensors[_TABLE].shape[0],
         "tie_word_embeddings": "output.weight" not in header.tensors,
         **_layers(architecture, found),
+        **_biases(header, architecture),
         **_positions(header, stated, found),
     }
+
+
+def _head_width(found: Mapping[str, Any]) -> int:
+    """K."""
+    if "num_attention_heads" not in found:  # GPT-2.
+        return found["n_embd"] // found["n_head"]
+    return found.get("head_dim", found["hidden_size"] // found["num_attention_heads"])
 
 
 def _stated(header: Header) -> dict[str, Any]:
@@ -185,15 +201,23 @@ def _layers(architecture: Architecture, found: Mapping[str, Any]) -> dict[str, A
             "sliding_attention" if i % architecture.full_every else "full_attention"
             for i in range(1, layers + 1)
         ]
-        # The largest model of each family, and no other, takes the width per head instead.
+        # The largest model of each family, and no other, divides by the width per head.
         is_largest = layers == _LARGEST[architecture.model_type]
         per_head = found["hidden_size"] // found["num_attention_heads"]
-        more["query_pre_attn_scalar"] = per_head if is_largest else found.get("head_dim", per_head)
+        more["query_pre_attn_scalar"] = per_head if is_largest else _head_width(found)
     if architecture.rotary_except:
         more["no_rope_layers"] = [
             int(i % architecture.rotary_except != 0) for i in range(1, layers + 1)
         ]
     return more
+
+
+def _biases(header: Header, architecture: Architecture) -> dict[str, bool]:
+    """Which maps have biases, told by the first layer's."""
+    if architecture.has_biases:
+        return {}
+    tensors = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+    return {key: True for key, name in tensors.items() if name in header.tensors}
 
 
 def _positions(
@@ -204,22 +228,21 @@ def _positions(
     Raises:
       ValueError: If it is not known how.
     """
+    more: dict[str, Any] = {}
+    width, turned = _head_width(found), stated.get("rope.dimension_count")
+    if turned not in (None, 0, width):
+        more["partial_rotary_factor"] = turned / width
     kind, tables = stated.get("rope.scaling.type", "none"), set(header.tensors) & _TABLES
-    if not stated.get("rope.dimension_count") and kind == "none" and not tables:
-        return {}
-    width = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
-    if stated.get("rope.dimension_count", width) != width:
-        return {"partial_rotary_factor": stated["rope.dimension_count"] / width}
-    if tables == {FACTORS}:
-        return {"rope_scaling": _llama3(header, width, found.get("rope_theta", 10000.0))}
-    if tables or kind not in ("none", "linear"):
+    if kind == "linear" and not tables:
+        more["rope_scaling"] = {"rope_type": kind, "factor": stated.get("rope.scaling.factor")}
+    elif kind == "none" and tables == {FACTORS}:
+        more["rope_scaling"] = _llama3(header, width, found.get("rope_theta", 10000.0))
+    elif kind != "none" or tables:
         raise ValueError(
             f"{header.file} changes rotary positions by {kind!r} and {sorted(tables)}; 'linear', "
-            "and LLaMA 3's way, are read."
+            "or LLaMA 3's table alone, is read."
         )
-    if kind == "linear":
-        return {"rope_scaling": {"rope_type": "linear", "factor": stated["rope.scaling.factor"]}}
-    return {}
+    return more
 
 
 def _llama3(header: Header, width: int, theta: float) -> dict[str, Any]:
