@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memarc.models import families
+from memarc import gguf_header
+from memarc.models import families, gguf_config
 from memarc.models.config import BackboneConfig
 from memarc.models.family import Family
 
@@ -34,11 +35,11 @@ _REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decod
 _NOT_KEPT = ("_name_or_path", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
-def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the config of a folder's backbone.
+def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
+    """Reads the config of a backbone.
 
     Args:
-      folder: Holds a ``config.json``.
+      weights: A folder that holds a ``config.json``, or a GGUF file.
       dtype: Compute dtype, "float32" or "bfloat16"; it is the run's choice, not the folder's.
 
     Returns:
@@ -48,7 +49,9 @@ def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
       ValueError: If the file is missing or no JSON, the model is of another type, a size is
         missing, or the model has a feature that the backbone has not, or that is not known.
     """
-    path = Path(folder) / FILE_NAME
+    if gguf_header.is_file(weights):
+        return of_content(gguf_config.content(gguf_header.read(weights)), dtype, str(weights))
+    path = Path(weights) / FILE_NAME
     return of_content(read_json(path), dtype, str(path))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import jax
 
-from memarc.data import load
+from memarc import gguf_header
+from memarc.data import gguf_tokenizer, load
 from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
@@ -127,4 +128,17 @@ def _check_fit(settings: Settings, codec: Codec, backbone: BackboneConfig) -> No
         raise ValueError(
             f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
             f"{backbone.vocab_size}. Give the tokenizer that the weights were trained with."
+        )
+    _check_vocabulary(settings.model.weights, settings.tokenizer, codec)
+
+
+def _check_vocabulary(weights: str, tokenizer: str, codec: Codec) -> None:
+    """Raises ValueError where weights bring a vocabulary, and the tokenizer has another."""
+    if not gguf_header.is_file(weights) or tokenizer == weights:
+        return
+    found = gguf_tokenizer.difference(gguf_header.read(weights), codec.tokenizer.get_vocab())
+    if found:
+        raise ValueError(
+            f"Tokenizer {tokenizer!r} is not that of {weights}: in the latter, {found}. Leave "
+            "data.tokenizer out to use the latter."
         )

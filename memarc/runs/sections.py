@@ -10,7 +10,7 @@ class ModelSource:
     """Where the backbone comes from, and how it is held and computed.
 
     Attributes:
-      weights: A local folder or a hub name.
+      weights: A local folder, a GGUF file, or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
       storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
       remat: "none", or "layer" to keep only each layer's input for the backward pass.
