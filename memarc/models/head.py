@@ -41,7 +41,7 @@ class HeadConfig:
             raise ValueError(f"A classification head needs 2 classes or more, not {self.classes}.")
         if self.words and len(self.words) != self.classes:
             raise ValueError(
-                f"{len(self.words)} words stand for {self.classes} labels; give each one."
+                f"{len(self.words)} words stand for {self.classes} labels; give one each."
             )
         if self.words and self.pooling != "last":
             raise ValueError(f"head.pooling is {self.pooling!r}; words follow the 'last' token.")

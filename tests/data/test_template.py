@@ -10,7 +10,7 @@ FIELDS = ("premise", "hypothesis")
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenize.word_level_tokenizer(list("abcdef") + ["Q", ":", "so", "?"])
+    return tokenize.word_level_tokenizer([*"abcdef", "Q", ":", "so", "?"])
 
 
 def words(tokenizer, encoded):

@@ -450,7 +450,7 @@ def test_an_encoder_is_no_language_model_and_a_decoders_first_token_says_nothing
     with pytest.raises(ValueError, match="bert backbone is an encoder; generation needs"):
         build("lora", {}, sizes(), LANGUAGE)
     with pytest.raises(ValueError, match="in a gpt2 decoder the first token reads no other"):
-        build("lora", {}, GPT2, HeadConfig("mean", 2))
+        build("lora", {}, GPT2, HeadConfig("first", 2))
 
 
 @pytest.mark.parametrize(
