@@ -24,8 +24,8 @@ def get_config(preset="full"):
     config.model.weights = "HuggingFaceTB/SmolLM2-135M-Instruct"
     config.model.dtype = config.model.storage_dtype = "bfloat16"
     config.data.begin = "<|im_start|>"
-    config.data.separator = "<|im_end|>"
-    config.data.end = "<|endoftext|>"
+    config.data.separator = "<|im_start|>"
+    config.data.end = "<|im_end|>"
     config.data.max_prompt = 64
     config.data.max_length = 128
     config.data.buckets = (80, 128)
@@ -53,9 +53,10 @@ def get_config(preset="full"):
     }
     if preset == "cpu":
         _on_cpu(config)
-    if preset == "smoke":  # Its decoder has no gate.
+    if preset == "smoke":  # Its decoder has no gate, and is narrow.
         common.smoke(config)
         config.options.lora.targets = attention
+        config.options.side.reduction = 2
     return config
 
 
