@@ -457,7 +457,7 @@ def test_an_encoder_is_no_language_model_and_a_decoder_no_classifier(sizes):
     ("method", "options", "message"),
     [
         ("bitfit", {}, "a llama backbone has none"),
-        ("side", {"reduction": 8}, "rotary positions need pairs"),
+        ("side", {"reduction": 8}, "must divide the number of rotary pairs of a head 4"),
         ("unknown", {}, "Unknown method 'unknown'; choose one of"),
     ],
 )
