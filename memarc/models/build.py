@@ -43,10 +43,26 @@ def build(
       ValueError: For an unknown method or option, naming the choices, or a backbone that does not
         go with the head.
     """
-    if isinstance(head, LanguageConfig):
-        if not config.parts.is_decoder:
-            raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
-        return LanguageModel(make_method(method, options, config), head)
-    if config.parts.is_decoder:
+    check_kind(config, writes=isinstance(head, LanguageConfig))
+    chosen = make_method(method, options, config)
+    return (
+        LanguageModel(chosen, head)
+        if isinstance(head, LanguageConfig)
+        else Classifier(chosen, head)
+    )
+
+
+def check_kind(config: BackboneConfig, *, writes: bool) -> None:
+    """Checks that a backbone does what a task needs.
+
+    Args:
+      config: The backbone's.
+      writes: Whether the task is one of generation; else it is one of classification.
+
+    Raises:
+      ValueError: If an encoder shall write, or a decoder shall classify.
+    """
+    if writes and not config.parts.is_decoder:
+        raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
+    if config.parts.is_decoder and not writes:
         raise ValueError(f"A {config.kind} backbone is a decoder; classification needs an encoder.")
-    return Classifier(make_method(method, options, config), head)

@@ -85,6 +85,15 @@ def load(
     return config, traverse_util.unflatten_dict(flat)
 
 
+def read_config(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
+    """Reads the config alone of what `load` loads.
+
+    Raises:
+      ValueError: For weights that cannot be found, or a config that is not supported.
+    """
+    return hub_config.read(find_folder(weights), dtype)
+
+
 def _on_devices(
     shape: tuple[int, ...], sharding: jax.sharding.Sharding, read: Callable[[Ranges], np.ndarray]
 ) -> jax.Array:

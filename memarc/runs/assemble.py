@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 import jax
 
+from memarc.batches import GENERATION
 from memarc.data import load
 from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
 from memarc.data.rows import Rows
 from memarc.models import pretrained
+from memarc.models.build import check_kind
 from memarc.models.config import BackboneConfig
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
@@ -33,6 +35,7 @@ def assemble(settings: Settings) -> Run:
       ValueError: If anything is missing or does not fit.
     """
     placement = _place(settings)
+    _check_kind(settings)
     return _with_rows(settings, _load(settings.task, settings.data_to_load), placement)
 
 
@@ -48,6 +51,7 @@ def assemble_rows(settings: Settings, train: Rows, evals: Mapping[str, Rows]) ->
       ValueError: If anything is missing or does not fit.
     """
     placement = _place(settings)
+    _check_kind(settings)
     splits = load.from_rows(settings.data_to_load, settings.record_of_task, train, evals)
     return _with_rows(settings, splits, placement)
 
@@ -84,6 +88,12 @@ def plan(settings: Settings, num_examples: int) -> Mechanism:
 def _place(settings: Settings) -> Placement | None:
     """How the run's arrays lie on all devices."""
     return place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
+
+
+def _check_kind(settings: Settings) -> None:
+    """Raises ValueError for a backbone of the wrong kind, before its tokenizer is found unfit."""
+    config = pretrained.read_config(settings.model.weights, settings.model.dtype)
+    check_kind(config, writes=settings.kind == GENERATION)
 
 
 def _with_rows(settings: Settings, splits: Splits, placement: Placement | None) -> Run:

@@ -33,7 +33,7 @@ class Classification:
     def build(self, settings: Settings, codec: Codec, backbone: BackboneConfig) -> Classifier:
         """Builds the classifier of a run; raises ValueError for a tokenizer of other weights."""
         assert isinstance(settings.head, HeadChoice)  # `Settings` has checked it.
-        if codec.info.pad_id != backbone.pad_id and not backbone.parts.is_decoder:
+        if codec.info.pad_id != backbone.pad_id:
             raise ValueError(
                 f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
                 f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
@@ -42,7 +42,9 @@ class Classification:
         return build(settings.method, settings.options, backbone, head)
 
     def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
-        """Raises ValueError if the tokenizer writes more types than the backbone has."""
+        """Raises ValueError if the tokenizer writes more types than the backbone has, if any."""
+        if not backbone.type_vocab:
+            return
         sets = (splits.train, *(given.dataset for given in splits.evals.values()))
         types = 1 + max(int(x.encoded.tokens[TOKEN_TYPE_IDS].max(initial=0)) for x in sets)
         if types > backbone.type_vocab:

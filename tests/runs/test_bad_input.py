@@ -1,5 +1,6 @@
 """A user's mistake is one message that names the value and the choices, before any training."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 from configs import e2e
+from memarc.models.families import FAMILIES
 from memarc.runs import run
 from memarc.runs.parse import parse
 
@@ -53,6 +55,24 @@ def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, 
         run.run_all(config.to_dict(), tmp_path / "out")
     out = tmp_path / "out"
     assert not out.exists() or not list(out.rglob("*.json*"))
+
+
+def test_a_decoder_that_shall_classify_is_refused_for_that_and_not_for_its_tokenizer(
+    config, tmp_path
+):
+    """Tokenizers of decoders often have no token to pad with: no reason to look for one."""
+    config.model.weights = str(write_decoder(tmp_path / "decoder"))
+    config.data.tokenizer = str(tmp_path / "none")
+    with pytest.raises(ValueError, match="llama backbone is a decoder; classification needs an"):
+        run.run_all(config.to_dict(), tmp_path / "out")
+
+
+def write_decoder(folder):
+    """The config.json of a decoder; nothing else is read of it."""
+    folder.mkdir()
+    content = {**FAMILIES["llama"].example, "model_type": "llama"}
+    (folder / "config.json").write_text(json.dumps(content))
+    return folder
 
 
 def test_missing_data_tell_where_they_were_sought_and_how_to_get_them(config, tmp_path):
