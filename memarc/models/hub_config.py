@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memarc.models import families
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.models.family import Family
 
 FILE_NAME = "config.json"
@@ -64,7 +64,7 @@ def of_content(content: Mapping[str, Any], dtype: str, place: str) -> BackboneCo
       ValueError: As `read` does.
     """
     try:
-        family = families.get(content.get("model_type"))
+        family = known.get(content.get("model_type"))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     _check_keys(content, family, place)
@@ -84,10 +84,10 @@ def _check_keys(content: Mapping[str, Any], family: Family, place: str) -> None:
     if wrong:
         wanted = {key: required[key] for key in wrong}
         raise ValueError(f"{place} has {wrong}, which is not supported; it must be {wanted}.")
-    known = {*family.sizes.values(), *family.defaults, *required, *family.harmless, *_HARMLESS}
+    keys = {*family.sizes.values(), *family.defaults, *required, *family.harmless, *_HARMLESS}
     if not family.parts.is_decoder:
-        known.add("tie_word_embeddings")  # An encoder has no output table.
-    unknown = {k: x for k, x in content.items() if k not in known and x is not None}
+        keys.add("tie_word_embeddings")  # An encoder has no output table.
+    unknown = {k: x for k, x in content.items() if k not in keys and x is not None}
     if unknown:
         raise ValueError(
             f"{place} has {unknown}, which a {family.name} backbone is not known to have. If the "
@@ -101,7 +101,7 @@ def content(config: BackboneConfig) -> dict[str, Any]:
     Raises:
       ValueError: If the config was made by hand with a feature that stands in no size.
     """
-    family = families.get(config.kind)
+    family = known.get(config.kind)
     source: dict[str, Any] = json.loads(config.source) if config.source else {}
     if not source and config.parts.is_decoder:  # Special tokens are the tokenizer's to state.
         source = {"bos_token_id": None, "eos_token_id": None}

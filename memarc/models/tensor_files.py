@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from memarc.models import families, hub_config
+from memarc.models import hub_config
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.models.family import Family
 from memarc.models.tensor_names import Entry
 
@@ -70,7 +71,7 @@ def by_bare_name(
     Raises:
       ValueError: If two tensors have the same bare name.
     """
-    family, found = families.get(config.kind), {}
+    family, found = known.get(config.kind), {}
     for tensor in tensors:
         name = bare_name(tensor.name, family)
         if is_ignored(name, family):
@@ -124,7 +125,7 @@ def check(
       table: The leaves of the backbone.
       tensors: What `find` found.
     """
-    family = families.get(config.kind)
+    family = known.get(config.kind)
     wanted = {name: entry.file_shape() for entry in table for name, _ in entry.tensors(config)}
     spare = {family.table} - wanted.keys()  # Some files hold a tied table twice.
     wrong = []

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from memarc.models import backbone, pretrained
-from memarc.models.families import FAMILIES
+from memarc.models.families.known import FAMILIES
 
 
 def load(folder):

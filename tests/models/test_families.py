@@ -22,7 +22,7 @@ from memarc.models.adapter import init_stack
 from memarc.models.build import build
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.families import FAMILIES
+from memarc.models.families.known import FAMILIES
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS

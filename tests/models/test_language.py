@@ -15,7 +15,7 @@ from memarc.evaluation.decode import decode
 from memarc.evaluation.decoding import Decoder, DecodingConfig
 from memarc.models import backbone, language
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS

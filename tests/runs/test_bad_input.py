@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from configs import e2e
-from memarc.models.families import FAMILIES
+from memarc.models.families.known import FAMILIES
 from memarc.runs import run
 from memarc.runs.parse import parse
 
