@@ -17,15 +17,16 @@ FILE_NAME = "config.json"
 # neither here nor known to the family is refused: it may change the function.
 _HARMLESS = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
-    attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop auto_map
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels
+    architectures    attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop auto_map
     bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id decoder_start_token_id
     directionality dropout dtype embd_pdrop eos_token_id finetuning_task gradient_checkpointing
     hidden_dropout hidden_dropout_prob id2label initializer_range label2id mask_token_id
     max_length model_type num_labels output_attentions output_hidden_states output_past
     pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
     pooler_size_per_head pooler_type prefix problem_type resid_pdrop return_dict sep_token_id
-    task_specific_params tokenizer_class torch_dtype torchscript transformers_version
+    task_specific_params tokenizer_class torch_dtype torchscript transformers.js_config
+    transformers_version
     unk_token_id use_bfloat16 use_cache
     """.split()
 )
