@@ -48,8 +48,8 @@ Write `memarc/models/families/yours.py`: a `FAMILY` of `memarc.models.family.Fam
 keys of the config.json to sizes, states which other keys are harmless and what its layers are made
 of (`memarc.models.config.Parts`; `LayerKind` where layers differ), and lists its tensors' names. Put it
 into `memarc/models/families/known.py`. The tests run on its `example` by themselves, and this
-page gets its line from the command above. If its layers do what no other family's do, that goes
-into `memarc/models/layers.py` as one more part.
+page gets its line from the command above. If its layers do what no other family's do, that
+goes into `memarc/models/layers.py` as one more part.
 """
 
 
