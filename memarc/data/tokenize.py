@@ -1,4 +1,4 @@
-"""Strings to token ids; the only file of this package that imports transformers.
+"""Strings to token ids; this file and `gguf_tokenizer` alone import transformers.
 
 Vocabulary, special tokens and the length cap are public: they come from a published tokenizer,
 from the grammar of the embedded task, or from the config, never from private rows.
@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from memarc import gguf_header
 from memarc.batches import INPUT_IDS, TOKEN_TYPE_IDS
+from memarc.data import gguf_tokenizer
 
 WORD_LEVEL = "word_level"
 """Name that asks for the embedded task's own tokenizer instead of a folder or a hub name."""
@@ -71,7 +73,7 @@ def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
     """Loads a published tokenizer.
 
     Args:
-      name: A local folder, or a name on the hub (which needs a network or its cache).
+      name: A local folder, a GGUF file, or a name on the hub (which needs a network or its cache).
       needs_pad: Whether a tokenizer without a pad token is refused.
 
     Returns:
@@ -80,6 +82,19 @@ def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
     Raises:
       ValueError: If it cannot be found or read, or lacks a fast version or a pad token it needs.
     """
+    if gguf_header.is_file(name):
+        tokenizer = gguf_tokenizer.build(gguf_header.read(name))
+    else:
+        tokenizer = _of_folder_or_hub(name)
+    if not tokenizer.is_fast:
+        raise ValueError(f"Tokenizer {name!r} has no fast version; choose one that has.")
+    if needs_pad and tokenizer.pad_token_id is None:
+        raise ValueError(f"Tokenizer {name!r} has no pad token; name one in its folder's config.")
+    return tokenizer
+
+
+def _of_folder_or_hub(name: str) -> Tokenizer:
+    """A tokenizer as transformers finds it."""
     import transformers  # Slow, and not every user of this file needs it.
 
     folder = pathlib.Path(name).expanduser()
@@ -90,7 +105,7 @@ def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
             "tokenizer_config.json and its vocabulary, or to a hub name such as bert-base-uncased."
         )
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+        return transformers.AutoTokenizer.from_pretrained(
             str(folder) if is_local else name, local_files_only=is_local
         )
     except (OSError, ValueError, KeyError) as error:
@@ -99,11 +114,6 @@ def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
             f"No tokenizer could be read from the {place} {name!r}: {error} Set tokenizer to a "
             "folder with tokenizer_config.json and its vocabulary, or to a hub name."
         ) from error
-    if not tokenizer.is_fast:
-        raise ValueError(f"Tokenizer {name!r} has no fast version; choose one that has.")
-    if needs_pad and tokenizer.pad_token_id is None:
-        raise ValueError(f"Tokenizer {name!r} has no pad token; name one in its folder's config.")
-    return tokenizer
 
 
 def word_level_tokenizer(words: Sequence[str], *, end_token: str | None = None) -> Tokenizer:

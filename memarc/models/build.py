@@ -33,7 +33,7 @@ def build(
     Args:
       method: A name of `memarc.models.methods.METHODS`.
       options: Fields of the method's class; those that are left out keep their defaults.
-      config: Sizes of the backbone: an encoder for a classifier, a decoder for a language model.
+      config: Sizes of the backbone; a language model needs a decoder.
       head: A `HeadConfig` makes a classifier, a `LanguageConfig` a language model.
 
     Returns:
@@ -43,26 +43,15 @@ def build(
       ValueError: For an unknown method or option, naming the choices, or a backbone that does not
         go with the head.
     """
-    check_kind(config, writes=isinstance(head, LanguageConfig))
-    chosen = make_method(method, options, config)
-    return (
-        LanguageModel(chosen, head)
-        if isinstance(head, LanguageConfig)
-        else Classifier(chosen, head)
-    )
-
-
-def check_kind(config: BackboneConfig, *, writes: bool) -> None:
-    """Checks that a backbone does what a task needs.
-
-    Args:
-      config: The backbone's.
-      writes: Whether the task is one of generation; else it is one of classification.
-
-    Raises:
-      ValueError: If an encoder shall write, or a decoder shall classify.
-    """
-    if writes and not config.parts.is_decoder:
-        raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
-    if config.parts.is_decoder and not writes:
-        raise ValueError(f"A {config.kind} backbone is a decoder; classification needs an encoder.")
+    if isinstance(head, LanguageConfig):
+        if not config.parts.is_decoder:
+            raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
+        return LanguageModel(make_method(method, options, config), head)
+    if config.parts.is_decoder and head.pooling == "first":
+        raise ValueError(
+            f"head.pooling is 'first'; in a {config.kind} decoder the first token reads no other: "
+            "choose 'last' or 'mean'."
+        )
+    if head.words and not config.parts.is_decoder:
+        raise ValueError(f"A {config.kind} encoder has no table of words; leave head.words ().")
+    return Classifier(make_method(method, options, config), head)

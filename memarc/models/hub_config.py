@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memarc import gguf_header
+from memarc.models import gguf_config
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
 from memarc.models.family import Family
@@ -18,16 +20,15 @@ FILE_NAME = "config.json"
 _HARMLESS = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels
-    architectures    attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop auto_map
-    bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id decoder_start_token_id
-    directionality dropout dtype embd_pdrop eos_token_id finetuning_task gradient_checkpointing
-    hidden_dropout hidden_dropout_prob id2label initializer_range label2id mask_token_id
-    max_length model_type num_labels output_attentions output_hidden_states output_past
-    pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    architectures attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop
+    auto_map bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id
+    decoder_start_token_id directionality dropout dtype embd_pdrop eos_token_id finetuning_task
+    gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_range label2id
+    mask_token_id max_length model_type num_labels output_attentions output_hidden_states
+    output_past pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
     pooler_size_per_head pooler_type prefix problem_type resid_pdrop return_dict sep_token_id
     task_specific_params tokenizer_class torch_dtype torchscript transformers.js_config
-    transformers_version
-    unk_token_id use_bfloat16 use_cache
+    transformers_version unk_token_id use_bfloat16 use_cache
     """.split()
 )
 _REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
@@ -35,11 +36,11 @@ _REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decod
 _NOT_KEPT = ("_name_or_path", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
-def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the config of a folder's backbone.
+def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
+    """Reads the config of a backbone.
 
     Args:
-      folder: Holds a ``config.json``.
+      weights: A folder that holds a ``config.json``, or a GGUF file.
       dtype: Compute dtype, "float32" or "bfloat16"; it is the run's choice, not the folder's.
 
     Returns:
@@ -49,7 +50,9 @@ def read(folder: str | os.PathLike[str], dtype: str) -> BackboneConfig:
       ValueError: If the file is missing or no JSON, the model is of another type, a size is
         missing, or the model has a feature that the backbone has not, or that is not known.
     """
-    path = Path(folder) / FILE_NAME
+    if gguf_header.is_file(weights):
+        return of_content(gguf_config.content(gguf_header.read(weights)), dtype, str(weights))
+    path = Path(weights) / FILE_NAME
     return of_content(read_json(path), dtype, str(path))
 
 

@@ -1,4 +1,4 @@
-"""Loads and saves Hugging Face folders of backbones, one tensor at a time.
+"""Loads and saves Hugging Face folders of backbones, one tensor at a time; loads GGUF files too.
 
 A folder holds ``config.json`` and ``model.safetensors``, or shards and their index. The names of
 tensors stand in `memarc.models.families`; loading and saving both read a family's table.
@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
+from memarc import gguf_header
 from memarc.models import hub_config, tensor_files
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
@@ -50,7 +51,7 @@ def load(
     """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.
 
     Args:
-      weights: A local folder, or the name of a model on the Hugging Face hub.
+      weights: A local folder, a GGUF file, or the name of a model on the Hugging Face hub.
       dtype: Compute dtype of the config, "float32" or "bfloat16".
       storage_dtype: Dtype of the parameters, "float32" or "bfloat16".
       sharding_of: Where each leaf goes, straight from the files: the host holds one leaf at a
@@ -69,11 +70,11 @@ def load(
         raise ValueError(
             f"storage_dtype is {storage_dtype!r}; choose one of {tuple(STORAGE_DTYPES)}."
         )
-    folder = find_folder(weights)
-    config = hub_config.read(folder, dtype)
+    place = find(weights)
+    config = hub_config.read(place, dtype)
     table, flat = known.name_table(config), {}
-    tensors = tensor_files.find(folder, config)
-    tensor_files.check(folder, config, table, tensors)
+    tensors = tensor_files.find(place, config)
+    tensor_files.check(place, config, table, tensors)
     # Largest first: where a device's memory is the host's, the leaf that is there twice is then
     # small when nearly all weights are there.
     for entry in sorted(table, key=lambda entry: -math.prod(entry.leaf_shape(config))):
@@ -84,15 +85,6 @@ def load(
         else:
             flat[entry.path] = _on_devices(shape, sharding_of(entry.path, shape), read)
     return config, traverse_util.unflatten_dict(flat)
-
-
-def read_config(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
-    """Reads the config alone of what `load` loads.
-
-    Raises:
-      ValueError: For weights that cannot be found, or a config that is not supported.
-    """
-    return hub_config.read(find_folder(weights), dtype)
 
 
 def _on_devices(
@@ -112,21 +104,21 @@ def _on_devices(
     return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
-def find_folder(weights: str | os.PathLike[str]) -> Path:
-    """Returns a local folder as it is; fetches a hub name's config and weights, if not cached.
+def find(weights: str | os.PathLike[str]) -> Path:
+    """Returns a folder or GGUF file as it is; fetches a hub name's weights, if not cached.
 
     Raises:
       ValueError: If there is neither, with the command that fetches the files.
     """
-    folder = Path(weights)
-    if folder.is_dir():
-        return folder
-    name = str(weights)
-    if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
+    place, name = Path(weights), str(weights)
+    is_gguf = gguf_header.is_file(place)
+    if place.is_dir() or (is_gguf and place.is_file()):
+        return place
+    if place.exists() or is_gguf or not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
         raise ValueError(
             f"No weights at {name!r}: it is not a folder (seen from {Path.cwd()}), and it cannot "
-            f"be a hub name. Give a folder with {_CONFIG} and {WEIGHTS}, or a name like "
-            "'google-bert/bert-base-uncased'."
+            f"be a hub name. Give a folder with {_CONFIG} and {WEIGHTS}, a GGUF file, or a name "
+            "like 'google-bert/bert-base-uncased'."
         )
     try:
         from huggingface_hub import snapshot_download  # Local folders need no hub client.

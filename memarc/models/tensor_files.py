@@ -1,4 +1,4 @@
-"""Reads index ranges of a backbone's leaves from the safetensors files of a folder.
+"""Reads index ranges of a backbone's leaves from the files of its weights.
 
 A file is mapped anew for every tensor that is read: the pages read count as memory of the process
 until it is unmapped, and would add up to all that lies in it.
@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from memarc.models import hub_config
+from memarc import gguf_header
+from memarc.models import gguf_file, hub_config
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
 from memarc.models.family import Family
@@ -25,7 +26,7 @@ from memarc.models.tensor_names import Entry
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-DTYPES = ("F32", "F16", "BF16")
+DTYPES = gguf_file.TYPES  # Those of safetensors are among them.
 
 _OLD_NORMS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _BLOCK_BYTES = 2**18  # Rows are read in blocks of this size: the only second copy of a weight.
@@ -49,13 +50,19 @@ class Tensor:
     opened: Callable[[], AbstractContextManager[Any]]
 
 
-def find(folder: Path, config: BackboneConfig) -> dict[str, Tensor]:
-    """Lists a folder's tensors by bare name; reads headers only.
+def find(weights: Path, config: BackboneConfig) -> dict[str, Tensor]:
+    """Lists tensors by bare name; reads headers only.
+
+    Args:
+      weights: A Hugging Face folder, or a GGUF file.
+      config: Sizes of the backbone.
 
     Raises:
       ValueError: If files are missing or damaged, or two tensors have the same bare name.
     """
-    return by_bare_name(_listed(folder), config, folder)
+    of_file = gguf_header.is_file(weights)
+    listed = _of_gguf(weights, config) if of_file else _of_folder(weights)
+    return by_bare_name(listed, config, weights)
 
 
 def by_bare_name(
@@ -82,7 +89,16 @@ def by_bare_name(
     return found
 
 
-def _listed(folder: Path) -> Iterator[Tensor]:
+def _of_gguf(path: Path, config: BackboneConfig) -> Iterator[Tensor]:
+    """The tensors of a GGUF file, by the names that they have in a folder."""
+    family = known.get(config.kind)
+    entries = known.name_table(config)
+    names = [full_name(name, family) for x in entries for name, _ in x.tensors(config)]
+    for name, tensor in gguf_file.find(gguf_header.read(path), names).items():
+        yield Tensor(name, tensor.shape, tensor.dtype, tensor.opened)
+
+
+def _of_folder(folder: Path) -> Iterator[Tensor]:
     for path in _weight_files(folder):
         with _opened(path) as file:
             for name in file.keys():
@@ -141,7 +157,7 @@ def check(
     found = "".join(f"\n  {title}: {names}" for title, names in lists.items() if names)
     if found:
         raise ValueError(
-            f"{folder} does not hold the {config.kind} backbone of its {hub_config.FILE_NAME} "
+            f"{folder} does not hold the {config.kind} backbone that it describes "
             f"(names without the prefix '{family.prefix}'):{found}"
         )
     _check_tied(folder, family, table, tensors)

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 import jax
 
-from memarc.batches import GENERATION
-from memarc.data import load
+from memarc import gguf_header
+from memarc.data import gguf_tokenizer, load
 from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
 from memarc.data.rows import Rows
 from memarc.models import pretrained
-from memarc.models.build import check_kind
 from memarc.models.config import BackboneConfig
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
@@ -35,7 +34,6 @@ def assemble(settings: Settings) -> Run:
       ValueError: If anything is missing or does not fit.
     """
     placement = _place(settings)
-    _check_kind(settings)
     return _with_rows(settings, _load(settings.task, settings.data_to_load), placement)
 
 
@@ -51,7 +49,6 @@ def assemble_rows(settings: Settings, train: Rows, evals: Mapping[str, Rows]) ->
       ValueError: If anything is missing or does not fit.
     """
     placement = _place(settings)
-    _check_kind(settings)
     splits = load.from_rows(settings.data_to_load, settings.record_of_task, train, evals)
     return _with_rows(settings, splits, placement)
 
@@ -88,12 +85,6 @@ def plan(settings: Settings, num_examples: int) -> Mechanism:
 def _place(settings: Settings) -> Placement | None:
     """How the run's arrays lie on all devices."""
     return place(settings.mesh, jax.devices(), settings.privacy.physical_batch_size)
-
-
-def _check_kind(settings: Settings) -> None:
-    """Raises ValueError for a backbone of the wrong kind, before its tokenizer is found unfit."""
-    config = pretrained.read_config(settings.model.weights, settings.model.dtype)
-    check_kind(config, writes=settings.kind == GENERATION)
 
 
 def _with_rows(settings: Settings, splits: Splits, placement: Placement | None) -> Run:
@@ -137,4 +128,17 @@ def _check_fit(settings: Settings, codec: Codec, backbone: BackboneConfig) -> No
         raise ValueError(
             f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
             f"{backbone.vocab_size}. Give the tokenizer that the weights were trained with."
+        )
+    _check_vocabulary(settings.model.weights, settings.tokenizer, codec)
+
+
+def _check_vocabulary(weights: str, tokenizer: str, codec: Codec) -> None:
+    """Raises ValueError where weights bring a vocabulary, and the tokenizer has another."""
+    if not gguf_header.is_file(weights) or tokenizer == weights:
+        return
+    found = gguf_tokenizer.difference(gguf_header.read(weights), codec.tokenizer.get_vocab())
+    if found:
+        raise ValueError(
+            f"Tokenizer {tokenizer!r} is not that of {weights}: in the latter, {found}. Leave "
+            "data.tokenizer out to use the latter."
         )

@@ -10,7 +10,7 @@ class ModelSource:
     """Where the backbone comes from, and how it is held and computed.
 
     Attributes:
-      weights: A local folder or a hub name.
+      weights: A local folder, a GGUF file, or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
       storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
       remat: "none", or "layer" to keep only each layer's input for the backward pass.
@@ -29,10 +29,15 @@ class HeadChoice:
     """How a classifier's head reads the states; the task says how many classes it has.
 
     Attributes:
-      pooling: "first" reads the first token, "mean" the mean of all real tokens.
+      pooling: "first" reads the first token, "last" the last real one (of decoders), "mean" the
+        mean of all real tokens.
+      words: Words that stand for the labels, in their order, as they follow ``data.template``,
+        such as " bad" and " good": a decoder's own likelihoods of them are where training starts.
+        () draws the head at random.
     """
 
     pooling: str = "first"
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

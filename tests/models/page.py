@@ -45,11 +45,11 @@ be the word table, and is another one; weights that were infinite as float16.
 ## Add a family
 
 Write `memarc/models/families/yours.py`: a `FAMILY` of `memarc.models.family.Family`, which maps
-keys of the config.json to sizes, states which other keys are harmless and what its layers are made
-of (`memarc.models.config.Parts`; `LayerKind` where layers differ), and lists its tensors' names. Put it
-into `memarc/models/families/known.py`. The tests run on its `example` by themselves, and this
-page gets its line from the command above. If its layers do what no other family's do, that
-goes into `memarc/models/layers.py` as one more part.
+keys of the config.json to sizes, states which other keys are harmless and what its layers are
+made of (`memarc.models.config.Parts`; `LayerKind` where layers differ), and lists its tensors'
+names. Put it into `memarc/models/families/known.py`. The tests run on its `example` by
+themselves, and this page gets its line from the command above. If its layers do what no other
+family's do, that goes into `memarc/models/layers.py` as one more part.
 """
 
 

@@ -1,6 +1,5 @@
 """A user's mistake is one message that names the value and the choices, before any training."""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -8,9 +7,9 @@ import sys
 import pytest
 
 from configs import e2e
-from memarc.models.families.known import FAMILIES
 from memarc.runs import run
 from memarc.runs.parse import parse
+from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -55,24 +54,6 @@ def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, 
         run.run_all(config.to_dict(), tmp_path / "out")
     out = tmp_path / "out"
     assert not out.exists() or not list(out.rglob("*.json*"))
-
-
-def test_a_decoder_that_shall_classify_is_refused_for_that_and_not_for_its_tokenizer(
-    config, tmp_path
-):
-    """Tokenizers of decoders often have no token to pad with: no reason to look for one."""
-    config.model.weights = str(write_decoder(tmp_path / "decoder"))
-    config.data.tokenizer = str(tmp_path / "none")
-    with pytest.raises(ValueError, match="llama backbone is a decoder; classification needs an"):
-        run.run_all(config.to_dict(), tmp_path / "out")
-
-
-def write_decoder(folder):
-    """The config.json of a decoder; nothing else is read of it."""
-    folder.mkdir()
-    content = {**FAMILIES["llama"].example, "model_type": "llama"}
-    (folder / "config.json").write_text(json.dumps(content))
-    return folder
 
 
 def test_missing_data_tell_where_they_were_sought_and_how_to_get_them(config, tmp_path):
@@ -134,9 +115,8 @@ def test_the_command_line_wins_over_what_runs_change():
 
 
 def test_a_folder_that_cannot_be_made_is_told_without_traceback():
-    command = [sys.executable, "-m", "experiments.run", "--workdir=/dev/null/out"]
-    command += ["--config=configs/quickstart.py:smoke", "--only=lora"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments = ("--config=configs/quickstart.py:smoke", "--only=lora")
+    done = commands.run("experiments.run", "--workdir=/dev/null/out", *arguments)
     assert done.returncode == 2 and "Not a directory: '/dev/null/out" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -170,8 +150,7 @@ def test_a_run_that_changes_a_field_that_does_not_exist_is_named(config):
     ids=lambda x: str(x)[:30],
 )
 def test_at_the_command_line_there_is_no_traceback(arguments, message, tmp_path):
-    command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path / 'out'}"]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = commands.run("experiments.run", f"--workdir={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
