@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memarc import batches
 from memarc.models import backbone, coupled, exact, exact_range
@@ -19,10 +20,13 @@ from memarc.models.coupled import Network, Streams
 from memarc.models.couplings import COUPLINGS
 from memarc.models.reversible import draw_signs
 from memarc.ops import fixed_point
-from memarc.typing import Array, Params
+from memarc.typing import Array, Params, PyTree
 
 _DISTANCE_LAMBDAS = (0.0625, 0.125, 0.25, 0.5)
-_ADAPTER_SCALE = 0.02
+_ADAPTER_SCALE = 0.003
+"""Standard deviation of what is added to adapters at their start, as private training does."""
+
+_WIDER = {"bfloat16": "float32", "float32": "float64"}
 
 Found = dict[str, Array]
 """Name -> number, as `measure` explains them."""
@@ -44,8 +48,8 @@ def measure(
       difference; saturated_values, values that left the range; of exact arithmetic also
       saturated_layers, where (0: the start), and largest_value of the streams;
       gradient_errors, by layer, relative, against plain autodiff of the same coupled network;
-      gradient_errors_float32 and autodiff_errors_float32, the same of this network and of plain
-      autodiff against autodiff in float32.
+      gradient_errors_WIDER and autodiff_errors_WIDER, the same of this network and of plain
+      autodiff against autodiff in the next wider dtype, float32 or float64.
     """
     *network, hidden = _problem(net, params, shape)
     unit = jax.jit(exact_range.units, static_argnums=0)(net, *network, hidden)
@@ -57,15 +61,31 @@ def measure(
         outside, largest = jax.jit(exact_range.survey, static_argnums=0)(net, *given)
         found["saturated_layers"] = [i for i, is_out in enumerate(outside.tolist()) if is_out]
         found["largest_value"] = float(f"{largest.max():.4g}")
-    wide = dataclasses.replace(net, config=dataclasses.replace(net.config, dtype="float32"))
     plainly = jax.jit(_plain_gradient, static_argnums=(0, 1))
-    same, best = (plainly(n, arithmetic == "exact", *given) for n in (net, wide))
+    is_rounded, wider = arithmetic == "exact", _WIDER[net.config.dtype]
+    same = plainly(net, is_rounded, *given)
+    with jax.enable_x64(wider == "float64"):
+        best = plainly(_in(net, wider), is_rounded, *_widened(given, wider))
     return {
         **found,
         "gradient_errors": _errors(gradient, same),
-        "gradient_errors_float32": _errors(gradient, best),
-        "autodiff_errors_float32": _errors(same, best),
+        f"gradient_errors_{wider}": _errors(gradient, best),
+        f"autodiff_errors_{wider}": _errors(same, best),
     }
+
+
+def _in(net: Network, dtype: str) -> Network:
+    """The network, computing in another dtype."""
+    return dataclasses.replace(net, config=dataclasses.replace(net.config, dtype=dtype))
+
+
+def _widened(tree: PyTree, dtype: str) -> PyTree:
+    """A tree whose floats are of another dtype."""
+
+    def widen(x: Array) -> Array:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(widen, tree)
 
 
 def _problem(
@@ -265,11 +285,10 @@ def _plain_gradient(
 def _errors(got: Params, wanted: Params) -> list[float]:
     """Relative error of every layer's whole gradient."""
 
-    def flat(tree: Params) -> Array:
-        return jnp.concatenate(
-            [x.reshape(x.shape[0], -1).astype(jnp.float32) for x in jax.tree.leaves(tree)], axis=1
-        )
+    def flat(tree: Params) -> np.ndarray:
+        leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(tree)]
+        return np.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
 
-    got, wanted = flat(got), flat(wanted)
-    errors = jnp.linalg.norm(got - wanted, axis=1) / jnp.linalg.norm(wanted, axis=1)
+    got_all, wanted_all = flat(got), flat(wanted)
+    errors = np.linalg.norm(got_all - wanted_all, axis=1) / np.linalg.norm(wanted_all, axis=1)
     return [float(f"{x:.3g}") for x in errors]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 
 from memarc.models.rotary import Rope
@@ -14,6 +15,11 @@ _CHOICES = {
     "positions": ("table", "table after padding", "none"),
     "query_norm": ("", "head", "whole"),
 }
+
+
+def _dtypes() -> tuple[str, ...]:
+    """Compute dtypes: those of runs, and where JAX has 64 bits, that of references."""
+    return (*DTYPES, "float64") if jax.config.jax_enable_x64 else DTYPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +132,7 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         """Checks every field that a user can get wrong."""
-        for name, choices in (("activation", ACTIVATIONS), ("dtype", DTYPES), ("remat", REMAT)):
+        for name, choices in (("activation", ACTIVATIONS), ("dtype", _dtypes()), ("remat", REMAT)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {choices}.")
         for field in ("vocab_size", "width", "layers", "heads", "feed_forward"):

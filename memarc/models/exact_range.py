@@ -96,7 +96,7 @@ def check_range(
     reach = fixed_point.LIMIT * float(unit.max())
     where = "The start" if layer == 0 else f"Layer {layer} of the {outside.size - 1} reversible"
     raise ValueError(
-        f"{where} leaves the fixed-point range on random tokens: a value reaches "
+        f"{where} leaves the fixed-point range on public rows: a value reaches "
         f"{largest[layer]:.4g}, the widest channel's range ends at {reach:.4g}. Choose coupling "
         "'centred', a smaller scale (lambda), or arithmetic 'float'."
     )

@@ -93,6 +93,10 @@ class Method(Protocol):
         """
         ...
 
+    def chosen(self, frozen: Params) -> dict[str, float]:
+        """Names what `init` chose from the public weights, for a run's record."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class OfParameters(abc.ABC):
@@ -142,3 +146,8 @@ class OfParameters(abc.ABC):
     def check(self, trainable: Params, frozen: Params, batch: Batch) -> None:
         """Accepts every batch: the backbone works on all."""
         del trainable, frozen, batch
+
+    def chosen(self, frozen: Params) -> dict[str, float]:
+        """Names nothing: `init` splits and draws, and chooses nothing."""
+        del frozen
+        return {}

@@ -7,9 +7,6 @@ import abc
 import dataclasses
 from typing import ClassVar
 
-import jax
-
-from memarc import batches
 from memarc.models.method import Method
 from memarc.typing import Array, Batch, Params
 
@@ -57,11 +54,6 @@ class Model(abc.ABC):
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes losses in nats, float32[B], of a batch after `precompute`; none is coupled."""
 
-    def check_start(self, trainable: Params, frozen: Params) -> None:
-        """Raises ValueError if the network cannot work on two rows of random, public tokens."""
-        config = self.method.config
-        length = min(16, config.longest_sequence)
-        batch = batches.random(
-            self.kind, jax.random.key(0), 2, length, vocab_size=config.vocab_size
-        )
+    def check_start(self, trainable: Params, frozen: Params, batch: Batch) -> None:
+        """Raises ValueError if the network cannot work on public rows (`Method.check`)."""
         self.method.check(trainable["tuning"], frozen, batch)

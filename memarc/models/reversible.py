@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memarc.batches import CLASSIFICATION, COINS, GENERATION, random
 from memarc.models import backbone, coupled, coupled_cache, exact, exact_range
@@ -19,6 +20,7 @@ from memarc.models.adapter import check_bottleneck, init_stack
 from memarc.models.config import BackboneConfig
 from memarc.models.coupled import Network, Streams
 from memarc.models.couplings import COUPLINGS
+from memarc.ops import fixed_point
 from memarc.ops.precision import wide
 from memarc.typing import Array, Batch, Params, PyTree
 
@@ -171,6 +173,17 @@ class Reversible:
             batch = jax.jit(self.precompute)(frozen, batch)
             given, unit = self._arguments(trainable, frozen, batch), frozen["drawn"]["unit"]
             exact_range.check_range(*given, unit, batch["hidden"])
+
+    def chosen(self, frozen: Params) -> dict[str, float]:
+        """Names how far exact streams reach, and the finest step of a channel."""
+        if self.arithmetic != "exact":
+            return {}
+        unit = np.asarray(frozen["drawn"]["unit"])
+        return {
+            "exact_reach_of_median_channel": float(np.median(unit)) * fixed_point.LIMIT,
+            "exact_reach_of_widest_channel": float(unit.max()) * fixed_point.LIMIT,
+            "exact_finest_step": float(unit.min()),
+        }
 
     def _units(self, adapters: Params, params: Params) -> Array:
         """The units of exact streams, float32[D], by random tokens (`exact_range.units`)."""

@@ -143,6 +143,11 @@ class Side:
         """Accepts every batch: a side network works on all."""
         del trainable, frozen, batch
 
+    def chosen(self, frozen: Params) -> dict[str, float]:
+        """Names nothing: the start is drawn or cut from the backbone, as the options say."""
+        del frozen
+        return {}
+
     def _reading(
         self, frozen: Params, hidden: Array
     ) -> tuple[Array, Callable[[Params, Array], Array], Params]:

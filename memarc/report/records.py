@@ -63,6 +63,8 @@ class Record:
       accountant: The accountant that ``epsilon`` comes from.
       ledger: Number, epsilon and delta of all runs in the run's ledger, this run included. None in
         records that were made before there was a ledger.
+      chosen: What the method chose from the public weights before training, such as the range of
+        exact streams. None in older records.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Record:
     sampler: str = "poisson"
     accountant: str = "rdp"
     ledger: dict[str, float] | None = None
+    chosen: dict[str, float] | None = None
 
     @property
     def headline(self) -> float:

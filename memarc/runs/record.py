@@ -55,6 +55,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         config=settings.plain,
         accountant=spent.accountant,
         ledger=trained.together,
+        chosen=run.model.method.chosen(trained.problem.frozen),
     )
 
 

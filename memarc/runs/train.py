@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from memarc.batches import COINS, abstract
+from memarc.data import public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import auto, sampling
 from memarc.privacy import ledger as ledger_lib
@@ -133,7 +134,9 @@ def _prepare(
     optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
     state = step.init_state(trainable, privatize, optimize)
     run.model.check_start(
-        placement.replicate(state.trainable) if placement else state.trainable, frozen
+        placement.replicate(state.trainable) if placement else state.trainable,
+        frozen,
+        public_text.batch(run.codec, run.settings.data.max_length),
     )
     state = placement.place_state(state) if placement else state
     state = checkpoints.restore(state)

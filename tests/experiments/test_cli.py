@@ -1,14 +1,12 @@
 """Command lines: config files from any folder, one message for a mistake, and thin commands."""
 
 import ast
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from experiments import cli
+from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = sorted((ROOT / "experiments").glob("*.py"))
@@ -16,13 +14,8 @@ COMMANDS = sorted((ROOT / "experiments").glob("*.py"))
 
 def test_a_command_works_from_any_folder(tmp_path):
     """The config is the installed one where there is none here; its weights are found too."""
-    command = [sys.executable, "-m", "experiments.account", "--config=configs/quickstart.py:smoke"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    done = commands.run(
+        "experiments.account", "--config=configs/quickstart.py:smoke", cwd=tmp_path, path=[ROOT]
     )
     assert done.returncode == 0, done.stderr
     assert "restaurants" in done.stdout and "reversible" in done.stdout

@@ -1,10 +1,10 @@
 """The command that measures reversal prints a line, and tells mistakes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
+
+from tests import commands
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,7 @@ import pytest
 )
 def test_a_mistake_is_one_message_and_writes_nothing(tmp_path, given, told):
     output = tmp_path / "lines.jsonl"
-    command = [sys.executable, "-m", "experiments.reversibility", given, f"--output={output}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.run("experiments.reversibility", given, f"--output={output}")
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert not done.stdout and not output.exists()
 
@@ -26,8 +25,8 @@ def test_a_mistake_is_one_message_and_writes_nothing(tmp_path, given, told):
 def test_a_line_is_json(tmp_path):
     output = tmp_path / "lines.jsonl"
     sizes = ["--layers=2", "--width=64", "--rows=1", "--tokens=3", "--dtype=bfloat16"]
-    command = [sys.executable, "-m", "experiments.reversibility", *sizes, f"--output={output}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = commands.run("experiments.reversibility", *sizes, f"--output={output}")
+    assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
     assert json.loads(output.read_text()) == line
     assert line["saturated_values"] == 0 and line["dtype"] == "bfloat16"

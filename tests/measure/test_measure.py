@@ -1,10 +1,6 @@
 """The commands that measure memory and time: lines of the real step, and mistakes told at once."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -13,17 +9,15 @@ import pytest
 from memarc.measure import case as cases
 from memarc.measure import step as measure
 from memarc.models.methods import METHODS
+from tests import commands
 from tests.measure import small_shapes
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "--config=tests/measure/small_shapes.py"
 SIZES = ("--batch_size=3", "--seq_len=5")
 
 
 def command(name, *arguments, path=()):
-    line = [sys.executable, "-m", f"experiments.{name}", CONFIG, *arguments]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return commands.run(f"experiments.{name}", CONFIG, *arguments, path=path)
 
 
 def case(label, **more):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone, config
+from memarc.models import backbone
 from memarc.models.families import make_config
 from tests import fast_compile
 
@@ -16,9 +16,8 @@ LENGTHS = (7, 5, 1, 6, 3)  # Real tokens per row: B = 5, T = 7.
 
 
 @pytest.fixture
-def float64(monkeypatch):
-    """64-bit arrays, and a backbone that may compute in them: the oracle's precision."""
-    monkeypatch.setattr(config, "DTYPES", (*config.DTYPES, "float64"))
+def float64():
+    """64-bit arrays, in which a backbone may compute then: the oracle's precision."""
     with jax.enable_x64(True):
         yield
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memarc import batches
 from memarc.models import backbone, pretrained, tensor_files
 from memarc.models.build import build
 from memarc.models.families import make_config
@@ -137,7 +138,8 @@ def check_methods(folder, kinds, meshes):
             trainable, frozen = model.init(jax.random.key(0), params)
             placed = placement.place_frozen(frozen)
             state = placement.replicate(step.init_state(trainable, NOTHING, NOTHING).trainable)
-            model.check_start(state, placed)
+            public = batches.random(model.kind, jax.random.key(1), 2, 8, vocab_size=13)
+            model.check_start(state, placed, public)
             kept = set(addresses(params)) - set(addresses(trainable))
             found[f"{kind} {method} {mesh}"] = {
                 "equal": is_equal((state, placed), wanted),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -217,7 +218,7 @@ DRAWING = {
 
 
 @pytest.mark.checklist(26)
-@pytest.mark.parametrize("case", [*CASES, *DRAWING])
+@pytest.mark.parametrize("case", [*every_case.args[1], *DRAWING])
 def test_what_depends_on_the_key_is_trainable_or_among_the_drawn(weights, sizes, case):
     """So a folder of the trainable and the drawn parameters is all that a run has made."""
     model, params = build(*(CASES | DRAWING)[case], sizes(), HEAD), weights(sizes())
@@ -242,23 +243,28 @@ def test_no_start_is_given_data(sizes, case):
 
 # Every engine gives the same sum.
 
-OFTEN = ("full", "lora")
+OFTEN = ("full", "lora", "side")
 """Methods that between them use parameters in every way: dense, in rows, in norms, twice a map."""
 
 
 def clipped_cases():
-    """(case, tokens, scope): rows of several tokens and of one, bounds of all and by layer."""
-    for case in CASES:
-        for tokens, scope in ((7, "flat"), (1, "flat"), (7, "per_layer")):
-            is_slow = " " in case or ((tokens, scope) != (7, "flat") and case not in OFTEN)
-            yield pytest.param(case, tokens, scope, marks=[pytest.mark.slow] * is_slow)
+    """(case, tokens, scope, engine): rows of several tokens and of one, bounds of all and by layer.
+
+    Both engines find norms alike; so each method runs with one, and what `OFTEN` names with both.
+    """
+    for case, (tokens, scope), engine in itertools.product(
+        CASES, ((7, "flat"), (1, "flat"), (7, "per_layer")), ("ghost", "book_keeping")
+    ):
+        is_plain = (tokens, scope) == (7, "flat")
+        is_often = case == "full" or is_plain and (case in OFTEN or engine == "ghost")
+        is_slow = " " in case or not is_often
+        yield pytest.param(case, tokens, scope, engine, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.checklist(16, 19, 24)
-@pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
-@pytest.mark.parametrize(("case", "tokens", "scope"), list(clipped_cases()))
+@pytest.mark.parametrize(("case", "tokens", "scope", "engine"), list(clipped_cases()))
 def test_taps_give_the_clipped_sum_of_instantiated_gradients(
-    setting, rows, fast_jit, once, case, engine, tokens, scope
+    setting, rows, fast_jit, once, case, tokens, scope, engine
 ):
     s, batch = setting(case), rows(tokens=tokens)
     left_out = np.arange(5) == 3

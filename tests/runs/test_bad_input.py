@@ -9,6 +9,7 @@ import pytest
 from configs import e2e
 from memarc.runs import run
 from memarc.runs.parse import parse
+from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -114,9 +115,8 @@ def test_the_command_line_wins_over_what_runs_change():
 
 
 def test_a_folder_that_cannot_be_made_is_told_without_traceback():
-    command = [sys.executable, "-m", "experiments.run", "--workdir=/dev/null/out"]
-    command += ["--config=configs/quickstart.py:smoke", "--only=lora"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    arguments = ("--config=configs/quickstart.py:smoke", "--only=lora")
+    done = commands.run("experiments.run", "--workdir=/dev/null/out", *arguments)
     assert done.returncode == 2 and "Not a directory: '/dev/null/out" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -150,8 +150,7 @@ def test_a_run_that_changes_a_field_that_does_not_exist_is_named(config):
     ids=lambda x: str(x)[:30],
 )
 def test_at_the_command_line_there_is_no_traceback(arguments, message, tmp_path):
-    command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path / 'out'}"]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = commands.run("experiments.run", f"--workdir={tmp_path / 'out'}", *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,9 +1,6 @@
 """The whole command on eight simulated devices ends where it ends on one."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -12,32 +9,22 @@ import pytest
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
-from tests import fast_compile
+from tests import commands, fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def command(folder, weights, *more):
     """Runs two steps of the toy config in a process of its own that sees eight devices."""
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "experiments.run",
-            f"--config={ROOT}/tests/runs/toy_config.py",
-            f"--workdir={folder}",
-            f"--config.model.weights={weights}",
-            "--config.seed=5",
-            "--config.training.epochs=0.7",
-            *more,
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "XLA_FLAGS": fast_compile.flags("--xla_force_host_platform_device_count=8"),
-        },
-        capture_output=True,
-        text=True,
+    return commands.run(
+        "experiments.run",
+        "--config=tests/runs/toy_config.py",
+        f"--workdir={folder}",
+        f"--config.model.weights={weights}",
+        "--config.seed=5",
+        "--config.training.epochs=0.7",
+        *more,
+        env={"XLA_FLAGS": fast_compile.flags("--xla_force_host_platform_device_count=8")},
     )
 
 

@@ -15,6 +15,7 @@ from memarc.privacy import auto
 from memarc.runs import assemble, run, train
 from memarc.runs.parse import parse
 from memarc.training import export
+from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -97,12 +98,7 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
     config.privacy.epsilon = 0.2  # Noise for a small run leaves room.
     (second,) = run.run_all(config.to_dict(), tmp_path / "c")
     assert second.ledger["runs"] == 2 and first.epsilon < second.ledger["epsilon"] <= 8.5
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.account", f"--ledger={tmp_path / 'ledger'}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run("experiments.account", f"--ledger={tmp_path / 'ledger'}")
     assert f"epsilon {second.ledger['epsilon']:.6g} by RDP" in done.stdout, done.stderr
 
 

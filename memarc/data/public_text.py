@@ -1,0 +1,35 @@
+"""Plain sentences, public, that show a network what real rows look like before it has seen one."""
+
+import numpy as np
+
+from memarc.batches import CLASSIFICATION
+from memarc.data.codec import Codec
+from memarc.data.rows import Rows
+
+SENTENCES = (
+    ("The committee met on Tuesday to discuss the budget for 2019.", "It was postponed by a week."),
+    ("Dr. Ada Moreno, a chemist from Leeds, won the prize twice.", "She teaches there now."),
+    ("Is this the cheapest hotel near the station?", "No, there is one at $45 a night."),
+    ("Water boils at 100 degrees; on a mountain, it boils sooner.", "Air is thinner up there."),
+)
+"""Pairs of texts: what is read, and what could be written after it."""
+
+
+def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
+    """Encodes the sentences as rows of a run are: with the tokens that begin and part texts.
+
+    Args:
+      codec: The run's; its caps cut the rows.
+      longest: Most tokens of a row.
+
+    Returns:
+      A batch of `memarc.batches` of the codec's kind, one row a pair; all labels are 0.
+    """
+    read, written = zip(*SENTENCES, strict=True)
+    if codec.kind == CLASSIFICATION:
+        rows = Rows((read,), labels=np.zeros(len(read), np.int32))
+    else:
+        rows = Rows((read, written), labels=None)
+    dataset = codec.dataset(rows)
+    whole = dataset.take(np.arange(len(dataset)), int(dataset.lengths.max()))
+    return {key: x[:, :longest] if x.ndim == 2 else x for key, x in whole.items()}
