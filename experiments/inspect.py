@@ -4,11 +4,12 @@
 
 The line says what the model is (family, sizes, parameters, types of its files); how far its states
 and logits are from transformers' on public rows (states_error and logits_error, relative; null
-without torch); how many values of the exact reversible network do not come back or leave their
-range (mismatched_values, saturated_values); what the plain network and the reversible one, as it
-starts, lose a token (plain_loss and start_loss of decoders, in nats); and by method what a private
-step takes on this device, or why it does not work. Public rows are sentences of a grammar that the
-tokenizer beside the weights cuts, or random ids where there is none. Nothing is trained.
+without torch, or with --nocompare); how many values of the exact reversible network do not come
+back or leave their range (mismatched_values, saturated_values); what the plain network and the
+reversible one, as it starts, lose a token (plain_loss and start_loss of decoders, in nats); and by
+method what a private step takes on this device, or why it does not work. Public rows are plain
+sentences that the tokenizer beside the weights cuts, or random ids where there is none. Nothing is
+trained.
 """
 
 import dataclasses
@@ -28,6 +29,9 @@ from memarc.report import lines, records, tables
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name; None: the weights' own.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the measured steps, weights included.")
+_COMPARE = flags.DEFINE_bool(
+    "compare", True, "With transformers, which takes as much memory again."
+)
 flags.set_default(measuring.METHODS, list(METHODS))
 flags.set_default(measuring.BATCH_SIZE, 8)
 
@@ -52,7 +56,7 @@ def main() -> int:
         "batch_size": sizes[0],
         "seq_len": sizes[1],
         "dtype": _DTYPE.value,
-        **inspect.compare(model, batch),
+        **inspect.compare(model, batch, is_wanted=_COMPARE.value),
         **inspect.reversal(model, batch),
         **inspect.losses(model, batch),
         "methods": {

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from memarc.batches import ATTENTION_MASK, INPUT_IDS, IS_TARGET, TOKEN_TYPE_IDS
-from memarc.data import reviews, tokenize
+from memarc.data import public_text, tokenize
 from memarc.measure import peer, reversibility
 from memarc.measure import step as measure
 from memarc.measure.case import REMAT_SUFFIX, Case
@@ -86,7 +86,7 @@ def facts(model: Opened) -> dict[str, Any]:
 def public_batch(
     config: BackboneConfig, tokenizer: tokenize.Tokenizer | None, rows: int, length: int
 ) -> Batch:
-    """Rows that are public: sentences of the embedded grammar, or random ids without a tokenizer.
+    """Rows that are public: plain sentences, or random ids without a tokenizer.
 
     Args:
       config: Sizes of the backbone.
@@ -110,8 +110,8 @@ def public_batch(
         lengths = [max(2, length * (row + 1) // rows) for row in range(rows)]
         ids = [rng.integers(min(2, config.vocab_size - 1), config.vocab_size, x) for x in lengths]
     else:
-        sentences = iter(reviews.public_rows(10 * rows, seed=0).columns[0])
-        texts = [" ".join(next(sentences) for _ in range(1 + row % 4)) for row in range(rows)]
+        pairs = public_text.SENTENCES
+        texts = [" ".join(pairs[row % len(pairs)][: 1 + row % 2]) for row in range(rows)]
         found = tokenize.encode(tokenizer, (texts,), max_length=length)
         ids = np.split(found.tokens[INPUT_IDS], found.offsets[1:-1])
     if max(row.max() for row in ids) >= config.vocab_size:
@@ -220,9 +220,9 @@ def step_of(
     return {key: line[key] for key in kept if key in line}
 
 
-def compare(model: Opened, batch: Batch) -> dict[str, float | None]:
-    """States and logits against transformers (`peer.errors`); None where torch is missing."""
-    if not peer.is_installed():
+def compare(model: Opened, batch: Batch, *, is_wanted: bool) -> dict[str, float | None]:
+    """States and logits against transformers (`peer.errors`); None if not wanted, or no torch."""
+    if not is_wanted or not peer.is_installed():
         return {"states_error": None, "logits_error": None}
     return peer.errors(model.place, model.config, model.params, batch)
 

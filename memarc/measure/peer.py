@@ -82,6 +82,8 @@ def _model(place: Path, config: BackboneConfig) -> Any:
     import torch
     import transformers
 
+    transformers.utils.logging.set_verbosity_error()  # It lists poolers, which are not read.
+    transformers.utils.logging.disable_progress_bar()
     family = families.get(config.kind)
     kind = getattr(transformers, family.model_class)
     if not gguf_header.is_file(place):

@@ -256,7 +256,7 @@ def clipped_cases():
         CASES, ((7, "flat"), (1, "flat"), (7, "per_layer")), ("ghost", "book_keeping")
     ):
         is_plain = (tokens, scope) == (7, "flat")
-        is_often = case == "full" or is_plain and (case in OFTEN or engine == "ghost")
+        is_often = case == "full" or (is_plain and (case in OFTEN or engine == "ghost"))
         is_slow = " " in case or not is_often
         yield pytest.param(case, tokens, scope, engine, marks=[pytest.mark.slow] * is_slow)
 
