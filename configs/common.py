@@ -102,7 +102,7 @@ def restaurants(config: config_dict.ConfigDict) -> None:
     config.data.source = "embedded"
     config.data.tokenizer = "word_level"
     config.data.separator = "[SEP]"
-    config.data.root = config.data.end = None
+    config.data.root = config.data.begin = config.data.end = None
     config.data.max_prompt = 38
     config.data.max_length = 80
     config.data.buckets = (48, 80)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from memarc.batches import CLASSIFICATION, GENERATION
-from memarc.data import prompts, tokenize
+from memarc.data import prompts, template, tokenize
 from memarc.data.config import DataConfig
 from memarc.data.dataset import Dataset
 from memarc.data.grammars import GRAMMARS
@@ -47,6 +47,8 @@ class Codec:
         ``pad_id``, which in generation is the token that ends a target.
       max_length: Cap on the tokens of a row.
       layout: The special tokens around the two texts of generation; None in classification.
+      pieces: The template around the columns of classification; () leaves it to the tokenizer.
+      begin_id: The id that begins a row with a template; None for none.
       kind: One of ``memarc.batches.KINDS``.
     """
 
@@ -55,6 +57,8 @@ class Codec:
     max_length: int
     layout: Layout | None
     kind: str
+    pieces: template.Pieces = ()
+    begin_id: int | None = None
 
     def dataset(self, rows: Rows, members: np.ndarray | None = None) -> Dataset:
         """Tokenizes rows.
@@ -69,7 +73,15 @@ class Codec:
         Raises:
           ValueError: If the rows are not those of the kind of task, or the caps leave no room.
         """
-        if self.layout is None:
+        if self.pieces:
+            encoded = template.encode(
+                self.tokenizer,
+                rows.columns,
+                self.pieces,
+                begin_id=self.begin_id,
+                max_length=self.max_length,
+            )
+        elif self.layout is None:
             encoded = tokenize.encode(self.tokenizer, rows.columns, max_length=self.max_length)
         else:
             inputs, targets = rows.columns
@@ -98,6 +110,26 @@ class Codec:
             raise ValueError(f"{len(inputs)} inputs and references of {len(wanted)}; make equal.")
         tokens, lengths, is_cut = prompts.encode_prompts(self.tokenizer, inputs, self._layout)
         return Prompts(tuple(inputs), tuple(map(tuple, wanted)), tokens, lengths, is_cut)
+
+    def label_ids(self, words: Sequence[str]) -> tuple[int, ...]:
+        """The ids of words that stand for labels, as they follow a template.
+
+        Raises:
+          ValueError: If a word is not one token, or two are the same.
+        """
+        found = {word: ids for word, ids in zip(words, self._spelled(words), strict=True)}
+        longer = {word: len(ids) for word, ids in found.items() if len(ids) != 1}
+        ids = tuple(ids[0] for ids in found.values() if ids)
+        if longer or len(set(ids)) < len(words):
+            raise ValueError(
+                f"head.words is {tuple(words)}; each must be one token of its own (with the space "
+                f"before it, as it follows the template), and these have {longer}; choose others."
+            )
+        return ids
+
+    def _spelled(self, words: Sequence[str]) -> list[list[int]]:
+        """The ids of each word, without special tokens."""
+        return list(tokenize.plain_ids(self.tokenizer, words))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text that the ids after a prompt spell, up to the first end."""
@@ -132,12 +164,37 @@ def open_codec(task: Task, config: DataConfig) -> Codec:
     if config.tokenizer == tokenize.WORD_LEVEL:
         tokenizer = GRAMMARS[task.name].tokenizer()
     else:
-        needs_pad = task.kind == CLASSIFICATION
+        # A row with a template is a decoder's, which reads nothing of what fills it up.
+        needs_pad = task.kind == CLASSIFICATION and config.template is None
         tokenizer = tokenize.load_tokenizer(config.tokenizer, needs_pad=needs_pad)
     layout = _layout(tokenizer, config) if task.kind == GENERATION else None
-    pad_id = None if layout is None else layout.end_id
+    pad_id = _pad_id(tokenizer, layout)
     info = tokenize.describe(tokenizer, config.tokenizer, pad_id=pad_id)
-    return Codec(tokenizer, info, config.max_length, layout, task.kind)
+    if config.template is None:
+        return Codec(tokenizer, info, config.max_length, layout, task.kind)
+    pieces = template.parse(config.template, task.text_fields)
+    begin = _begin_id(tokenizer, config)
+    return Codec(tokenizer, info, config.max_length, layout, task.kind, pieces, begin)
+
+
+def _pad_id(tokenizer: tokenize.Tokenizer, layout: Layout | None) -> int | None:
+    """The id that fills up short rows, if it is not the tokenizer's own."""
+    if layout is not None:
+        return layout.end_id
+    return 0 if tokenizer.pad_token_id is None else None
+
+
+def _begin_id(tokenizer: tokenize.Tokenizer, config: DataConfig) -> int | None:
+    """The id that begins rows; ValueError if the tokenizer writes one and the config none."""
+    if config.begin is not None:
+        return prompts.special_id(tokenizer, config.begin)
+    first, own = tokenizer.bos_token_id, tokenizer("a", verbose=False)["input_ids"]
+    if first is not None and own[0] == first:
+        raise ValueError(
+            f"begin is None, and tokenizer {config.tokenizer!r} begins rows with "
+            f"{tokenizer.bos_token!r}, which its model was trained to read first; set begin to it."
+        )
+    return None
 
 
 def _layout(tokenizer: tokenize.Tokenizer, config: DataConfig) -> Layout:
@@ -148,10 +205,10 @@ def _layout(tokenizer: tokenize.Tokenizer, config: DataConfig) -> Layout:
             f"end is None, and tokenizer {config.tokenizer!r} names no token that ends a text; "
             f"choose one of {', '.join(tokenizer.all_special_tokens)}."
         )
-    begin, separator = config.begin, end if config.separator is None else config.separator
+    separator = end if config.separator is None else config.separator
     return Layout(
         max_prompt=config.prompt_cap,
-        begin_id=None if begin is None else prompts.special_id(tokenizer, begin),
+        begin_id=_begin_id(tokenizer, config),
         separator_id=prompts.special_id(tokenizer, separator),
         end_id=prompts.special_id(tokenizer, end),
     )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from memarc.batches import CLASSIFICATION, GENERATION
-from memarc.data import prompts, tokenize
+from memarc.data import prompts, template, tokenize
 from memarc.data.checks import check_choice, check_text, check_whole
 from memarc.data.dataset import check_buckets
 from memarc.data.tasks import Task
@@ -28,8 +28,8 @@ _READ_BY_KIND = {
     "unit": GENERATION,
     "separator": GENERATION,
     "max_prompt": GENERATION,
-    "begin": GENERATION,
     "end": GENERATION,
+    "template": CLASSIFICATION,
 }
 """Field -> the kind of task that reads it; both kinds read what is not named here."""
 
@@ -66,8 +66,11 @@ class DataConfig:
         the token that ends a target.
       max_prompt: Cap on the tokens of a prompt in generation, special ones included; None is half
         of ``max_length``.
-      begin: Special token that begins a row in generation, as LLaMA's "<s>"; None writes none.
+      begin: Special token that begins a row in generation, and in classification with a template,
+        as LLaMA's "<s>"; None writes none.
       end: Special token that ends a target in generation; None is the tokenizer's own.
+      template: Text around the columns of a row in classification (`memarc.data.template`), such
+        as "Review: {sentence} It was"; None leaves the layout to the tokenizer.
     """
 
     source: str = "files"
@@ -88,6 +91,7 @@ class DataConfig:
     max_prompt: int | None = None
     begin: str | None = None
     end: str | None = None
+    template: str | None = None
 
     def __post_init__(self) -> None:
         """Checks every field by itself; ``check_fit`` checks which of them go together."""
@@ -110,6 +114,7 @@ class DataConfig:
             ("separator", "a special token of the tokenizer or leave it None"),
             ("begin", "a special token of the tokenizer or leave it None"),
             ("end", "a special token of the tokenizer or leave it None"),
+            ("template", "a text with columns in braces or leave it None"),
         ):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), wanted)
@@ -169,6 +174,8 @@ def check_fit(task: Task, config: DataConfig) -> None:
             f"Tokenizer {tokenize.WORD_LEVEL!r} knows an embedded grammar's words only; task "
             f"{task.name} needs a published tokenizer (a word list of its rows would be private)."
         )
+    if config.template is not None:
+        template.parse(config.template, task.text_fields)
     if task.kind == GENERATION:
         prompts.check_caps(config.prompt_cap, config.max_length, config.begin is not None)
 
@@ -187,6 +194,8 @@ def _check_unread(task: Task, config: DataConfig) -> None:
     }
     if config.unit == "row":
         unread["references_per_group"] = "unit 'row'"
+    if task.kind == CLASSIFICATION and config.template is None:
+        unread["begin"] = "classification without a template"
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in unread and value != field.default:

@@ -107,7 +107,8 @@ def _problem(
     if net.coupling.signed:
         coins = jax.random.bits(jax.random.key(5), (shape[0], 2))
         signs = draw_signs(coins, net.config.layers)
-    return adapters, params["layers"], jnp.ones(shape, bool), signs, hidden
+    layers = backbone.layers_of(net.config, params)
+    return adapters, layers, jnp.ones(shape, bool), signs, hidden
 
 
 def distances(
@@ -125,15 +126,15 @@ def distances(
     """
     adapter = init_stack(config, 1, config.layers, jax.random.key(0))
     hidden = random_hidden(config, params, shape)
-    mask = jnp.ones(hidden.shape[:2], bool)
-    plain = backbone.run_layers(config, params["layers"], hidden, mask).astype(jnp.float32)
+    mask, layers = jnp.ones(hidden.shape[:2], bool), backbone.layers_of(config, params)
+    plain = backbone.run_layers(config, layers, hidden, mask).astype(jnp.float32)
     lines = []
     for name, coupling in COUPLINGS.items():
         adapters = dict.fromkeys(coupling.branches, adapter)
         signs = jnp.zeros((config.layers, shape[0], 1, 1)) if coupling.signed else None
         for scale in (0.5,) if coupling.signed else _DISTANCE_LAMBDAS:
             net = Network(config, coupling, scale, 1)
-            given = (adapters, params["layers"], mask, signs)
+            given = (adapters, layers, mask, signs)
             unit = jax.jit(exact_range.units, static_argnums=0)(net, *given, hidden)
             streams = jax.jit(partial(exact.run, net))(*given, unit, hidden)
             last = coupled.finish(coupling, "newest", streams).astype(jnp.float32)

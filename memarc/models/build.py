@@ -33,7 +33,7 @@ def build(
     Args:
       method: A name of `memarc.models.methods.METHODS`.
       options: Fields of the method's class; those that are left out keep their defaults.
-      config: Sizes of the backbone: an encoder for a classifier, a decoder for a language model.
+      config: Sizes of the backbone; a language model needs a decoder.
       head: A `HeadConfig` makes a classifier, a `LanguageConfig` a language model.
 
     Returns:
@@ -47,6 +47,11 @@ def build(
         if not config.parts.is_decoder:
             raise ValueError(f"A {config.kind} backbone is an encoder; generation needs a decoder.")
         return LanguageModel(make_method(method, options, config), head)
-    if config.parts.is_decoder:
-        raise ValueError(f"A {config.kind} backbone is a decoder; classification needs an encoder.")
+    if config.parts.is_decoder and head.pooling == "first":
+        raise ValueError(
+            f"head.pooling is 'first'; in a {config.kind} decoder the first token reads no other: "
+            "choose 'last' or 'mean'."
+        )
+    if head.words and not config.parts.is_decoder:
+        raise ValueError(f"A {config.kind} encoder has no table of words; leave head.words ().")
     return Classifier(make_method(method, options, config), head)

@@ -1,4 +1,4 @@
-"""A classifier: an encoder, a tuning method and a linear head.
+"""A classifier: a backbone, a tuning method and a linear head.
 
 Axes: B batch, C classes.
 """
@@ -28,10 +28,13 @@ class Classifier(Model):
     kind: ClassVar[str] = batches.CLASSIFICATION
 
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """Makes the start from public weights (`Model.init`), and draws the head."""
+        """Makes the start from public weights (`Model.init`), and draws or copies the head."""
         tuning_key, head_key = jax.random.split(key)
         trainable, frozen = super().init(tuning_key, params)
-        start = head.init(self.head, self.method.config.width, head_key)
+        if self.head.words:
+            start = head.of_words(self.head, backbone.output_table(params))
+        else:
+            start = head.init(self.head, self.method.config.width, head_key)
         return {**trainable, "head": start}, frozen
 
     def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:

@@ -117,6 +117,11 @@ class Coupling:
         """Names of the branches that have adapters."""
         return ("first",) if self.second is None else ("first", "second")
 
+    def suits(self, config: BackboneConfig) -> bool:
+        """Whether it computes layers of a backbone: none apart whose halves are side by side."""
+        branches = (getattr(self, name) for name in self.branches)
+        return not (config.parts.is_parallel and any(x.adapter == "series" for x in branches))
+
 
 COUPLINGS = {
     "meft1": Coupling(_WHOLE_LAYER, _ADAPTER, True, False, True, newest=1),

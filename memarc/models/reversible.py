@@ -70,6 +70,13 @@ class Reversible:
             raise ValueError(
                 f"scale (lambda) is {self.scale}; coupling {self.coupling!r} needs 0.5."
             )
+        if not COUPLINGS[self.coupling].suits(self.config):
+            suitable = [name for name, x in COUPLINGS.items() if x.suits(self.config)]
+            raise ValueError(
+                f"coupling is {self.coupling!r}, which takes the halves of a layer one after the "
+                f"other; a {self.config.kind} backbone has them side by side: choose one of "
+                f"{suitable}."
+            )
         if self.arithmetic == "exact":
             exact.exponent(self.scale)
         self._check_depth()

@@ -38,14 +38,15 @@ class Classification:
                 f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
                 f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
             )
-        head = HeadConfig(settings.head.pooling, len(settings.record_of_task.labels))
+        words = codec.label_ids(settings.head.words)
+        head = HeadConfig(settings.head.pooling, len(settings.record_of_task.labels), words)
         return build(settings.method, settings.options, backbone, head)
 
     def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
         """Raises ValueError if the tokenizer writes more types than the backbone has."""
         sets = (splits.train, *(given.dataset for given in splits.evals.values()))
         types = 1 + max(int(x.encoded.tokens[TOKEN_TYPE_IDS].max(initial=0)) for x in sets)
-        if types > backbone.type_vocab:
+        if backbone.type_vocab and types > backbone.type_vocab:  # Without a table none is read.
             raise ValueError(
                 f"Tokenizer {splits.codec.info.name!r} writes {types} token types; the backbone "
                 f"has {backbone.type_vocab}."

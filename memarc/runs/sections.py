@@ -29,10 +29,15 @@ class HeadChoice:
     """How a classifier's head reads the states; the task says how many classes it has.
 
     Attributes:
-      pooling: "first" reads the first token, "mean" the mean of all real tokens.
+      pooling: "first" reads the first token, "last" the last real one (of decoders), "mean" the
+        mean of all real tokens.
+      words: Words that stand for the labels, in their order, as they follow ``data.template``,
+        such as " bad" and " good": a decoder's own likelihoods of them are where training starts.
+        () draws the head at random.
     """
 
     pooling: str = "first"
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

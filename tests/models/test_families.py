@@ -5,6 +5,7 @@ A family that is added to `memarc.models.families` is tested here by itself. Wei
 or dropped weight is far outside the tolerance.
 """
 
+import dataclasses
 import functools
 import json
 
@@ -14,8 +15,19 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from memarc.measure import reversibility as reversal
 from memarc.models import backbone, hub_config, pretrained
+from memarc.models.adapter import init_stack
+from memarc.models.build import build
+from memarc.models.coupled import Network
+from memarc.models.couplings import COUPLINGS
 from memarc.models.families import FAMILIES
+from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig
+from memarc.models.methods import METHODS
+from memarc.models.reversible import Reversible
+from memarc.privacy.clipping import Clipping
+from memarc.privacy.engines import clipped_grad_sum
 from tests import fast_compile
 
 torch = pytest.importorskip("torch")
@@ -166,3 +178,171 @@ def test_an_unknown_key_and_a_quantised_model_are_refused_by_name(pair, tmp_path
         (tmp_path / "config.json").write_text(json.dumps({**content, **changes}))
         with pytest.raises(ValueError, match=message):
             hub_config.read(tmp_path, "float32")
+
+
+# What each feature does is seen: another value is far off.
+
+OFF = [
+    ("mistral", {"layer_kinds": "unlimited"}),
+    ("gemma2", {"kind_of_layer": ()}),
+    ("gemma2", {"embedding_scale": 1.0}),
+    ("gemma2", {"score_width": 0.0}),
+    ("gemma2", {"score_cap": 0.0}),
+    ("gemma2", {"logit_cap": 0.0}),
+    ("modernbert", {"kind_of_layer": (0, 1, 1, 1)}),
+    ("smollm3", {"kind_of_layer": (0, 0, 0)}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), OFF)
+def test_a_feature_that_is_left_out_is_told_from_the_right_one(name, changes, tmp_path_factory):
+    model, folder = saved(name, tmp_path_factory.getbasetemp())
+    config, params = load(folder)
+    if "layer_kinds" in changes:
+        kinds = (dataclasses.replace(config.layer_kinds[0], reach=None),)
+        changes = {"layer_kinds": kinds}
+    batch = rows(config)
+    wanted = torch_outputs(model, batch)
+    states, logits = outputs(dataclasses.replace(config, **changes), params, batch)
+    found = [error(states[-1], wanted[0][-1], batch)]
+    if logits is not None:
+        found.append(error(logits, wanted[1], batch))
+    assert max(found) > 0.01
+
+
+# Tuning. All families with one method each, turn by turn; the other pairs are slow.
+
+PAIRS = [
+    pytest.param(name, method, marks=() if i % len(METHODS) == j else pytest.mark.slow)
+    for i, name in enumerate(FAMILIES)
+    for j, method in enumerate(METHODS)
+]
+OPTIONS = {"lora": {"rank": 2}, "adapter": {"bottleneck": 5}, "reversible": {"bottleneck": 5}}
+
+
+def example(name, **changes):
+    """The example's config, with an output table of its own if it is a decoder."""
+    family = FAMILIES[name]
+    return family.config(family.example, has_table=family.parts.is_decoder, **changes)
+
+
+def tuned(name, method, randomise):
+    """(model, trainable drawn away from its start, frozen), in float64."""
+    config = example(name, dtype="float64")
+    options = dict(OPTIONS.get(method, {}))
+    if method == "side":
+        options["reduction"] = 3 if config.head_width % 4 else 2
+    is_decoder = config.parts.is_decoder
+    head = LanguageConfig(chunk=3, smoothing=0.1) if is_decoder else HeadConfig("first", 3)
+    model = build(method, options, config, head)
+    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    trainable, frozen = jax.jit(model.init)(jax.random.key(3), params)
+    return model, randomise(trainable, scale=0.1), frozen
+
+
+def labelled(config):
+    batch = rows(config)
+    if config.parts.is_decoder:
+        return {**batch, "is_target": batch["attention_mask"]}
+    types = np.zeros_like(batch["input_ids"])
+    return {"token_type_ids": types, **batch, "labels": np.array([0, 2, 1, 2], np.int32)}
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_every_method_trains_and_engines_agree(float64, randomise, name, method):
+    if method == "bitfit" and not example(name, dtype="float64").parts.has_biases:
+        pytest.skip("There are no biases.")
+    model, trainable, frozen = tuned(name, method, randomise)
+    batch = jax.tree.map(jnp.asarray, labelled(model.method.config))
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=fast_compile.options())
+    def summed(engine, trainable, frozen, batch):
+        return clipped_grad_sum(
+            model.loss,
+            trainable,
+            frozen,
+            batch,
+            jnp.zeros(len(LENGTHS), bool),
+            clipping=Clipping(0.05, "abadi"),
+            engine=engine,
+            microbatch_size=len(LENGTHS),
+            precompute=model.precompute,
+        )
+
+    wanted, aux = summed("vmap", trainable, frozen, batch)
+    got, _ = summed("ghost", trainable, frozen, batch)
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(wanted))
+    assert (aux["norms"][:2] > 0.05).all() and np.isfinite(largest)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        assert np.abs(leaf).max() > 0.0, jax.tree_util.keystr(path)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * largest), got, wanted
+    )
+
+
+DECODERS = [name for name in FAMILIES if FAMILIES[name].parts.is_decoder]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_growing_cache_gives_the_states_of_whole_rows(float64, randomise, name):
+    config = example(name, dtype="float64")
+    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    rng = np.random.default_rng(5)
+    ids = jnp.asarray(rng.integers(0, config.vocab_size, (2, 11), np.int32))
+
+    @functools.partial(jax.jit, compiler_options=fast_compile.options())
+    def both(params, ids):
+        layers = backbone.layers_of(config, params)
+
+        def step(cache, place):
+            start = jnp.full(2, place, jnp.int32)
+            tokens = jax.lax.dynamic_slice_in_dim(ids, place, 1, axis=1)
+            hidden = backbone.embed_more(config, params, tokens, start)
+            state, cache = backbone.extend_plainly(config, layers, hidden, start, cache)
+            return cache, state[:, 0]
+
+        cache = jax.tree.map(
+            lambda x: x + 7.0, backbone.empty_cache(config, config.layers, 2, 13)
+        )  # Garbage in free slots.
+        _, grown = jax.lax.scan(step, cache, jnp.arange(11, dtype=jnp.int32))
+        batch = {"input_ids": ids, "attention_mask": jnp.ones_like(ids)}
+        return jnp.moveaxis(grown, 0, 1), backbone.encode(config, params, batch)
+
+    grown, whole = both(params, ids)
+    np.testing.assert_allclose(grown, whole, rtol=1e-9, atol=1e-9)
+
+
+# Exact reversal. By default of the family with most that other tests of it have not.
+
+OFTEN = ("gemma3_text",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x in OFTEN else pytest.mark.slow) for x in FAMILIES]
+)
+def test_exact_reversal_brings_every_value_back(randomise, name):
+    config = example(name, dtype="float32")
+    shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), randomise(shapes, seed=1))
+    net = Network(config, COUPLINGS["centred"], 2.0**-4, 1)
+    adapters = {
+        branch: randomise(init_stack(config, 5, config.layers, jax.random.key(0)), scale=0.1)
+        for branch in net.coupling.branches
+    }
+    hidden = jax.random.normal(jax.random.key(2), (3, 7, config.width), jnp.float32)
+    mask = jnp.arange(7)[None] < jnp.array([7, 5, 1])[:, None]
+    units = jnp.full(config.width, 2.0**-16)
+    run = jax.jit(reversal.exact_probe, static_argnums=0, compiler_options=fast_compile.FULLY)
+    layers = backbone.layers_of(config, params)
+    found, gradient = run(net, adapters, layers, mask, None, units, hidden)
+    assert {key: value.item() for key, value in found.items()} == {
+        "mismatched_values": 0,
+        "max_stream_error": 0.0,
+        "saturated_values": 0,
+    }
+    assert all(np.abs(x).max() > 0.0 for x in jax.tree.leaves(gradient))
+
+
+def test_halves_side_by_side_are_refused_by_a_coupling_that_takes_them_apart():
+    with pytest.raises(ValueError, match=r"'meft3'.*gpt_neox.*side by side.*'centred'"):
+        Reversible(example("gpt_neox", dtype="float32"), coupling="meft3")

@@ -23,6 +23,8 @@ PARAMS = {
         ("first", [[1.5, 2.0, -0.5], [5.5, 7.0, 2.5], [4.5, 4.0, 3.5]]),
         # Means of the real tokens: (2, 4), (5, 7), and zero for a row without any.
         ("mean", [[2.5, 4.0, -0.5], [5.5, 7.0, 2.5], [0.5, 0.0, -0.5]]),
+        # The last real token; any one of a row without any.
+        ("last", [[3.5, 6.0, -0.5], [5.5, 7.0, 2.5], [8.5, 8.0, 7.5]]),
     ],
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -38,6 +40,24 @@ def test_mean_pooling_does_not_see_what_stands_under_padding():
     np.testing.assert_array_equal(
         head.logits(config, PARAMS, changed, BATCH), head.logits(config, PARAMS, STATES, BATCH)
     )
+
+
+def test_the_last_real_token_is_found_whatever_side_is_filled_up():
+    batch = {"attention_mask": jnp.array([[0, 1], [0, 1], [1, 0]], jnp.int32)}
+    got = head.logits(HeadConfig("last", 3), PARAMS, STATES, batch)
+    np.testing.assert_array_equal(got, [[3.5, 6.0, -0.5], [9.5, 9.0, 8.5], [4.5, 4.0, 3.5]])
+
+
+def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
+    table = jnp.arange(8.0).reshape(4, 2).astype(jnp.bfloat16)
+    config = HeadConfig("last", 3, words=(3, 0, 2))
+    params = head.of_words(config, table)
+    np.testing.assert_array_equal(params["kernel"], [[6, 0, 4], [7, 1, 5]])
+    assert params["kernel"].dtype == jnp.float32 and not params["bias"].any()
+    with pytest.raises(ValueError, match="2 words stand for 3 labels"):
+        HeadConfig("last", 3, words=(3, 0))
+    with pytest.raises(ValueError, match="words follow the 'last' token"):
+        HeadConfig("mean", 3, words=(3, 0, 1))
 
 
 @pytest.mark.checklist(27)
@@ -60,8 +80,8 @@ def test_a_drawn_head_is_small_has_no_bias_and_takes_float32():
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"head.pooling is 'last'; .*\('first', 'mean'\)"):
-        HeadConfig("last", 2)
+    with pytest.raises(ValueError, match=r"head.pooling is 'max'; .*\('first', 'mean', 'last'\)"):
+        HeadConfig("max", 2)
 
 
 @pytest.mark.parametrize("classes", [1, 0, -3])

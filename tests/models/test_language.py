@@ -446,11 +446,11 @@ def test_an_example_whose_streams_leave_the_range_silences_itself_alone(make, fa
 # Refusals.
 
 
-def test_an_encoder_is_no_language_model_and_a_decoder_no_classifier(sizes):
+def test_an_encoder_is_no_language_model_and_a_decoders_first_token_says_nothing(sizes):
     with pytest.raises(ValueError, match="bert backbone is an encoder; generation needs"):
         build("lora", {}, sizes(), LANGUAGE)
-    with pytest.raises(ValueError, match="gpt2 backbone is a decoder; classification needs"):
-        build("lora", {}, GPT2, HeadConfig("mean", 2))
+    with pytest.raises(ValueError, match="in a gpt2 decoder the first token reads no other"):
+        build("lora", {}, GPT2, HeadConfig("first", 2))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ EXAMPLE = {
     "hidden_size": 24,
     "num_hidden_layers": 3,
     "num_attention_heads": 3,
-    "intermediate_size": 40,
+    "intermediate_size": 42,
     "max_position_embeddings": 13,
     "type_vocab_size": 5,
     "hidden_act": "gelu",

@@ -68,7 +68,7 @@ FAMILY: Family = dataclasses.replace(
         "dim": 24,
         "n_layers": 3,
         "n_heads": 3,
-        "hidden_dim": 40,
+        "hidden_dim": 42,
         "max_position_embeddings": 13,
         "activation": "gelu",
         "pad_token_id": 0,

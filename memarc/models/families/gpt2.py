@@ -83,7 +83,7 @@ FAMILY = Family(
         "n_embd": 24,
         "n_layer": 3,
         "n_head": 3,
-        "n_inner": 40,
+        "n_inner": 42,
         "n_positions": 13,
         "layer_norm_epsilon": 1e-3,
     },

@@ -92,7 +92,7 @@ FAMILY = Family(
         "hidden_size": 24,
         "num_hidden_layers": 3,
         "num_attention_heads": 3,
-        "intermediate_size": 40,
+        "intermediate_size": 42,
         "max_position_embeddings": 13,
         "layer_norm_eps": 1e-3,
         "rotary_pct": 0.5,

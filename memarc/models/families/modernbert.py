@@ -135,7 +135,7 @@ FAMILY = Family(
         "hidden_size": 24,
         "num_hidden_layers": 4,
         "num_attention_heads": 3,
-        "intermediate_size": 40,
+        "intermediate_size": 42,
         "max_position_embeddings": 13,
         "norm_eps": 1e-3,
         "norm_bias": True,

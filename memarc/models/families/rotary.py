@@ -54,7 +54,7 @@ EXAMPLE = {
     "num_hidden_layers": 3,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "intermediate_size": 40,
+    "intermediate_size": 42,
     "max_position_embeddings": 13,
     "rms_norm_eps": 1e-3,
 }

@@ -1,0 +1,112 @@
+"""Text around the columns of a row, such as "Review: {sentence} It was", for a decoder to go on.
+
+Axes: N rows.
+"""
+
+import string
+from collections.abc import Sequence
+
+import numpy as np
+
+from memarc.batches import INPUT_IDS, TOKEN_TYPE_IDS
+from memarc.data import tokenize
+
+Pieces = tuple[str | int, ...]
+"""Literal texts, and the numbers of columns between them."""
+
+
+def parse(template: str, fields: Sequence[str]) -> Pieces:
+    """Cuts a template where the columns stand.
+
+    Args:
+      template: Text with columns in braces; "{{" and "}}" stand for braces.
+      fields: Names of the columns that rows have.
+
+    Returns:
+      The pieces, in their order.
+
+    Raises:
+      ValueError: If the template names no column, an unknown one, or one twice.
+
+    >>> parse("Review: {sentence} It was", ["sentence"])
+    ('Review: ', 0, ' It was')
+    """
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ValueError(f"template {template!r} cannot be read: {error}.") from error
+    named = [name for _, name, _, _ in parsed if name is not None]
+    if not named or len(set(named)) < len(named) or not set(named) <= set(fields):
+        raise ValueError(
+            f"template {template!r} names {named}; name columns in braces, once each: "
+            f"{', '.join(fields)}."
+        )
+    pieces: list[str | int] = []
+    for text, name, _, _ in parsed:
+        pieces += [text] if text else []
+        pieces += [list(fields).index(name)] if name is not None else []
+    return tuple(pieces)
+
+
+def encode(
+    tokenizer: tokenize.Tokenizer,
+    columns: Sequence[Sequence[str]],
+    pieces: Pieces,
+    *,
+    begin_id: int | None,
+    max_length: int,
+) -> tokenize.Encoded:
+    """Tokenizes the texts of rows and what stands around them, each by itself.
+
+    A row's ids depend on that row alone. A row too long loses tokens at the end of its longest
+    column, never of the template.
+
+    Args:
+      tokenizer: From ``tokenize``.
+      columns: Sequences of N strings.
+      pieces: From `parse`.
+      begin_id: The id that begins all rows; None for none.
+      max_length: Cap on the tokens of a row.
+
+    Returns:
+      The ids of all rows; all token types are 0.
+
+    Raises:
+      ValueError: If a column of the template is missing, or the cap leaves no room for a text.
+    """
+    used = [piece for piece in pieces if isinstance(piece, int)]
+    if max(used) >= len(columns):
+        raise ValueError(f"The template reads {max(used) + 1} columns; rows have {len(columns)}.")
+    literal = {x: next(tokenize.plain_ids(tokenizer, [x])) for x in pieces if isinstance(x, str)}
+    room = max_length - (begin_id is not None) - sum(map(len, literal.values()))
+    if room < len(used):
+        raise ValueError(
+            f"max_length is {max_length}, of which the template takes {max_length - room}; raise "
+            "it, so that there is room for texts."
+        )
+    rows, truncated = [], 0
+    for texts in zip(*(tokenize.plain_ids(tokenizer, columns[i]) for i in used), strict=True):
+        kept = _fit([len(text) for text in texts], room)
+        truncated += sum(kept) < sum(map(len, texts))
+        cut = dict(zip(used, (text[:n] for text, n in zip(texts, kept, strict=True)), strict=True))
+        row = [] if begin_id is None else [begin_id]
+        for piece in pieces:
+            row += literal[piece] if isinstance(piece, str) else cut[piece]
+        rows.append(np.asarray(row, np.int32))
+    ids = np.concatenate([np.zeros(0, np.int32), *rows])
+    return tokenize.Encoded(
+        tokens={INPUT_IDS: ids, TOKEN_TYPE_IDS: np.zeros_like(ids)},
+        offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        truncated_rows=truncated,
+    )
+
+
+def _fit(lengths: Sequence[int], room: int) -> list[int]:
+    """Lengths that fit into the room, where the longest is cut first; of equal ones the last."""
+    kept = list(lengths)
+    while sum(kept) > room:
+        longest = len(kept) - 1 - kept[::-1].index(max(kept))
+        others = [n for i, n in enumerate(kept) if i != longest]
+        least = max([*others, 0]) - 1  # It stays the longest down to here.
+        kept[longest] = max(room - sum(others), min(least, kept[longest] - 1), 0)
+    return kept

@@ -1,0 +1,93 @@
+"""Decoders that classify: by their last token, and from the likelihood of words for the labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memarc.models import backbone
+from memarc.models.build import build
+from memarc.models.families import make_config
+from memarc.models.head import HeadConfig
+from memarc.models.language import LanguageConfig
+from memarc.privacy.clipping import Clipping
+from memarc.privacy.engines import clipped_grad_sum
+
+SIZES = {
+    "vocab_size": 23,
+    "width": 24,
+    "layers": 2,
+    "heads": 6,
+    "kv_heads": 3,
+    "feed_forward": 40,
+    "max_positions": 13,
+    "norm_epsilon": 1e-5,
+    "activation": "silu",
+}
+WORDS = (21, 4, 9)
+
+
+def llama(dtype="float32"):
+    return make_config("llama", **SIZES, dtype=dtype, has_table=True)
+
+
+def params_of(config, randomise):
+    return randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+
+
+@pytest.mark.parametrize("method", ["lora", "reversible"])
+def test_labels_start_as_likely_as_the_language_model_finds_their_words(
+    randomise, rows, fast_jit, method
+):
+    config = llama()
+    params = jax.tree.map(lambda x: x.astype(jnp.float32), params_of(config, randomise))
+    classifier = build(method, {}, config, HeadConfig("last", 3, words=WORDS))
+    writer = build(method, {}, config, LanguageConfig())
+    trainable, frozen = classifier.init(jax.random.key(3), params)
+
+    def both(trainable, frozen, batch):
+        batch = classifier.precompute(frozen, batch)
+        states = classifier.method.states(trainable["tuning"], frozen, batch)
+        last = batch["attention_mask"].sum(1) - 1
+        read = jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
+        return classifier.logits(trainable, frozen, batch), writer.logits(trainable, frozen, read)
+
+    got, wanted = fast_jit(both)(trainable, frozen, rows())
+    np.testing.assert_allclose(got, wanted[:, jnp.array(WORDS)], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.checklist(16)
+def test_engines_give_one_sum(float64, randomise, rows, fast_jit):
+    config = llama("float64")
+    model = build("lora", {}, config, HeadConfig("last", 3, words=WORDS))
+    trainable, frozen = model.init(jax.random.key(3), params_of(config, randomise))
+    trainable = randomise(trainable, scale=0.1)
+
+    def run(engine):
+        def total(trainable, frozen, batch):
+            return clipped_grad_sum(
+                model.loss,
+                trainable,
+                frozen,
+                batch,
+                np.arange(5) == 3,
+                clipping=Clipping(0.5, "abadi"),
+                engine=engine,
+                microbatch_size=3,
+                precompute=model.precompute,
+            )
+
+        return fast_jit(total)(trainable, frozen, rows())
+
+    (wanted, aux), (got, other) = run("vmap"), run("ghost")
+    assert np.abs(np.asarray(aux["norms"]) - 0.5).min() > 1e-3
+    np.testing.assert_allclose(other["norms"], aux["norms"], rtol=1e-9)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_what_a_head_cannot_read_is_refused(sizes):
+    with pytest.raises(ValueError, match="first token reads no other: choose 'last' or 'mean'"):
+        build("lora", {}, llama(), HeadConfig("first", 2))
+    with pytest.raises(ValueError, match=r"bert encoder has no table of words; leave head.words"):
+        build("lora", {}, sizes(), HeadConfig("last", 2, words=(3, 4)))
