@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from memarc.ops.precision import wide
 from memarc.ops.taps import How, kept_shapes, refilled, squared_norms_kept, weighted_sum_kept
 from memarc.ops.uses import Place, attach, find_places
+from memarc.privacy.apart import check_shape
 from memarc.privacy.clipping import (
     Clipping,
     clip_and_sum,
@@ -175,6 +176,7 @@ def ghost(
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, trainable, taps)
+    check_shape(losses, rows)
     is_kept = jnp.isfinite(losses) & ~is_padding
     if per_layer:
         grad_sum, squares = pullback(is_kept.astype(losses.dtype))
@@ -217,6 +219,7 @@ def book_keeping(
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, taps)
+    check_shape(losses, rows)
     (kept,) = pullback(jnp.ones_like(losses))
     leaves, tree = jax.tree.flatten(trainable)
 
@@ -325,11 +328,7 @@ def _by_layer(place: Place, function: Callable[[Any], Array], kept: PyTree) -> A
 def _row_loss(trainable: Params, loss_fn: LossFn, frozen: Params, batch_of_one: Batch) -> Array:
     """The scalar loss of one example that the model sees as a batch of one row."""
     losses = loss_fn(trainable, frozen, batch_of_one)
-    if losses.shape != (1,):
-        raise ValueError(
-            f"loss_fn gave shape {losses.shape} for a batch of one row; return one loss per "
-            "example, shape (B,), not a mean over the batch."
-        )
+    check_shape(losses, 1)
     return losses[0]
 
 
