@@ -29,6 +29,8 @@ from memarc.privacy.clipping import Clipping
 from memarc.training.optimizer import OptimizerConfig
 from memarc.typing import Batch, Params
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opened:
@@ -233,6 +235,9 @@ def compare(model: Opened, batch: Batch, *, is_wanted: bool) -> dict[str, float 
 
 def tokenizer_of(weights: str | os.PathLike[str]) -> tokenize.Tokenizer | None:
     """The tokenizer beside weights or within their file; None if there is none that is read."""
+    place = Path(weights)
+    if place.is_dir() and not any(next(place.glob(x), None) for x in _TOKENIZER_FILES):
+        return None  # Without asking transformers, which is slow.
     try:
         return tokenize.load_tokenizer(str(weights), needs_pad=False)
     except ValueError:
