@@ -16,7 +16,7 @@ from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.reversible import Reversible
 from memarc.report import lines, records
 from memarc.typing import Params

@@ -12,7 +12,7 @@ from memarc.data import glue_tsv
 from memarc.data.tasks import get_task
 from memarc.models import backbone
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS

@@ -40,7 +40,7 @@ class TokenizerInfo:
 
     Attributes:
       name: Folder, hub name or ``WORD_LEVEL``.
-      vocab_size: Number of ids, special ones included.
+      vocab_size: All ids, special ones included, are below it; some may stand for nothing.
       pad_id: Id that fills up short rows.
       mask_id: Id of the mask token, None where there is none.
       special_ids: All special ids, increasing.
@@ -203,7 +203,7 @@ def describe(tokenizer: Tokenizer, name: str, *, pad_id: int | None = None) -> T
     """
     return TokenizerInfo(
         name=name,
-        vocab_size=len(tokenizer),
+        vocab_size=1 + max(tokenizer.get_vocab().values()),
         pad_id=tokenizer.pad_token_id if pad_id is None else pad_id,
         mask_id=tokenizer.mask_token_id,
         special_ids=tuple(sorted(set(tokenizer.all_special_ids))),

@@ -17,7 +17,7 @@ from memarc.models import backbone
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import all_options

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from memarc.models.rotary import Rope
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
 DTYPES = ("float32", "bfloat16")
 REMAT = ("none", "layer")
 _CHOICES = {

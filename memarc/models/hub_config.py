@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from memarc import gguf_header
-from memarc.models import families, gguf_config
+from memarc.models import gguf_config
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.models.family import Family
 
 FILE_NAME = "config.json"
@@ -18,16 +19,16 @@ FILE_NAME = "config.json"
 # neither here nor known to the family is refused: it may change the function.
 _HARMLESS = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
-    attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop auto_map
-    bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id decoder_start_token_id
-    directionality dropout dtype embd_pdrop eos_token_id finetuning_task gradient_checkpointing
-    hidden_dropout hidden_dropout_prob id2label initializer_range label2id mask_token_id
-    max_length model_type num_labels output_attentions output_hidden_states output_past
-    pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels
+    architectures attention_dropout attention_probs_dropout_prob attn_implementation attn_pdrop
+    auto_map bos_token_id chunk_size_feed_forward classifier_dropout cls_token_id
+    decoder_start_token_id directionality dropout dtype embd_pdrop eos_token_id finetuning_task
+    gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_range label2id
+    mask_token_id max_length model_type num_labels output_attentions output_hidden_states
+    output_past pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
     pooler_size_per_head pooler_type prefix problem_type resid_pdrop return_dict sep_token_id
-    task_specific_params tokenizer_class torch_dtype torchscript transformers_version
-    unk_token_id use_bfloat16 use_cache
+    task_specific_params tokenizer_class torch_dtype torchscript transformers.js_config
+    transformers_version unk_token_id use_bfloat16 use_cache
     """.split()
 )
 _REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
@@ -67,7 +68,7 @@ def of_content(content: Mapping[str, Any], dtype: str, place: str) -> BackboneCo
       ValueError: As `read` does.
     """
     try:
-        family = families.get(content.get("model_type"))
+        family = known.get(content.get("model_type"))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
     _check_keys(content, family, place)
@@ -87,10 +88,10 @@ def _check_keys(content: Mapping[str, Any], family: Family, place: str) -> None:
     if wrong:
         wanted = {key: required[key] for key in wrong}
         raise ValueError(f"{place} has {wrong}, which is not supported; it must be {wanted}.")
-    known = {*family.sizes.values(), *family.defaults, *required, *family.harmless, *_HARMLESS}
+    keys = {*family.sizes.values(), *family.defaults, *required, *family.harmless, *_HARMLESS}
     if not family.parts.is_decoder:
-        known.add("tie_word_embeddings")  # An encoder has no output table.
-    unknown = {k: x for k, x in content.items() if k not in known and x is not None}
+        keys.add("tie_word_embeddings")  # An encoder has no output table.
+    unknown = {k: x for k, x in content.items() if k not in keys and x is not None}
     if unknown:
         raise ValueError(
             f"{place} has {unknown}, which a {family.name} backbone is not known to have. If the "
@@ -104,7 +105,7 @@ def content(config: BackboneConfig) -> dict[str, Any]:
     Raises:
       ValueError: If the config was made by hand with a feature that stands in no size.
     """
-    family = families.get(config.kind)
+    family = known.get(config.kind)
     source: dict[str, Any] = json.loads(config.source) if config.source else {}
     if not source and config.parts.is_decoder:  # Special tokens are the tokenizer's to state.
         source = {"bos_token_id": None, "eos_token_id": None}

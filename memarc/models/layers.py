@@ -5,6 +5,7 @@ K width of a head, F feed-forward width, N buckets of distances.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,10 +22,12 @@ from memarc.typing import Array, Params
 
 _INIT = nn.initializers.normal(0.02)
 
+_tanh_gelu = partial(nn.gelu, approximate=True)
 _ACTIVATIONS = {
-    "gelu": lambda x: nn.gelu(x, approximate=False),
-    "gelu_new": lambda x: nn.gelu(x, approximate=True),
-    "gelu_pytorch_tanh": lambda x: nn.gelu(x, approximate=True),  # The same function.
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_fast": _tanh_gelu,  # Three names of one function.
+    "gelu_new": _tanh_gelu,
+    "gelu_pytorch_tanh": _tanh_gelu,
     "relu": nn.relu,
     "silu": nn.silu,
 }

@@ -21,8 +21,9 @@ import safetensors.numpy
 from flax import traverse_util
 
 from memarc import gguf_header
-from memarc.models import families, hub_config, tensor_files
+from memarc.models import hub_config, tensor_files
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.models.tensor_files import INDEX, WEIGHTS, full_name
 from memarc.models.tensor_names import Entry
 from memarc.typing import Params
@@ -71,7 +72,7 @@ def load(
         )
     place = find(weights)
     config = hub_config.read(place, dtype)
-    table, flat = families.name_table(config), {}
+    table, flat = known.name_table(config), {}
     tensors = tensor_files.find(place, config)
     tensor_files.check(place, config, table, tensors)
     # Largest first: where a device's memory is the host's, the leaf that is there twice is then
@@ -156,7 +157,7 @@ def save(
     """
     if max_shard_bytes is not None and max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1 or None.")
-    family, table = families.get(config.kind), families.name_table(config)
+    family, table = known.get(config.kind), known.name_table(config)
     content = hub_config.content(config)
     leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(params))
     _check_leaves(config, table, leaves)

@@ -226,9 +226,11 @@ def side_config(config: BackboneConfig, reduction: int, kept: tuple[int, ...]) -
         "number of rotary pairs of a head": config.rotary_width // 2,
         "feed-forward width": config.feed_forward,
     }
-    if reduction < 1 or any(size % reduction for size in divided.values()):
-        listed = ", ".join(f"the {name} {size}" for name, size in divided.items() if size)
-        raise ValueError(f"side reduction {reduction} must divide {listed}.")
+    wrong = [f"the {key} {size}" for key, size in divided.items() if size % max(reduction, 1)]
+    if reduction < 1 or wrong:
+        raise ValueError(
+            f"side reduction {reduction} must divide {' and '.join(wrong) or 'widths'}."
+        )
     return dataclasses.replace(
         config,
         layers=len(kept),

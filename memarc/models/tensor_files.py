@@ -17,8 +17,9 @@ import numpy as np
 import safetensors
 
 from memarc import gguf_header
-from memarc.models import families, gguf_file, hub_config
+from memarc.models import gguf_file, hub_config
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.models.family import Family
 from memarc.models.tensor_names import Entry
 
@@ -77,7 +78,7 @@ def by_bare_name(
     Raises:
       ValueError: If two tensors have the same bare name.
     """
-    family, found = families.get(config.kind), {}
+    family, found = known.get(config.kind), {}
     for tensor in tensors:
         name = bare_name(tensor.name, family)
         if is_ignored(name, family):
@@ -90,8 +91,8 @@ def by_bare_name(
 
 def _of_gguf(path: Path, config: BackboneConfig) -> Iterator[Tensor]:
     """The tensors of a GGUF file, by the names that they have in a folder."""
-    family = families.get(config.kind)
-    entries = families.name_table(config)
+    family = known.get(config.kind)
+    entries = known.name_table(config)
     names = [full_name(name, family) for x in entries for name, _ in x.tensors(config)]
     for name, tensor in gguf_file.find(gguf_header.read(path), names).items():
         yield Tensor(name, tensor.shape, tensor.dtype, tensor.opened)
@@ -140,7 +141,7 @@ def check(
       table: The leaves of the backbone.
       tensors: What `find` found.
     """
-    family = families.get(config.kind)
+    family = known.get(config.kind)
     wanted = {name: entry.file_shape() for entry in table for name, _ in entry.tensors(config)}
     spare = {family.table} - wanted.keys()  # Some files hold a tied table twice.
     wrong = []

@@ -45,7 +45,7 @@ def token_loss(
     Returns:
       [B], nats, float32 or wider.
     """
-    return use(_op(_How(chunk, smoothing, cap)), table, states, targets, weights)
+    return use(_op(How(chunk, smoothing, cap)), table, states, targets, weights)
 
 
 def token_logits(table: Array, states: Array, cap: float) -> Array:
@@ -63,7 +63,7 @@ def token_logits(table: Array, states: Array, cap: float) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _How:
+class How:
     """What `token_loss` is told, besides arrays."""
 
     chunk: int
@@ -71,7 +71,7 @@ class _How:
     cap: float
 
 
-def _op(how: _How) -> Op:
+def _op(how: How) -> Op:
     return Op(
         name="token loss",
         rank=2,
@@ -83,7 +83,7 @@ def _op(how: _How) -> Op:
     )
 
 
-def _summed(how: _How, table: Array, states: Array, targets: Array, weights: Array) -> Array:
+def _summed(how: How, table: Array, states: Array, targets: Array, weights: Array) -> Array:
     def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
         states, targets, weights = some
         logits = token_logits(table, states, how.cap)  # [B, C, V]
@@ -113,18 +113,18 @@ def _chunks(
     return cut(states), cut(targets), cut(weights)
 
 
-def _weighted_sum(how: _How, table: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
+def _weighted_sum(how: How, table: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
     """Sum over rows of factors times gradients [V, D]; float32 or wider throughout."""
     scale = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))
     return _gradient(how, table, inputs, scale, "bcv,bcd->vd")
 
 
-def _instantiate(how: _How, table: Array, inputs: Inputs, g: Array) -> Array:
+def _instantiate(how: How, table: Array, inputs: Inputs, g: Array) -> Array:
     """Gradients of all rows [B, V, D]."""
     return _gradient(how, table, inputs, g.astype(wide(g.dtype)), "bcv,bcd->bvd")
 
 
-def _gradient(how: _How, table: Array, inputs: Inputs, scale: Array, contraction: str) -> Array:
+def _gradient(how: How, table: Array, inputs: Inputs, scale: Array, contraction: str) -> Array:
     """Contracts logits' gradients, each row's times its scale [B], with states.
 
     Not left to autodiff, which would round a sum over rows to the dtype of states.
@@ -156,7 +156,7 @@ def _slope(logits: Array, cap: float) -> Array | float:
     return 1.0 - (logits / cap) ** 2 if cap else 1.0
 
 
-def _ghost(how: _How, table: Array, inputs: Inputs, g: Array) -> Array:
+def _ghost(how: How, table: Array, inputs: Inputs, g: Array) -> Array:
     """Squared norms [B] of the table's gradients: Gram matrices of states and of logits' gradients.
 
     The second is summed over parts of the vocabulary.

@@ -30,7 +30,7 @@ from memarc.data.tasks import get_task
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from memarc.models import backbone
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from tests import fast_compile
 
 LENGTHS = (7, 5, 1, 6, 3)  # Real tokens per row: B = 5, T = 7.

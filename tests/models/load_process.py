@@ -13,7 +13,7 @@ import numpy as np
 from memarc import batches
 from memarc.models import backbone, pretrained, tensor_files
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.training import step

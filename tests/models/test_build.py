@@ -152,7 +152,7 @@ def test_on_real_weights_the_start_at_lambda_one_tenth_keeps_the_directions_of_t
         ("side", {"start": "fisher"}, r"side start is 'fisher'; .*\('pruned', 'random'\)"),
         ("side", {"merge": "mul"}, r"side merge is 'mul'; .*\('add', 'replace'\)"),
         ("side", {"downsample": "no"}, r"side downsample is 'no'; .*\('trained', 'frozen'\)"),
-        ("side", {"reduction": 3}, r"reduction 3 must divide .* head width 8, .* 40"),
+        ("side", {"reduction": 3}, r"side reduction 3 must divide the head width 8 and .* 40"),
         ("side", {"reduction": 0}, r"side reduction 0 must divide"),
         ("side", {"reduction": -2}, r"side reduction -2 must divide"),
         ("side", {"layers": (2, 1)}, r"side layers \(2, 1\) must be increasing and within 0\.\.3"),

@@ -15,7 +15,7 @@ from memarc.evaluation.decode import decode
 from memarc.evaluation.decoding import Decoder, DecodingConfig
 from memarc.models import backbone, language
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS
@@ -457,7 +457,7 @@ def test_an_encoder_is_no_language_model_and_a_decoders_first_token_says_nothing
     ("method", "options", "message"),
     [
         ("bitfit", {}, "a llama backbone has none"),
-        ("side", {"reduction": 8}, "rotary positions need pairs"),
+        ("side", {"reduction": 8}, "must divide the number of rotary pairs of a head 4"),
         ("unknown", {}, "Unknown method 'unknown'; choose one of"),
     ],
 )

@@ -14,7 +14,7 @@ import safetensors.numpy
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from memarc.models import backbone, hub_config, lora, pretrained, tensor_files
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 
 SIZES = {
     "vocab_size": 13,

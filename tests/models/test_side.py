@@ -9,7 +9,7 @@ from scipy.special import erf
 
 from memarc.models import backbone, side, side_start
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.side import Side
 from tests.models.states import every_state

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from memarc.models import pretrained, tensor_files
-from memarc.models.families import name_table
+from memarc.models.families.known import name_table
 from tests.models import load_process
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

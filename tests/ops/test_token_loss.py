@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.ops.token_loss import _op, token_loss
+from memarc.ops.token_loss import How, _op, token_loss
 
 B, N, D, V = 3, 7, 5, 11
 
 
-def plain(table, states, targets, weights, smoothing):
+def plain(table, states, targets, weights, smoothing, cap=0.0):
     """The definition, written out: all logits at once."""
-    log_p = jax.nn.log_softmax(jnp.einsum("bnd,vd->bnv", states, table))
+    logits = jnp.einsum("bnd,vd->bnv", states, table)
+    log_p = jax.nn.log_softmax(cap * jnp.tanh(logits / cap) if cap else logits)
     wanted = (1 - smoothing) * jax.nn.one_hot(targets, table.shape[0]) + smoothing / table.shape[0]
     return -jnp.einsum("bnv,bnv,bn->b", log_p, wanted, weights)
 
@@ -56,18 +57,22 @@ def test_one_token_of_two_words_by_hand():
     np.testing.assert_allclose(smoothed, 0.5 * by_hand, rtol=1e-6)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-@pytest.mark.parametrize("chunk", [1, 3, 50])
-def test_norms_without_gradients_and_weighted_sums_are_those_of_gradients(inputs, chunk, smoothing):
+@pytest.mark.parametrize(
+    ("chunk", "smoothing", "cap"),
+    [(1, 0.0, 0.0), (3, 0.3, 0.0), (50, 0.0, 0.0), (1, 0.3, 1.5), (3, 0.0, 1.5), (50, 0.3, 1.5)],
+)
+def test_norms_without_gradients_and_weighted_sums_are_those_of_gradients(
+    inputs, chunk, smoothing, cap
+):
     table, *rest = inputs
     g, factors = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.3, 0.0, 1.0])
 
     def one(states, targets, weights, g):
         row = (states[None], targets[None], weights[None])
-        return jax.grad(lambda t: g * plain(t, *row, smoothing)[0])(table)
+        return jax.grad(lambda t: g * plain(t, *row, smoothing, cap)[0])(table)
 
     wanted = jax.vmap(one)(*rest, g)
-    op = _op(chunk, smoothing)
+    op = _op(How(chunk, smoothing, cap))
     assert_close(op.instantiate(table, tuple(rest), g), wanted)
     assert_close(op.weighted_sum(table, tuple(rest), g, factors), jnp.tensordot(factors, wanted, 1))
     assert_close(op.ghost(table, tuple(rest), g), (wanted**2).sum((1, 2)))
@@ -77,7 +82,7 @@ def test_rows_of_one_token_predict_nothing(inputs):
     table, *rest = inputs
     none = tuple(x[:, :0] for x in rest)
     np.testing.assert_array_equal(token_loss(table, *none, chunk=4, smoothing=0.1), np.zeros(B))
-    op, g = _op(4, 0.1), jnp.ones(B)
+    op, g = _op(How(4, 0.1, 0.0)), jnp.ones(B)
     np.testing.assert_array_equal(op.ghost(table, none, g), np.zeros(B))
     np.testing.assert_array_equal(op.weighted_sum(table, none, g, g), np.zeros((V, D)))
 
@@ -92,7 +97,7 @@ def test_a_sum_over_rows_of_bfloat16_states_is_not_rounded_to_bfloat16():
     states = jnp.broadcast_to(one, (rows, N, D))
     targets = jnp.broadcast_to(jnp.asarray(rng.integers(0, V, (1, N)), jnp.int32), (rows, N))
     given = (states, targets, jnp.ones((rows, N), jnp.float32))
-    op, g, everyone = _op(4, 0.0), jnp.ones(rows), jnp.ones(rows)
+    op, g, everyone = _op(How(4, 0.0, 0.0)), jnp.ones(rows), jnp.ones(rows)
     whole = op.weighted_sum(table, given, g, everyone)
     rest = op.weighted_sum(table, given, g, everyone.at[0].set(0.0))
     gradient = op.instantiate(table, tuple(x[:1] for x in given), g[:1])[0]

@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from memarc.data import reviews, tokenize
 from memarc.models import backbone, pretrained
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import memarc
 from configs import common
 from memarc.data import restaurants
 from memarc.models import backbone, pretrained
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.methods import METHODS
 from memarc.report import records
 from memarc.runs import run

@@ -12,7 +12,7 @@ from configs import common
 from memarc.data import restaurants
 from memarc.evaluation import text_scores
 from memarc.models import backbone, pretrained
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.runs import assemble, run
 from memarc.runs.parse import parse
 

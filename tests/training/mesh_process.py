@@ -12,7 +12,7 @@ import optax
 
 from memarc.models import backbone
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.privacy import noise
 from memarc.privacy.clipping import Clipping

@@ -47,7 +47,7 @@ FAMILY: Family = dataclasses.replace(
     },
     defaults={"pad_token_id": 0, "activation": "gelu"},
     required={},
-    harmless=("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout"),
+    harmless=("sinusoidal_pos_embds", "qa_dropout", "seq_classif_dropout", "tie_weights_"),
     fields=_fields,
     names=_names,
     ignored=(

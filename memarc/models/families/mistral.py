@@ -23,7 +23,6 @@ FAMILY = Family(
     defaults={
         **rotary.DEFAULTS,
         "num_key_value_heads": 8,
-        "head_dim": None,
         "sliding_window": 4096,
     },
     required={"layer_types": None},

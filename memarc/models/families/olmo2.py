@@ -13,6 +13,7 @@ _PARTS = dataclasses.replace(rotary.PARTS, norms=("inside",), query_norm="whole"
 def _fields(content: Content) -> dict[str, Any]:
     biased = content["attention_bias"]
     return {
+        "head_size": rotary.head_size(content),
         "layer_kinds": (LayerKind(rope=rotary.rope(rotary.stated(content))),),
         "parts": dataclasses.replace(_PARTS, query_bias=biased, output_bias=biased),
     }

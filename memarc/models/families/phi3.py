@@ -14,9 +14,10 @@ def _fields(content: Content) -> dict[str, Any]:
         **rotary.stated(content),
     }
     return {
+        "head_size": rotary.head_size(content),
         "layer_kinds": (
             LayerKind(reach=rotary.reach(content["sliding_window"]), rope=rotary.rope(stated)),
-        )
+        ),
     }
 
 

@@ -29,6 +29,10 @@ def kinds(content: Content) -> dict[str, Any]:
     return rotary.by_type(types, {rotary.FULL: full, rotary.SLIDING: sliding})
 
 
+def _fields(content: Content) -> dict[str, Any]:
+    return {**kinds(content), "head_size": rotary.head_size(content)}
+
+
 FAMILY = Family(
     name="qwen2",
     model_class="Qwen2ForCausalLM",
@@ -36,7 +40,8 @@ FAMILY = Family(
     parts=_PARTS,
     sizes=rotary.SIZES,
     defaults={**rotary.DEFAULTS, "num_key_value_heads": 32, **WINDOW_KEYS},
-    fields=kinds,
+    required={"use_mrope": False},
+    fields=_fields,
     names=rotary.names,
     ignored=rotary.IGNORED,
     published=("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2-1.5B"),

@@ -39,6 +39,7 @@ DEFAULTS = {
     **ROPE_KEYS,
     "tie_word_embeddings": False,
     "num_key_value_heads": None,
+    "head_dim": None,
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
 }

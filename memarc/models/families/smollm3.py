@@ -25,6 +25,7 @@ def _fields(content: Content) -> dict[str, Any]:
     ]
     return {
         **rotary.of_layers(kinds),
+        "head_size": rotary.head_size(content),
         "parts": dataclasses.replace(
             rotary.PARTS,
             query_bias=content["attention_bias"],
