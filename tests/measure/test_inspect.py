@@ -10,7 +10,7 @@ import pytest
 from memarc.batches import ATTENTION_MASK, INPUT_IDS, IS_TARGET
 from memarc.measure import inspect
 from memarc.models import backbone, pretrained
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from tests.data.test_gguf_tokenizer import PRE_TOKENIZERS, trained
 
 SIZES = dict(
