@@ -152,7 +152,11 @@ class _Reader:
     def pair(self) -> tuple[str, Any]:
         key = self.string()
         (kind,) = self.unpack("I")
-        return key, self.array() if kind == _ARRAY else next(self.values(kind, 1))
+        if kind == _ARRAY:
+            return key, self.array()
+        value = next(self.values(kind, 1))
+        # The shortest decimal that is this float32, as files of other formats have it.
+        return key, float(str(np.float32(value))) if kind == _FLOAT32 else value
 
     def array(self) -> list[Any]:
         kind, length = self.unpack("IQ")
@@ -163,8 +167,6 @@ class _Reader:
             yield from (self.string() for _ in range(length))
         elif kind == _ARRAY:
             yield from (self.array() for _ in range(length))
-        elif kind == _FLOAT32:  # The shortest decimal, as files of other formats have it.
-            yield from (float(str(np.float32(x))) for x in self.unpack(f"{length}f"))
         else:
             yield from self.unpack(f"{length}{_SCALARS[kind]}")
 

@@ -88,6 +88,11 @@ def load_tokenizer(name: str, *, needs_pad: bool = True) -> Tokenizer:
         tokenizer = _of_folder_or_hub(name)
     if not tokenizer.is_fast:
         raise ValueError(f"Tokenizer {name!r} has no fast version; choose one that has.")
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ValueError(
+            f"Tokenizer {name!r} has no vocabulary: its folder holds none of its files. Give one "
+            "that has."
+        )
     if needs_pad and tokenizer.pad_token_id is None:
         raise ValueError(f"Tokenizer {name!r} has no pad token; name one in its folder's config.")
     return tokenizer

@@ -78,9 +78,10 @@ class How:
     """What the taps of one trace do; compared by identity, so no cached trace is reused.
 
     Attributes:
-      mode: "norms": the tap gets squared norms [B]. "clip": the same, and the gradient is the sum
-        over B of per-example ones times their clip factors. "keep": the tap gets `kept_shapes`.
-        "record": ``record`` is called with (index, `Use`).
+      mode: "norms": the tap gets squared norms [B], and the gradient is the sum over B of
+        per-example ones times factors [B], which the tap held. "clip": the same, with factors that
+        follow from the norms at once. "keep": the tap gets `kept_shapes`. "record": ``record`` is
+        called with (index, `Use`).
       record: What the mode "record" calls.
       factors: How the mode "clip" scales rows: ``squared norms [B] -> factors [B]``.
     """
@@ -158,15 +159,17 @@ def _tapped(op: Op, how: How, value: Array, tap: PyTree, inputs: Inputs) -> Arra
 
 def _tapped_forward(
     op: Op, how: How, value: Array, tap: PyTree, inputs: Inputs
-) -> tuple[Array, tuple[Array, Inputs]]:
-    del how, tap
-    return op.apply(value, *inputs), (value, inputs)
+) -> tuple[Array, tuple[Array, PyTree, Inputs]]:
+    del how
+    return op.apply(value, *inputs), (value, tap, inputs)
 
 
 def _tapped_backward(
-    op: Op, how: How, residuals: tuple[Array, Inputs], g: Array
+    op: Op, how: How, residuals: tuple[Array, PyTree, Inputs], g: Array
 ) -> tuple[Array | None, PyTree, tuple[Array | None, ...]]:
-    value, inputs = residuals
+    value, tap, inputs = residuals
+    # What norms are taken of is what sums are made of: no rounding of it depends on its readers.
+    inputs, g = jax.lax.optimization_barrier((inputs, g))
     floats = [jnp.issubdtype(x.dtype, jnp.floating) for x in inputs]
 
     def of_floats(*some: Array) -> Array:
@@ -181,16 +184,36 @@ def _tapped_backward(
     if how.mode == "keep":
         return None, keep(op, value, inputs, g), through
     squares = squared_norms(op, value, inputs, g)
-    if how.mode == "clip":
-        assert how.factors is not None
-        factors = how.factors(squares)
-    else:
-        factors = jnp.ones(squares.shape, squares.dtype)
+    factors = tap if how.factors is None else how.factors(squares)
     gradient = op.weighted_sum(value, *_finite(inputs, g), factors)
     return gradient.astype(value.dtype), squares, through
 
 
 _tapped.defvjp(_tapped_forward, _tapped_backward)
+
+
+def refilled(
+    pullback: Callable[..., Any], taps: list[PyTree], factors: list[PyTree]
+) -> Callable[..., Any] | None:
+    """A pull-back whose taps hold other factors; what the forward pass has kept stays as it is.
+
+    No forward pass reads a tap, so taps are among what a pull-back holds just as they were given.
+
+    Args:
+      pullback: From `jax.vjp` of a function of ``taps``.
+      taps: As they were given, each an array of its own.
+      factors: As many arrays of the same shapes.
+
+    Returns:
+      The pull-back, or None if it does not hold every tap once: then begin anew.
+    """
+    held, tree = jax.tree.flatten(pullback)
+    for tap, factor in zip(jax.tree.leaves(taps), jax.tree.leaves(factors), strict=True):
+        places = [i for i, x in enumerate(held) if x is tap]
+        if len(places) != 1:
+            return None
+        held[places[0]] = factor
+    return jax.tree.unflatten(tree, held)
 
 
 def squared_norms(op: Op, value: Array, inputs: Inputs, g: Array) -> Array:

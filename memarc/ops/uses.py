@@ -7,11 +7,11 @@ Axes: B batch; ... the stacking axes of a parameter.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend import core
 
 from memarc.ops.isolated import ISOLATED_NAME
@@ -34,14 +34,12 @@ class Place:
       value: The parameter's abstract value, stacking axes included.
       stack: The stacking axes of the parameter, () or (layers,).
       use: Op and shapes of one layer; None if the loss does not use the parameter.
-      is_low: Whether the loss, anywhere, computes in less than float32.
     """
 
     path: str
     value: jax.ShapeDtypeStruct
     stack: tuple[int, ...]
     use: Use | None
-    is_low: bool
 
     def __str__(self) -> str:
         """One line of a printed plan."""
@@ -84,9 +82,9 @@ def find_places(
             f"functions of memarc.ops.linear ({error}). Use engine 'vmap' and flat "
             "clipping, or those functions."
         ) from error
-    places, is_low = [], _is_low(traced)
+    places = []
     for i, (path, (_, leaf)) in enumerate(zip(paths, leaves, strict=True)):
-        uses = _count(traced, traced.invars[i])
+        uses, _ = _count(traced, traced.invars[i])
         if uses > 1:
             raise NeedsTaps(
                 f"The loss uses parameter {path} in {uses} places, so its norm has a cross term "
@@ -95,7 +93,7 @@ def find_places(
         use = found.get(i)
         stack = leaf.shape[: leaf.ndim - use.op.rank] if use else ()
         value = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        places.append(Place(path, value, stack, use, is_low))
+        places.append(Place(path, value, stack, use))
     return places
 
 
@@ -106,61 +104,57 @@ def attach(trainable: Params, taps: list[PyTree], how: How) -> Params:
     return jax.tree.unflatten(tree, [Tapped(value, tap, how, i) for i, (value, tap) in pairs])
 
 
-def _is_low(jaxpr: core.Jaxpr) -> bool:
-    """Whether any value in a program is a float below 32 bits."""
-    for eqn in jaxpr.eqns:
-        dtypes = [getattr(x.aval, "dtype", None) for x in eqn.outvars]
-        if any(d and jnp.issubdtype(d, jnp.floating) and d.itemsize < 4 for d in dtypes):
-            return True
-        if any(_is_low(inner) for value in eqn.params.values() for inner in _programs(value)):
-            return True
-    return False
-
-
-def _programs(value: Any) -> list[core.Jaxpr]:
-    """The programs within a parameter of an equation."""
-    if isinstance(value, tuple | list):
-        return [x for part in value for x in _programs(part)]
-    value = getattr(value, "jaxpr", value)  # Closed or open.
-    return [value] if isinstance(value, core.Jaxpr) else []
-
-
-def _count(jaxpr: core.Jaxpr, variable: Any, runs_once: bool = False) -> int:
-    """How often a variable, or a reshaped form of it, meets an op; 2 for anything else.
+def _count(jaxpr: core.Jaxpr, variable: Any, runs_once: bool = False) -> tuple[int, list[int]]:
+    """How often a variable, or a reshaped form of it, meets an op; 2 or more for anything else.
 
     A loop of unknown length is anything else, unless the program is an isolated call, whose loop
-    runs once.
+    runs once; and so is a copy along a new axis, whose parts may be used one by one.
+
+    Returns:
+      The number, and the places among the program's results of the variable in any form.
     """
     same, total = {variable}, 0
     for eqn in jaxpr.eqns:
         for position, operand in enumerate(eqn.invars):
             if isinstance(operand, core.Literal) or operand not in same:
                 continue
-            if eqn.primitive.name in _RESHAPING:
+            if eqn.primitive.name in _RESHAPING and not _grows(eqn):
                 same.update(eqn.outvars)
             elif eqn.primitive.name == "while" and runs_once:
                 total += _count_in_loop(eqn, position)
             else:
-                total += _count_in(eqn, position)
-    return total
+                uses, results = _count_in(eqn, position)
+                total += uses
+                same.update(eqn.outvars[i] for i in results)
+    return total, [i for i, x in enumerate(jaxpr.outvars) if x in same]
 
 
-def _count_in(eqn: core.JaxprEqn, position: int) -> int:
-    """Uses of one operand within an equation that may hold a program of its own."""
+def _grows(eqn: core.JaxprEqn) -> bool:
+    """Whether a result has more numbers than the operand."""
+    operand, result = (x.aval for x in (eqn.invars[0], eqn.outvars[0]))
+    return math.prod(result.shape) > math.prod(operand.shape)  # pyright: ignore
+
+
+def _count_in(eqn: core.JaxprEqn, position: int) -> tuple[int, list[int]]:
+    """Uses of one operand within an equation that may hold a program; results that it leaves as."""
     call = eqn.params.get("name")
     if call == USE_NAME:
-        return 1
+        return 1, []
     names = [name for name in ("jaxpr", "call_jaxpr") if name in eqn.params]
     if not names:
-        return 2
+        return 2, []
     inner = eqn.params[names[0]]
     inner = getattr(inner, "jaxpr", inner)  # Closed or open.
-    within = _count(inner, inner.invars[position], call == ISOLATED_NAME)
+    within, results = _count(inner, inner.invars[position], call == ISOLATED_NAME)
+    if eqn.primitive.name != "scan":
+        return within, results
+    if results:  # It leaves layer by layer, or is carried: not followed.
+        return 2, []
     outer_aval: Any = eqn.invars[position].aval
-    if eqn.primitive.name == "scan" and outer_aval.ndim == inner.invars[position].aval.ndim:
+    if outer_aval.ndim == inner.invars[position].aval.ndim:
         # Not cut into layers: one parameter for every layer, or carried through all.
-        return within * max(2, eqn.params["length"])
-    return within
+        return within * max(2, eqn.params["length"]), []
+    return within, []
 
 
 def _count_in_loop(eqn: core.JaxprEqn, position: int) -> int:
@@ -172,4 +166,7 @@ def _count_in_loop(eqn: core.JaxprEqn, position: int) -> int:
     body = eqn.params["body_jaxpr"].jaxpr
     first = eqn.params["cond_nconsts"]
     is_const = first <= position < first + eqn.params["body_nconsts"]
-    return _count(body, body.invars[position - first]) if is_const else 2
+    if not is_const:
+        return 2
+    within, results = _count(body, body.invars[position - first])
+    return 2 if results else within

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.precision import wide
-from memarc.ops.taps import How, kept_shapes, squared_norms_kept, weighted_sum_kept
+from memarc.ops.taps import How, kept_shapes, refilled, squared_norms_kept, weighted_sum_kept
 from memarc.ops.uses import Place, attach, find_places
+from memarc.privacy.apart import check_shape
 from memarc.privacy.clipping import (
     Clipping,
     clip_and_sum,
@@ -30,10 +31,6 @@ Summed = tuple[Params, Array, Array]
 
 MicrobatchEngine = Callable[[LossFn, Params, Params, Batch, Array, Clipping], Summed]
 """``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> Summed``."""
-
-
-LOW_PRECISION_SLACK = 0.02
-"""Share of the bound that `ghost` gives up below float32 (measured excess: see BUILD_NOTES.md)."""
 
 
 def clipped_grad_sum(
@@ -160,8 +157,11 @@ def ghost(
 
     No per-example gradient is kept. Source: Li et al. 2022, arXiv:2110.05679, section 4; here by
     taps (`memarc.ops.taps`). Per-layer clipping takes one pull-back: each gradient is clipped
-    where it arises (He et al. 2022, arXiv:2212.01539). Below float32 the second pull-back rounds
-    otherwise than the first, so the bound is lowered by `LOW_PRECISION_SLACK` there.
+    where it arises (He et al. 2022, arXiv:2212.01539).
+
+    Both pull-backs are of ones, and the taps of the second apply the factors, in float32: pulled
+    back, factors would be rounded with every product in bfloat16 or TF32, and where terms cancel
+    the sum could hold more of a row than the norms say, without a limit.
     """
     places = find_places(loss_fn, trainable, frozen, batch)
     per_layer, rows = clipping.scope == "per_layer", is_padding.shape[0]
@@ -176,6 +176,7 @@ def ghost(
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, trainable, taps)
+    check_shape(losses, rows)
     is_kept = jnp.isfinite(losses) & ~is_padding
     if per_layer:
         grad_sum, squares = pullback(is_kept.astype(losses.dtype))
@@ -185,9 +186,13 @@ def ghost(
         _, squares = pullback(jnp.ones_like(losses))
         squares = [square.reshape(-1, rows).sum(0) for square in jax.tree.leaves(squares)]
         norms, is_added, factors = _factors(squares, is_kept, clipping)
-        is_low = any(place.is_low for place in places)
-        factors = factors * (1.0 - LOW_PRECISION_SLACK) if is_low else factors
-        grad_sum, _ = pullback(factors.astype(losses.dtype))
+        filled = jax.tree.map(
+            lambda tap: jnp.broadcast_to(factors.astype(tap.dtype), tap.shape), taps
+        )
+        again = refilled(pullback, taps, filled)
+        if again is None:
+            _, again = jax.vjp(losses_of, trainable, filled)
+        grad_sum, _ = again(jnp.ones_like(losses))
     grad_sum = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), grad_sum)
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 
@@ -214,6 +219,7 @@ def book_keeping(
         return loss_fn(attach(trainable, taps, how), frozen, batch)
 
     losses, pullback = jax.vjp(losses_of, taps)
+    check_shape(losses, rows)
     (kept,) = pullback(jnp.ones_like(losses))
     leaves, tree = jax.tree.flatten(trainable)
 
@@ -322,11 +328,7 @@ def _by_layer(place: Place, function: Callable[[Any], Array], kept: PyTree) -> A
 def _row_loss(trainable: Params, loss_fn: LossFn, frozen: Params, batch_of_one: Batch) -> Array:
     """The scalar loss of one example that the model sees as a batch of one row."""
     losses = loss_fn(trainable, frozen, batch_of_one)
-    if losses.shape != (1,):
-        raise ValueError(
-            f"loss_fn gave shape {losses.shape} for a batch of one row; return one loss per "
-            "example, shape (B,), not a mean over the batch."
-        )
+    check_shape(losses, 1)
     return losses[0]
 
 

@@ -13,7 +13,7 @@ import jax
 from memarc.batches import COINS, abstract
 from memarc.data import public_text
 from memarc.data.dataset import padded_chunks
-from memarc.privacy import auto, sampling
+from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.report import records
@@ -142,8 +142,19 @@ def _prepare(
     state = checkpoints.restore(state)
     problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
     gradient = _gradient_settings(run, problem, state)
+    _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient.engine
+
+
+def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:
+    """Raises ValueError if examples are coupled where the engine takes several at once."""
+    rows = apart.random_rows(problem.shapes[min(problem.shapes)])
+    if engine in ("loop", "vmap"):
+        apart.check_precompute_apart(problem.precompute, problem.frozen, rows)
+    else:
+        given = (problem.loss_fn, state.trainable, problem.frozen, rows)
+        apart.check_apart(*given, precompute=problem.precompute)
 
 
 def _open_checkpoints(run: Run, folder: Path) -> Checkpoints:

@@ -139,7 +139,7 @@ def fit_classifier(
       texts: N texts, or N pairs of texts; a row is one privacy unit.
       labels: The label of each.
       names: All labels, declared: what is private is not asked for them.
-      weights: A folder of pre-trained weights, or a hub name.
+      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Texts and labels to score on, which are not trained on.
@@ -175,7 +175,7 @@ def fit_writer(
     Args:
       inputs: N texts that are given.
       targets: N texts that are wanted; an input and its target are one row, and a privacy unit.
-      weights: A folder of a pre-trained decoder, or a hub name.
+      weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Inputs and targets to score on, which are not trained on.

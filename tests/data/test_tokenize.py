@@ -190,6 +190,13 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
         tokenize.load_tokenizer(str(tmp_path))
 
 
+def test_a_folder_with_a_config_alone_has_no_vocabulary(tmp_path):
+    """transformers makes an empty tokenizer of it, which would cut every text to nothing."""
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ValueError, match=r"has no vocabulary|No tokenizer could be read"):
+        tokenize.load_tokenizer(str(tmp_path), needs_pad=False)
+
+
 def test_an_unreachable_hub_name_is_refused(monkeypatch):
     import transformers
 

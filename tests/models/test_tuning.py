@@ -318,9 +318,9 @@ def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
 
 
 @pytest.mark.checklist(8)
-@pytest.mark.parametrize("case", ["full", "lora"])
+@pytest.mark.parametrize("case", ["full", "reversible"])
 def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, randomise, rows, case):
-    """Its second pull-back rounds otherwise than its first: the slack must cover the difference."""
+    """Both of its pull-backs round alike, and what is clipped adds the bound (`test_bound.py`)."""
     model = build(*CASES[case], sizes(dtype="bfloat16"), HEAD)
     start, frozen = model.init(jax.random.key(3), weights(sizes()))
     trainable = jax.tree.map(lambda x: x.astype(jnp.float32), randomise(start, scale=0.1))
@@ -338,7 +338,7 @@ def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, rand
         total, aux = run(trainable, frozen, rows(), np.arange(5) != row)
         norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(total)))
         assert aux["norms"][row] > 0.1
-        assert 0.975 <= norm / 1e-2 <= 0.985
+        assert 0.999 <= norm / 1e-2 <= 1.0
 
 
 # One loss per example.

@@ -7,7 +7,7 @@ import pytest
 
 from memarc.ops import uses as plan
 from memarc.ops.linear import DENSE, ROWS, add_trailing, linear, take_rows
-from memarc.ops.taps import squared_norms
+from memarc.ops.taps import refilled, squared_norms
 
 B, T, WIDTH = 3, 5, 4
 
@@ -70,6 +70,60 @@ def test_one_parameter_for_every_layer_of_a_scan_is_refused():
 
     with pytest.raises(ValueError, match="parameter b in 3 places"):
         places(looped, {"b": jnp.zeros((WIDTH,))})
+
+
+def spread(parameter, copies):
+    """A parameter copied along a new first axis, as a tree: taps must not hide that."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (copies, *x.shape)), parameter)
+
+
+def copied_to_layers(trainable, x):
+    return jax.lax.scan(lambda x, w: (linear(x, w), None), x, spread(trainable["w"], 4))[0]
+
+
+def left_a_program(trainable, x):
+    w = jax.jit(lambda w: w)(trainable["w"])
+    for _ in range(3):
+        x = linear(x, w)
+    return x
+
+
+def left_layer_by_layer(trainable, x):
+    _, layers = jax.lax.scan(lambda c, w: (c, w), 0, spread(trainable["w"], 2))
+    return linear(x, jax.tree.map(lambda w: w[0], layers))
+
+
+@pytest.mark.checklist(16)
+@pytest.mark.parametrize("network", [copied_to_layers, left_a_program, left_layer_by_layer])
+def test_a_parameter_used_more_than_once_in_disguise_is_refused(network):
+    def loss(trainable, frozen, batch):
+        del frozen
+        return squares(network(trainable, batch["x"]))
+
+    with pytest.raises(ValueError, match=r"parameter w in [234] places"):
+        places(loss, {"w": jnp.zeros((WIDTH, WIDTH))})
+
+
+def test_a_parameter_that_leaves_a_program_and_is_used_once_is_one_place():
+    def loss(trainable, frozen, batch):
+        del frozen
+        w = jax.jit(lambda w: jax.tree.map(lambda x: x.reshape(WIDTH, WIDTH), w))(trainable["w"])
+        return squares(linear(batch["x"], w))
+
+    (place,) = places(loss, {"w": jnp.zeros((1, WIDTH, WIDTH))})
+    assert place.use is not None
+
+
+def test_a_pull_back_is_refilled_only_if_it_holds_every_tap_once():
+    def function(x, taps):
+        return jnp.sum(x * jax.lax.stop_gradient(taps[0])) + jnp.sum(x * 2.0)
+
+    taps = [jnp.ones(3)]
+    _, pullback = jax.vjp(function, jnp.ones(3), taps)
+    again = refilled(pullback, taps, [jnp.full(3, 5.0)])
+    np.testing.assert_array_equal(again(1.0)[0], jnp.full(3, 7.0))
+    np.testing.assert_array_equal(pullback(1.0)[0], jnp.full(3, 3.0))  # It stays as it was.
+    assert refilled(pullback, [jnp.ones(3)], [jnp.full(3, 5.0)]) is None
 
 
 def test_stacked_parameters_are_used_once_a_layer():
