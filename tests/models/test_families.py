@@ -17,12 +17,12 @@ import pytest
 import safetensors.numpy
 
 from memarc.measure import reversibility as reversal
-from memarc.models import backbone, hub_config, pretrained
+from memarc.models import backbone, hub_config, pretrained, tensor_files
 from memarc.models.adapter import init_stack
 from memarc.models.build import build
 from memarc.models.coupled import Network
 from memarc.models.couplings import COUPLINGS
-from memarc.models.families.known import FAMILIES
+from memarc.models.families.known import FAMILIES, name_table
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS
@@ -161,6 +161,20 @@ def test_what_is_saved_is_what_transformers_opens(pair, tmp_path):
     config_again, params_again = load(tmp_path)
     assert config_again == config
     jax.tree.map(np.testing.assert_array_equal, params_again, params)
+
+
+def test_any_range_of_a_leaf_is_that_of_the_whole_leaf(pair):
+    """What devices of a mesh read; maps may lie side by side, and head by head."""
+    _, folder = pair
+    config, params = load(folder)
+    tensors, rng = tensor_files.find(folder, config), np.random.default_rng(4)
+    for entry in name_table(config):
+        whole = functools.reduce(lambda tree, key: tree[key], entry.path, params)
+        for _ in range(4):
+            ranges = [tuple(sorted(rng.integers(0, size + 1, 2).tolist())) for size in whole.shape]
+            found = tensor_files.read(tensors, config, entry, ranges, np.float32)
+            wanted = whole[tuple(slice(*bounds) for bounds in ranges)]
+            np.testing.assert_array_equal(found, wanted, strict=True)
 
 
 def test_tensors_that_are_not_read_change_nothing(pair, tmp_path):
