@@ -11,6 +11,7 @@ import jax
 from absl import flags
 
 from experiments import cli, measuring
+from memarc import paths
 from memarc.measure import reversibility
 from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
@@ -61,7 +62,7 @@ def main() -> int:
     text = lines.as_text(line | {"device": records.device()})
     print(text)
     if measuring.OUTPUT.value:
-        with open(measuring.OUTPUT.value, "a", encoding="utf-8") as file:
+        with open(paths.expanded(measuring.OUTPUT.value), "a", encoding="utf-8") as file:
             file.write(text + "\n")
     return 0
 

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 import jax
 import numpy as np
 
+from memarc import paths
 from memarc.batches import CLASSIFICATION, GENERATION
 from memarc.data import load as loading
 from memarc.data.config import DataConfig
@@ -156,7 +157,7 @@ def fit_classifier(
     source = ModelSource(weights)
     settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
     evals = {} if dev is None else {"dev": _labelled(*dev, names)}
-    return _fit(settings, _labelled(texts, labels, names), evals, Path(folder))
+    return _fit(settings, _labelled(texts, labels, names), evals, paths.place(folder))
 
 
 def fit_writer(
@@ -191,7 +192,7 @@ def fit_writer(
     data = data or DataConfig(source="memory")
     settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": Rows((list(dev[0]), list(dev[1])), None)}
-    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, Path(folder))
+    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, paths.place(folder))
 
 
 def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
@@ -208,7 +209,7 @@ def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
     Raises:
       ValueError: If a file is missing or damaged, or the parameters are of another model.
     """
-    folder = Path(folder)
+    folder = paths.place(folder)
     record = records.read(folder / records.FILE_NAME)
     settings = settings_of(record.config, record.name)
     if weights is not None:

@@ -190,9 +190,7 @@ def test_rows_of_one_named_data_set_spend_from_one_ledger(folder):
     assert len(opened("one row more", "clinic").entries) == 1
     opened("one row more", None)  # It has been seen under the name.
     for dataset in (None, "other"):
-        with pytest.raises(
-            ValueError, match=r"'clinic', and has .*\.dataset=clinic\. Only the"
-        ):
+        with pytest.raises(ValueError, match=r"'clinic', and has .*\.dataset=clinic\. Only the"):
             opened("yet others", dataset)
     assert folder.run([3], done=2).steps == 3
 
@@ -280,7 +278,7 @@ def test_a_full_disk_stops_before_the_step_and_keeps_what_was_saved(folder, monk
     folder.run([1])
     before = folder.lines()
     ledger = Ledger(folder.path, data="rows", budget=BUDGET)
-    ledger.begin(plan(), entropy=11, config=CONFIG, done=1, machine="A")
+    ledger.begin(plan(), entropy=11, config=CONFIG, done=1, inputs={"code": "1", "machine": "A"})
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
