@@ -190,9 +190,7 @@ def test_rows_of_one_named_data_set_spend_from_one_ledger(folder):
     assert len(opened("one row more", "clinic").entries) == 1
     opened("one row more", None)  # It has been seen under the name.
     for dataset in (None, "other"):
-        with pytest.raises(
-            ValueError, match=r"'clinic', and has .*\.dataset=clinic\. Only the"
-        ):
+        with pytest.raises(ValueError, match=r"'clinic', and has .*\.dataset=clinic\. Only the"):
             opened("yet others", dataset)
     assert folder.run([3], done=2).steps == 3
 
