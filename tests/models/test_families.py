@@ -121,9 +121,10 @@ def pair(request, tmp_path_factory):
     return saved(request.param, tmp_path_factory.getbasetemp())
 
 
-def largest_error(model, folder):
-    """Over all states and the logits."""
+def largest_error(model, folder, **changes):
+    """Over all states and the logits, with changes of the config."""
     config, params = load(folder)
+    config = dataclasses.replace(config, **changes)
     batch = rows(config)
     wanted, wanted_logits = torch_outputs(model, batch)
     states, logits = outputs(config, params, batch)
@@ -135,6 +136,22 @@ def largest_error(model, folder):
 
 def test_states_and_logits_are_those_of_the_torch_model(pair):
     assert largest_error(*pair) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["mpnet", "modernbert"])
+def test_attention_in_blocks_is_that_of_whole_rows(name, tmp_path_factory):
+    """Windows and biases of distances are cut with the queries."""
+    model, folder = saved(name, tmp_path_factory.getbasetemp())
+    assert largest_error(model, folder, attention_block=3) <= TOLERANCE
+
+
+def test_the_example_and_what_transformers_writes_of_it_state_the_same(pair):
+    """Keys of old files and of new ones, such as ``rope_scaling`` and ``rope_parameters``."""
+    model, folder = pair
+    config = load(folder)[0]
+    name = config.kind
+    old = {**FAMILIES[name].example, "model_type": name}
+    assert hub_config.of_content(old, "float32", "the example") == config
 
 
 def test_the_page_of_models_is_current():
@@ -298,16 +315,13 @@ def test_a_feature_that_is_left_out_is_told_from_the_right_one(name, changes, tm
     assert max(found) > 0.01
 
 
-# Tuning. By default pairs that meet every feature and every method; the others are slow.
+# Tuning. By default pairs that other tests of methods do not stand for; the others are slow.
 
 QUICK = (
     ("mpnet", "full"),
     ("modernbert", "head"),
-    ("electra", "bitfit"),
     ("gemma3_text", "full"),
-    ("olmo2", "lora"),
     ("qwen3", "side"),
-    ("gpt_neox", "adapter"),
     ("smollm3", "reversible"),
 )
 PAIRS = [
@@ -377,7 +391,13 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
     )
 
 
-DECODERS = [name for name in FAMILIES if FAMILIES[name].parts.is_decoder]
+DECODERS = [
+    pytest.param(
+        name, marks=() if name in ("mistral", "gemma3_text", "gpt_neox") else pytest.mark.slow
+    )
+    for name in FAMILIES
+    if FAMILIES[name].parts.is_decoder
+]
 
 
 @pytest.mark.parametrize("name", DECODERS)
