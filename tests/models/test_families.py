@@ -147,10 +147,9 @@ def test_attention_in_blocks_is_that_of_whole_rows(name, tmp_path_factory):
 
 def test_the_example_and_what_transformers_writes_of_it_state_the_same(pair):
     """Keys of old files and of new ones, such as ``rope_scaling`` and ``rope_parameters``."""
-    model, folder = pair
+    _, folder = pair
     config = load(folder)[0]
-    name = config.kind
-    old = {**FAMILIES[name].example, "model_type": name}
+    old = {**FAMILIES[config.kind].example, "model_type": config.kind}
     assert hub_config.of_content(old, "float32", "the example") == config
 
 
@@ -391,10 +390,9 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
     )
 
 
+CACHED = ("mistral", "gemma3_text", "gpt_neox")
 DECODERS = [
-    pytest.param(
-        name, marks=() if name in ("mistral", "gemma3_text", "gpt_neox") else pytest.mark.slow
-    )
+    pytest.param(name, marks=() if name in CACHED else pytest.mark.slow)
     for name in FAMILIES
     if FAMILIES[name].parts.is_decoder
 ]
