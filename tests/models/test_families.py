@@ -207,6 +207,28 @@ def test_tensors_that_are_not_read_change_nothing(pair, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path)[1], params)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "this family turns whole"),
+        ("smollm3", {"no_rope_layers": [1, 0]}, "no_rope_layers has 2 entries and layer_types 2"),
+        ("qwen3", {"layer_types": ["sliding_attention"] * 3}, "but use_sliding_window is false"),
+        ("gemma2", {"layer_types": ["chunked"] * 3}, r"\['chunked'\]; the supported ones are"),
+        ("gemma2", {"sliding_window": 0}, "sliding_window is 0; it must be at least 1"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "must be .*False"),
+        ("gemma3_text", {"layer_types": ["full_attention", "sliding_attention"]}, "each of 3"),
+        ("mistral", {"layer_types": ["full_attention"] * 3}, "must be .*None"),
+        ("mpnet", {"relative_attention_num_buckets": 16}, "must be .*32"),
+        ("bert", {"position_embedding_type": "relative_key"}, "must be .*'absolute'"),
+        ("modernbert", {"hidden_activation": "swish"}, "activation is 'swish'; choose one of"),
+    ],
+)
+def test_a_value_that_is_not_supported_is_named(name, changes, message):
+    content = {**FAMILIES[name].example, "model_type": name, **changes}
+    with pytest.raises(ValueError, match=message):
+        hub_config.of_content(content, "float32", "this file")
+
+
 # Of config.json files as they were published; what was changed since has not this form.
 PUBLISHED = {
     "google/gemma-3-1b-it": """{

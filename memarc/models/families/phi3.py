@@ -16,7 +16,9 @@ def _fields(content: Content) -> dict[str, Any]:
     return {
         "head_size": rotary.head_size(content),
         "layer_kinds": (
-            LayerKind(reach=rotary.reach(content["sliding_window"]), rope=rotary.rope(stated)),
+            LayerKind(
+                reach=rotary.reach(content["sliding_window"]), rope=rotary.rope(stated, share=1.0)
+            ),
         ),
     }
 
