@@ -94,7 +94,8 @@ def public_batch(
       config: Sizes of the backbone.
       tokenizer: Of `memarc.data.tokenize`, or None.
       rows: B.
-      length: T at most; rows are of different lengths, padded on the right.
+      length: T at most; rows are of different lengths, padded on the right. A decoder's begin with
+        the token that its tokenizer names for that, as rows that it is trained on do.
 
     Returns:
       Key -> int32[B, T], of both kinds of task; all real tokens are targets.
@@ -114,8 +115,7 @@ def public_batch(
     else:
         pairs = public_text.SENTENCES
         texts = [" ".join(pairs[row % len(pairs)][: 1 + row % 2]) for row in range(rows)]
-        found = tokenize.encode(tokenizer, (texts,), max_length=length)
-        ids = np.split(found.tokens[INPUT_IDS], found.offsets[1:-1])
+        ids = _begun(config, tokenizer, texts, length)
     if max(row.max() for row in ids) >= config.vocab_size:
         raise ValueError(
             f"The tokenizer has more than {config.vocab_size} ids, the rows of the model's table; "
@@ -132,6 +132,18 @@ def public_batch(
         TOKEN_TYPE_IDS: np.zeros_like(mask),
         IS_TARGET: mask,
     }
+
+
+def _begun(
+    config: BackboneConfig, tokenizer: tokenize.Tokenizer, texts: Sequence[str], length: int
+) -> list[np.ndarray]:
+    """The ids of texts, of ``length`` at most."""
+    found = tokenize.encode(tokenizer, (texts,), max_length=length)
+    ids = np.split(found.tokens[INPUT_IDS], found.offsets[1:-1])
+    first = tokenizer.bos_token_id
+    if first is None or not config.parts.is_decoder:
+        return ids
+    return [row if row[0] == first else np.insert(row, 0, first)[:length] for row in ids]
 
 
 def reversal(model: Opened, batch: Batch) -> dict[str, int]:
