@@ -185,8 +185,8 @@ class Mechanism:
         if spent > config.epsilon:
             raise ValueError(
                 f"noise_multiplier {noise_multiplier} spends epsilon {spent:.4g} in {steps} steps "
-                f"by {config.accountant}, above epsilon {config.epsilon}; raise one of them, or give "
-                "None to calibrate."
+                f"by {config.accountant}, above epsilon {config.epsilon}; raise one of them, or "
+                "give None to calibrate."
             )
         return mechanism
 
