@@ -197,8 +197,9 @@ class Ledger:
             raise ValueError(
                 f"{self.path}: other runs on these data have spent epsilon {before.epsilon:.4g}; "
                 f"with this one it would be {total.epsilon:.4g} by {total.accountant}, above the "
-                f"budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}. Plan fewer steps "
-                "or more noise, or go on with the run that was begun (its checkpoint or seed)."
+                f"budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}. Plan fewer "
+                "steps or more noise, or go on with the run that was begun (its checkpoint or "
+                "seed)."
             )
         if not known:
             self._file.append({"kind": "run", "run": run, "plan": plan})
