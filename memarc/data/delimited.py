@@ -69,8 +69,9 @@ def header(
     line, names = next(found, (1, []))
     for column in wanted:
         if names.count(column) != 1:
-            near = difflib.get_close_matches(column, names, 1, cutoff=0.8)
-            hint = f" (did you mean {near[0]!r}?)" if near and near[0] != column else ""
+            spelled = {name.strip().lower(): name for name in names}
+            near = difflib.get_close_matches(column.lower(), spelled, 1, cutoff=0.8)
+            hint = f" (did you mean {spelled[near[0]]!r}?)" if near and column not in names else ""
             raise ValueError(
                 f"{path}, line {line}: {names.count(column) or 'no'} column {column}{hint} among "
                 f"the {len(names)} columns there; the first line must name the columns "
