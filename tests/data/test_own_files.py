@@ -8,7 +8,6 @@ import pytest
 
 from memarc.data import own_files
 
-
 SECRET = "Zebediah"
 """A word of a private row, which no message may hold."""
 
