@@ -14,6 +14,7 @@ import tabulate
 from absl import flags
 
 from experiments import cli
+from memarc import paths
 from memarc.privacy import ledger
 from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse
@@ -30,7 +31,7 @@ _NOTE = (
 def main() -> int:
     """Prints one line a run."""
     if _LEDGER.value:
-        return _print_ledger(Path(_LEDGER.value))
+        return _print_ledger(paths.place(_LEDGER.value))
     _print([planned(run, _NUM_EXAMPLES.value) for run in parse(cli.config())])
     return 0
 

@@ -11,6 +11,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from memarc import paths
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
 TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error was found.")
@@ -69,7 +71,7 @@ def workdir() -> Path:
     """
     if not WORKDIR.value:
         raise ValueError("No --workdir was given; name the folder to write to.")
-    return Path(WORKDIR.value)
+    return paths.place(WORKDIR.value)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -88,6 +90,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
 def _installed(argument: str) -> str:
     """An argument whose config file, if it is not here, is the one that was installed."""
     name, _, value = argument.partition("=")
+    if value.startswith("~") and name.lstrip("-") == CONFIG.name:
+        return f"{name}={paths.expanded(value)}"
     file = value.partition(":")[0]
     if name.lstrip("-") != CONFIG.name or not file.startswith("configs/") or Path(file).exists():
         return argument

@@ -7,9 +7,9 @@ and logits are from transformers' on public rows (states_error and logits_error,
 without torch, or with --nocompare); how many values of the exact reversible network do not come
 back or leave their range (mismatched_values, saturated_values); what the plain network and the
 reversible one, as it starts, lose a token (plain_loss and start_loss of decoders, in nats); and by
-method what a private step takes on this device, or why it does not work. Public rows are plain
-sentences that the tokenizer beside the weights cuts, or random ids where there is none. Nothing is
-trained.
+method what a private step takes on this device by the first of --engines that takes its loss, or
+why it does not work. Public rows are plain sentences that the tokenizer beside the weights cuts, or
+random ids where there is none. Nothing is trained.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ _COMPARE = flags.DEFINE_bool(
     "compare", True, "With transformers, which takes as much memory again."
 )
 flags.set_default(measuring.METHODS, list(METHODS))
+flags.set_default(measuring.ENGINE_NAMES, ["book_keeping", "vmap"])
 flags.set_default(measuring.BATCH_SIZE, 8)
 
 

@@ -7,7 +7,6 @@ The input is a file as the run itself reads them (`memarc.data.own_files`), with
 """
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
@@ -26,7 +25,7 @@ def main() -> int:
     """Predicts all rows; tells on standard error how far it is."""
     if not _RUN.value:
         raise ValueError("No --run was given; name the folder of a finished run.")
-    model = tuned.load(Path(_RUN.value), weights=_WEIGHTS.value)
+    model = tuned.load(_RUN.value, weights=_WEIGHTS.value)
     columns = predictions.inputs_of(
         model, _INPUT.value, columns=_TEXT.value, encoding=_ENCODING.value
     )

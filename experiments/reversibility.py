@@ -11,7 +11,8 @@ import jax
 from absl import flags
 
 from experiments import cli, measuring
-from memarc.measure import reversibility
+from memarc import paths
+from memarc.measure import inspect, reversibility
 from memarc.models import backbone, pretrained
 from memarc.models.config import DTYPES, BackboneConfig
 from memarc.models.coupled import Network
@@ -58,12 +59,21 @@ def main() -> int:
     }
     if _WEIGHTS.value:
         line["distances"] = reversibility.distances(config, params, shape)
+        line |= _losses(_WEIGHTS.value)
     text = lines.as_text(line | {"device": records.device()})
     print(text)
     if measuring.OUTPUT.value:
-        with open(measuring.OUTPUT.value, "a", encoding="utf-8") as file:
+        with open(paths.expanded(measuring.OUTPUT.value), "a", encoding="utf-8") as file:
             file.write(text + "\n")
     return 0
+
+
+def _losses(weights: str) -> dict[str, float | None]:
+    """How well a decoder predicts public text, as it is and as the exact network starts."""
+    model, tokenizer = inspect.open_model(weights), inspect.tokenizer_of(weights)
+    if tokenizer is None:
+        return {}
+    return inspect.losses(model, inspect.public_batch(model.config, tokenizer, 8, 32))
 
 
 def _network() -> tuple[BackboneConfig, Params]:

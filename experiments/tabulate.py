@@ -19,6 +19,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from memarc import paths
 from memarc.report import plots, records, tables
 
 _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of JSON lines.")
@@ -40,38 +41,38 @@ def main() -> int:
     """Prints or writes the table."""
     if not _RECORDS.value:
         raise ValueError("No --records was given; name files, such as 'results/*/record.json'.")
-    paths = [Path(path) for path in sorted(glob.glob(_RECORDS.value))]
-    if not paths:
+    files = [Path(file) for file in sorted(glob.glob(paths.expanded(_RECORDS.value)))]
+    if not files:
         raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
     style = "markdown" if _INTO.value else "terminal"
-    is_lines = all(path.suffix == ".jsonl" for path in paths)
-    table, count = (_of_lines if is_lines else _of_records)(paths, style)
+    is_lines = all(path.suffix == ".jsonl" for path in files)
+    table, count = (_of_lines if is_lines else _of_records)(files, style)
     if not _INTO.value:
         print(table)
         return 0
-    page = Path(_INTO.value)
+    page = paths.place(_INTO.value)
     page.write_text(insert(page.read_text(encoding="utf-8"), _MARK.value, table), encoding="utf-8")
     print(f"{count} rows -> {page}")
     return 0
 
 
-def _of_records(paths: Sequence[Path], style: str) -> tuple[str, int]:
+def _of_records(files: Sequence[Path], style: str) -> tuple[str, int]:
     """The table of records, and how many there are."""
-    found = sorted(map(records.read, paths), key=_order)
+    found = sorted(map(records.read, files), key=_order)
     if _PLOT.value:
-        plots.scores_over_epsilon(found, Path(_PLOT.value))
+        plots.scores_over_epsilon(found, paths.place(_PLOT.value))
     if _BY_EPSILON.value:
         return tables.by_epsilon(found, _SCORE.value, style), len(found)
     columns = _COLUMNS.value or tables.QUICK
     return tables.table(found, columns, style, tables.columns_of(found)), len(found)
 
 
-def _of_lines(paths: Sequence[Path], style: str) -> tuple[str, int]:
+def _of_lines(files: Sequence[Path], style: str) -> tuple[str, int]:
     """The table of lines of measurements or texts, and how many there are."""
-    lines = [json.loads(text) for path in paths for text in path.read_text().splitlines()]
+    lines = [json.loads(text) for file in files for text in file.read_text().splitlines()]
     if _PLOT.value:
         sized = [{**line, "chips": tables.chips(line)} for line in lines]
-        plots.memory_over(sized, _OVER.value, Path(_PLOT.value))
+        plots.memory_over(sized, _OVER.value, paths.place(_PLOT.value))
     columns = _COLUMNS.value or tables.usual_columns(lines)
     return tables.table(lines, columns, style, tables.LINE_COLUMNS), len(lines)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from memarc import paths
+
 SUFFIX = ".gguf"
 
 _MAGIC = b"GGUF"
@@ -89,7 +91,7 @@ def read(file: str | os.PathLike[str]) -> Header:
     Raises:
       ValueError: If there is no such file, it is none of GGUF, or it ends within its header.
     """
-    path = Path(file).expanduser()
+    path = paths.place(file)
     try:
         with open(path, "rb") as opened, _mapped(opened.fileno()) as data:
             return _parse(path, data)

@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "memarc"
 FILES = [path.relative_to(PACKAGE) for path in sorted(PACKAGE.rglob("*.py"))]
 
-SHARED = {"typing", "batches", "gguf_header"}
+SHARED = {"typing", "batches", "gguf_header", "paths"}
 """Modules beside the packages; all may import them, and they import each other alone."""
 
 FACE = pathlib.Path("__init__.py")

@@ -91,20 +91,6 @@ class Dataset:
                 digest.update(array.tobytes())
         return digest.hexdigest()
 
-    def unordered_fingerprint(self) -> str:
-        """A hash of all examples, equal in any order of them; their rows keep theirs. Private."""
-        encoded, total = self.encoded, 0
-        for rows in self._rows(np.arange(len(self))):
-            digest = hashlib.sha256()
-            for row in np.atleast_1d(rows)[np.atleast_1d(rows) >= 0]:
-                begin, end = encoded.offsets[row : row + 2]
-                label = None if self.labels is None else self.labels[row]
-                digest.update(f"{end - begin} {label} ".encode())
-                for array in encoded.tokens.values():
-                    digest.update(array[begin:end].tobytes())
-            total += int.from_bytes(digest.digest(), "little")
-        return hashlib.sha256(f"{len(self)} {self._layout} {total}".encode()).hexdigest()
-
     def bucket_of(self, indices: np.ndarray, buckets: tuple[int, ...]) -> np.ndarray:
         """Position of the smallest bucket that holds all rows of each example, int64[n]. Private.
 

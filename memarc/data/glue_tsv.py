@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from memarc import paths
 from memarc.data import text_files
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task
@@ -28,7 +29,7 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
     Raises:
       ValueError: If the folder, the file or a column is missing, or a line is broken.
     """
-    folder = pathlib.Path(root).expanduser() / task.folder
+    folder = paths.place(root) / task.folder
     path = text_files.find(folder, file_name, task=task.name, advice=_advice(task, root, folder))
     try:
         # newline="\n": texts may hold a lone carriage return, which is no line end here.

@@ -39,6 +39,8 @@ class Splits:
       task: The task's record, with the labels that the config declares.
       privacy_unit: What is added or removed between neighbouring train sets.
       train: The private train set.
+      rows_hash: A hash of the train rows' texts and labels in any order (`Rows.fingerprint`),
+        before tokens and caps. Private.
       evals: Name of an evaluation set -> the set.
       codec: Makes such sets of other rows, and texts of tokens.
       buckets: Lengths that batches are padded to; public.
@@ -47,6 +49,7 @@ class Splits:
     task: Task
     privacy_unit: str
     train: Dataset
+    rows_hash: str
     evals: Mapping[str, EvalSet]
     codec: Codec
     buckets: tuple[int, ...]
@@ -103,7 +106,7 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
             )
     if config.split == "paper":
         train, evals = _cut_for_paper(train, evals)
-    members = None
+    rows_hash, members = train.fingerprint(), None
     if config.references_per_group is not None:  # So the unit is one input.
         train, members = group(train, config.references_per_group)
     codec = open_codec(task, config)
@@ -111,6 +114,7 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
         task=task,
         privacy_unit=privacy_unit(task, config),
         train=codec.dataset(train, members),
+        rows_hash=rows_hash,
         evals={name: _eval_set(codec, rows, config.eval_rows) for name, rows in evals.items()},
         codec=codec,
         buckets=config.padded_lengths,

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from memarc import paths
 from memarc.data import arrow_files, delimited, text_files, tfds_source
 
 STREAM = "-"
@@ -63,10 +64,10 @@ def read(place: str, wanted: Sequence[str], encoding: str) -> Table:
     """
     if place == STREAM:
         return _json_lines(pathlib.Path("standard input"), sys.stdin, wanted)
-    path = pathlib.Path(place).expanduser()
+    path = paths.place(place)
     folder, _, split = place.rpartition(":")
-    if split and folder and not path.exists() and pathlib.Path(folder).expanduser().is_dir():
-        columns = tfds_source.columns(pathlib.Path(folder).expanduser(), split, wanted)
+    if split and folder and not path.exists() and paths.place(folder).is_dir():
+        columns = tfds_source.columns(paths.place(folder), split, wanted)
         return _numbered(place, columns)
     if path.is_dir():
         return _numbered(place, arrow_files.read_folder(path, wanted))

@@ -4,6 +4,8 @@ Axes: N rows.
 """
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +37,15 @@ class Rows:
     def __len__(self) -> int:
         """N."""
         return len(self.columns[0])
+
+    def fingerprint(self) -> str:
+        """A hash of all rows, equal in any order of them. Private."""
+        labels = [None] * len(self) if self.labels is None else self.labels.tolist()
+        total = 0
+        for *texts, label in zip(*self.columns, labels, strict=True):
+            row = hashlib.sha256(json.dumps([texts, label]).encode())
+            total += int.from_bytes(row.digest(), "little")
+        return hashlib.sha256(f"{len(self)} {total}".encode()).hexdigest()
 
     def take(self, indices: np.ndarray) -> "Rows":
         """The rows at ``indices`` (int[n]), in that order."""

@@ -1,8 +1,8 @@
 """Reads the rows of a task from where a config says that they are."""
 
-import pathlib
 from collections.abc import Mapping
 
+from memarc import paths
 from memarc.data import e2e_csv, glue_tsv, own_rows, text_files, tfds_source, triples_json
 from memarc.data.config import DataConfig
 from memarc.data.grammars import GRAMMARS
@@ -53,7 +53,7 @@ def _from_file(task: Task, root: str, file_name: str) -> Rows:
     """All rows of one file of a task."""
     if task.format == "tsv":
         return glue_tsv.read_split(task, root, file_name)
-    folder = pathlib.Path(root).expanduser() / task.folder
+    folder = paths.place(root) / task.folder
     advice = f"Set root and train_file to where the files are, or get them from {task.origin}."
     path = text_files.find(folder, file_name, task=task.name, advice=advice)
     return e2e_csv.read_file(path) if task.format == "csv" else triples_json.read_file(path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from memarc import paths
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task, TfdsNames
 
@@ -30,7 +31,7 @@ def open_prepared(task: Task, folder: str) -> Callable[[str], Rows]:
       ValueError: If nothing readable was prepared there, or it is another task.
     """
     names = _names(task)
-    path = pathlib.Path(folder).expanduser()
+    path = paths.place(folder)
     if not (path / "dataset_info.json").is_file():
         raise ValueError(
             f"Looked for dataset_info.json of task {task.name} in {path} and found none. Set root "
@@ -64,7 +65,7 @@ def download(task: Task, folder: str) -> Callable[[str], Rows]:
     import tensorflow_datasets as tfds  # Slow, and only this source needs it.
     import tensorflow_datasets.text.glue  # Registers "glue"; without TensorFlow nothing else does.
 
-    path = pathlib.Path(folder).expanduser()
+    path = paths.place(folder)
     try:
         builder = tfds.builder(names.builder, data_dir=path, file_format=_FILE_FORMAT)
         builder.download_and_prepare()

@@ -8,13 +8,12 @@ Axes: N rows, M tokens of all rows.
 
 import dataclasses
 import itertools
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from memarc import gguf_header
+from memarc import gguf_header, paths
 from memarc.batches import INPUT_IDS, TOKEN_TYPE_IDS
 from memarc.data import gguf_tokenizer
 
@@ -102,7 +101,7 @@ def _of_folder_or_hub(name: str) -> Tokenizer:
     """A tokenizer as transformers finds it."""
     import transformers  # Slow, and not every user of this file needs it.
 
-    folder = pathlib.Path(name).expanduser()
+    folder = paths.place(name)
     is_local = folder.is_dir()
     if not is_local and (folder.is_absolute() or name.startswith((".", "~"))):
         raise ValueError(

@@ -29,6 +29,8 @@ from memarc.privacy.clipping import Clipping
 from memarc.training.optimizer import OptimizerConfig
 from memarc.typing import Batch, Params
 
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Opened:
@@ -92,7 +94,8 @@ def public_batch(
       config: Sizes of the backbone.
       tokenizer: Of `memarc.data.tokenize`, or None.
       rows: B.
-      length: T at most; rows are of different lengths, padded on the right.
+      length: T at most; rows are of different lengths, padded on the right. A decoder's begin with
+        the token that its tokenizer names for that, as rows that it is trained on do.
 
     Returns:
       Key -> int32[B, T], of both kinds of task; all real tokens are targets.
@@ -112,8 +115,7 @@ def public_batch(
     else:
         pairs = public_text.SENTENCES
         texts = [" ".join(pairs[row % len(pairs)][: 1 + row % 2]) for row in range(rows)]
-        found = tokenize.encode(tokenizer, (texts,), max_length=length)
-        ids = np.split(found.tokens[INPUT_IDS], found.offsets[1:-1])
+        ids = _begun(config, tokenizer, texts, length)
     if max(row.max() for row in ids) >= config.vocab_size:
         raise ValueError(
             f"The tokenizer has more than {config.vocab_size} ids, the rows of the model's table; "
@@ -130,6 +132,18 @@ def public_batch(
         TOKEN_TYPE_IDS: np.zeros_like(mask),
         IS_TARGET: mask,
     }
+
+
+def _begun(
+    config: BackboneConfig, tokenizer: tokenize.Tokenizer, texts: Sequence[str], length: int
+) -> list[np.ndarray]:
+    """The ids of texts, of ``length`` at most."""
+    found = tokenize.encode(tokenizer, (texts,), max_length=length)
+    ids = np.split(found.tokens[INPUT_IDS], found.offsets[1:-1])
+    first = tokenizer.bos_token_id
+    if first is None or not config.parts.is_decoder:
+        return ids
+    return [row if row[0] == first else np.insert(row, 0, first)[:length] for row in ids]
 
 
 def reversal(model: Opened, batch: Batch) -> dict[str, int]:
@@ -178,12 +192,12 @@ def losses(model: Opened, batch: Batch) -> dict[str, float | None]:
 def step_of(
     config: BackboneConfig, label: str, engines: Sequence[str], rows: int, length: int
 ) -> dict[str, Any]:
-    """Compiles the private step of a method for this device, of the cheapest engine.
+    """Compiles the private step of a method for this device.
 
     Args:
       config: Sizes of the backbone; its compute dtype is also that of frozen weights.
       label: A method with its usual options, or one and `REMAT_SUFFIX`.
-      engines: Engines to choose from.
+      engines: Engines; the first that takes the method's loss is compiled.
       rows: B, all in one microbatch.
       length: T.
 
@@ -212,12 +226,16 @@ def step_of(
         seq_len=length,
     )
     target = measure.Target(jax.devices()[:1], None)
-    try:
-        line = measure.compile_cheapest(case, engines, rows, target)
-    except ValueError as error:
-        return {"error": str(error)}
-    kept = ("engine", "arguments_bytes", "peak_bytes", "reserved_bytes", "needed_bytes")
-    return {key: line[key] for key in kept if key in line}
+    refused = ""
+    for engine in engines:
+        try:
+            line = measure.compile_step(case, engine, rows, target)
+        except ValueError as error:
+            refused = str(error)
+        else:
+            kept = ("arguments_bytes", "peak_bytes", "reserved_bytes", "needed_bytes")
+            return {"engine": engine, **{key: line[key] for key in kept if key in line}}
+    return {"error": refused}
 
 
 def compare(model: Opened, batch: Batch, *, is_wanted: bool) -> dict[str, float | None]:
@@ -229,6 +247,9 @@ def compare(model: Opened, batch: Batch, *, is_wanted: bool) -> dict[str, float 
 
 def tokenizer_of(weights: str | os.PathLike[str]) -> tokenize.Tokenizer | None:
     """The tokenizer beside weights or within their file; None if there is none that is read."""
+    place = Path(weights)
+    if place.is_dir() and not any(next(place.glob(x), None) for x in _TOKENIZER_FILES):
+        return None  # Without asking transformers, which is slow.
     try:
         return tokenize.load_tokenizer(str(weights), needs_pad=False)
     except ValueError:

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from memarc import gguf_header
-from memarc.models import backbone, families, gguf_config, tensor_files
+from memarc.models import backbone, gguf_config, tensor_files
 from memarc.models.config import BackboneConfig
+from memarc.models.families import known
 from memarc.typing import Array, Batch, Params
 
 
@@ -84,7 +85,7 @@ def _model(place: Path, config: BackboneConfig) -> Any:
 
     transformers.utils.logging.set_verbosity_error()  # It lists poolers, which are not read.
     transformers.utils.logging.disable_progress_bar()
-    family = families.get(config.kind)
+    family = known.get(config.kind)
     kind = getattr(transformers, family.model_class)
     if not gguf_header.is_file(place):
         folder = str(place)

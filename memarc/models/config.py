@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from memarc.models.rotary import Rope
@@ -19,7 +18,7 @@ _CHOICES = {
 
 def _dtypes() -> tuple[str, ...]:
     """Compute dtypes: those of runs, and where JAX has 64 bits, that of references."""
-    return (*DTYPES, "float64") if jax.config.jax_enable_x64 else DTYPES
+    return (*DTYPES, "float64") if jnp.result_type(float) == jnp.float64 else DTYPES
 
 
 @dataclasses.dataclass(frozen=True)

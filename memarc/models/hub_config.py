@@ -78,7 +78,7 @@ def of_content(content: Mapping[str, Any], dtype: str, place: str) -> BackboneCo
     try:
         return family.config(content, **more)
     except ValueError as error:
-        raise ValueError(f"{place} is not supported: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _check_keys(content: Mapping[str, Any], family: Family, place: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from flax import traverse_util
 
-from memarc import gguf_header
+from memarc import gguf_header, paths
 from memarc.models import hub_config, tensor_files
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
@@ -110,7 +110,7 @@ def find(weights: str | os.PathLike[str]) -> Path:
     Raises:
       ValueError: If there is neither, with the command that fetches the files.
     """
-    place, name = Path(weights), str(weights)
+    place, name = paths.place(weights), str(weights)
     is_gguf = gguf_header.is_file(place)
     if place.is_dir() or (is_gguf and place.is_file()):
         return place

@@ -5,11 +5,11 @@ Axes: N rows, T tokens.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from memarc import paths
 from memarc.batches import GENERATION
 from memarc.data import (
     copies,
@@ -207,7 +207,7 @@ def _read(config: Mapping[str, Any], name: str) -> Rows:
     """All rows of a source that is a file."""
     if name == "webnlg":
         task = get_task("webnlg")
-        folder = Path(config["root"]) / task.folder
+        folder = paths.place(config["root"]) / task.folder
         advice = f"Set root, or get the files from {task.origin}."
         path = text_files.find(folder, task.train_file, task=task.name, advice=advice)
         return triples_json.read_file(path)

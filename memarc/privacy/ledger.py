@@ -2,24 +2,22 @@
 
 A line is written and on disk before the noise of its step is drawn, so a step that may have been
 seen is always charged. A step that is made again after a crash draws the same batch and the same
-noise; it is the same release and is charged once. Every line holds a checksum of all lines before
-it, so a shortened or edited history is found out.
+noise; it is the same release and is charged once, if the same computation makes it. Every line
+holds a checksum of all lines before it, so an edited history is found out; that lines are missing
+at its end shows where a checkpoint, or the record of a run, knows of more.
 
-The file holds a hash of the rows, which can confirm a guess of the whole data set: keep it as
-private as the data.
+The file holds hashes of the rows, which can confirm a guess of the whole data set: it is made for
+its owner's eyes alone.
 """
 
-import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
-import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memarc.privacy import accounting
+from memarc import paths
+from memarc.privacy import accounting, chained_file
 from memarc.privacy.accounting import Spending
 from memarc.privacy.mechanism import Mechanism, Spent
 from memarc.privacy.sampling import PoissonSampler
@@ -55,19 +53,27 @@ class Entry:
     Attributes:
       plan: Mechanism, unit, relation and config hash, as JSON values.
       steps: Highest step that was charged.
-      machines: Where steps were made: (charged before, machine), in order. Empty in ledgers that
-        were begun before machines were written down.
+      makers: By what steps were made: (charged before, inputs by name), in order. Empty in ledgers
+        that were begun before inputs were written down.
     """
 
     plan: dict[str, Any]
     steps: int
-    machines: tuple[tuple[int, str], ...]
+    makers: tuple[tuple[int, dict[str, str]], ...]
 
-    def made_on(self, done: int) -> set[str]:
-        """The machines that made the charged steps after the first ``done``."""
-        ends = [*(before for before, _ in self.machines[1:]), self.steps]
+    def differing(self, done: int, inputs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """Inputs that differ from those of the charged steps after the first ``done``.
+
+        Returns:
+          Name -> (what it was, what it is).
+        """
+        ends = [*(before for before, _ in self.makers[1:]), self.steps]
+        made = [then for (_, then), end in zip(self.makers, ends, strict=False) if end > done]
         return {
-            machine for (_, machine), end in zip(self.machines, ends, strict=False) if end > done
+            name: (then.get(name, "not there"), inputs.get(name, "not there"))
+            for then in made
+            for name in sorted(then.keys() | inputs.keys())
+            if then.get(name) != inputs.get(name)
         }
 
     @property
@@ -83,40 +89,50 @@ class Entry:
 class Ledger:
     """The ledger of one data set, in one folder, held by one process at a time."""
 
-    def __init__(self, folder: Path, *, data: str, budget: Budget | None) -> None:
+    def __init__(
+        self, folder: Path, *, data: str, budget: Budget | None, dataset: str | None = None
+    ) -> None:
         """Opens a folder's ledger, made if absent, and locks it.
 
         Args:
-          folder: Made if absent.
-          data: Hash of the rows, whatever their order (`memarc.data`). Private.
+          folder: Made if absent, for its owner alone.
+          data: Hash of the rows as they were read, whatever their order (`memarc.data`). Private.
           budget: What all runs may spend together; None takes the budget of the ledger that is
             there.
+          dataset: The user's name for the people whose rows these are. Other rows under the same
+            name are of the same people, and what was spent on all of them adds up.
 
         Raises:
           ValueError: If the history is damaged, of other data or another budget, in use by
             another process, or absent while ``budget`` is None.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = paths.identity(folder)
+        if not folder.exists():
+            paths.make_private_folder(folder)
         self.path = folder / FILE_NAME
-        self._file = self.path.open("a+b", buffering=0)
+        self._file = chained_file.ChainedFile(self.path)
         try:
-            _lock(self._file, self.path)
-            lines, self._chain = _read(self._file, self.path)
-            if not lines:
-                if budget is None:
-                    raise ValueError(
-                        f"There is no ledger in {folder} yet; give ledger.epsilon and ledger.delta "
-                        "to begin one."
-                    )
-                self._append({"kind": "begin", "data": data, **dataclasses.asdict(budget)})
-                lines = [{"data": data, **dataclasses.asdict(budget)}]
-                _sync_folder(folder)
-            self.budget = _checked_begin(lines[0], data, budget, self.path)
-            self.entries = _entries(lines)
+            if not self._file.lines:
+                self._begin(data, dataset, budget)
+            elif data not in _rows_of(self._file.lines):
+                _check_people(self._file.lines[0], dataset, self.path)
+                self._file.append({"kind": "rows", "data": data})
+            self.budget = _checked_budget(self._file.lines[0], budget, self.path)
+            self.entries = _entries(self._file.lines)
         except BaseException:
             self._file.close()
             raise
         self._run, self._most = "", 0
+
+    def _begin(self, data: str, dataset: str | None, budget: Budget | None) -> None:
+        """Writes the first line."""
+        if budget is None:
+            raise ValueError(
+                f"There is no ledger in {self.path.parent} yet; give ledger.epsilon and "
+                "ledger.delta to begin one."
+            )
+        named = {"dataset": dataset} if dataset else {}
+        self._file.append({"kind": "begin", "data": data, **named, **dataclasses.asdict(budget)})
 
     def begin(
         self,
@@ -125,7 +141,7 @@ class Ledger:
         entropy: int,
         config: dict[str, Any],
         done: int,
-        machine: str,
+        inputs: Mapping[str, str],
     ) -> None:
         """Registers a run, or goes on with one; nothing is charged yet.
 
@@ -134,12 +150,13 @@ class Ledger:
           entropy: Root entropy of the run, secret; only a hash is written.
           config: The run's whole config: equal randomness must not serve another computation.
           done: Steps that the run's checkpoint has made.
-          machine: What decides how sums round. Charged steps that the checkpoint lacks are made
-            again; elsewhere the same noise would hide sums that differ.
+          inputs: All else that decides the sums of a step, by name (`memarc.runs.inputs`). Charged
+            steps that the checkpoint lacks are made again; by another computation the same noise
+            would hide sums that differ.
 
         Raises:
           ValueError: If the same randomness belongs to another plan or config, if the ledger
-            holds fewer steps than the checkpoint, if steps would be made again on another machine,
+            holds fewer steps than the checkpoint, if steps would be made again from other inputs,
             or if the budget does not suffice.
         """
         run, plan = name_of(entropy), _plan(mechanism, config)
@@ -157,13 +174,15 @@ class Ledger:
                 f"checkpoint {done}: the ledger was shortened. Restore the whole file, or begin a "
                 "new run."
             )
-        elsewhere = known.made_on(done) - {machine} if known else set()
-        if known and elsewhere:
+        changed = known.differing(done, inputs) if known else {}
+        if known and changed:
+            told = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in changed.items())
             raise ValueError(
-                f"{self.path}: steps {done + 1} to {known.steps} were made on "
-                f"{', '.join(sorted(elsewhere))}. Made again on {machine}, their sums would round "
-                "otherwise under the same noise. Go on there, or begin a new run in another "
-                "workdir. (A run that was stopped by a signal can go on anywhere.)"
+                f"{self.path}: steps {done + 1} to {known.steps} were charged, and would be made "
+                f"again by another computation: {told}. Under the same noise, the difference of "
+                "the two would be told. Go on with what they were made with, or begin a new run "
+                "in another workdir, with noise and a charge of its own. (A run that was stopped "
+                "by a signal can go on anywhere.)"
             )
         others = [entry.spending for name, entry in self.entries.items() if name != run]
         whole = Spending(mechanism.sampler, mechanism.noise_multiplier, mechanism.steps)
@@ -176,11 +195,11 @@ class Ledger:
                 "run that was begun (its checkpoint or seed)."
             )
         if not known:
-            self._append({"kind": "run", "run": run, "plan": plan})
+            self._file.append({"kind": "run", "run": run, "plan": plan})
             known = Entry(plan, 0, ())
-        if not known.machines or known.machines[-1][1] != machine:
-            self._append({"kind": "machine", "run": run, "machine": machine})
-            known = _moved(known, machine)
+        if not known.makers or known.makers[-1][1] != dict(inputs):
+            self._file.append({"kind": "inputs", "run": run, "inputs": dict(inputs)})
+            known = _moved(known, dict(inputs))
         self.entries[run] = known
         self._run, self._most = run, mechanism.steps
 
@@ -198,7 +217,7 @@ class Ledger:
         if entry is None or not 1 <= step <= min(self._most, entry.steps + 1):
             raise ValueError(f"Step {step} cannot be charged to run {self._run!r} of {self.path}.")
         if step > entry.steps:
-            self._append({"kind": "step", "run": self._run, "step": step})
+            self._file.append({"kind": "step", "run": self._run, "step": step})
             self.entries[self._run] = dataclasses.replace(entry, steps=step)
 
     def spent(self) -> Spent:
@@ -216,23 +235,6 @@ class Ledger:
             tuple(parts), delta=self.budget.delta, accountant="rdp" if has_rdp else "pld"
         )
 
-    def _append(self, line: dict[str, Any]) -> None:
-        """Writes a line and returns when it is on disk; one that does not fit leaves no trace."""
-        text, chain = _encode(line, self._chain)
-        start = self._file.seek(0, os.SEEK_END)
-        try:
-            if self._file.write(text) != len(text):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, start)
-            raise ValueError(
-                f"{self.path} cannot be written ({error.strerror}); the step was not made. Make "
-                "room and run the same command again: what was saved is kept."
-            ) from error
-        self._chain = chain
-
 
 def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
     """Reads all runs of a folder's ledger, and its budget; nothing is changed.
@@ -243,8 +245,7 @@ def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
     path = folder / FILE_NAME
     if not path.exists():
         raise ValueError(f"There is no ledger {path}; give the folder that holds {FILE_NAME}.")
-    with path.open("rb") as file:
-        lines, _ = _read(file, path, mend=False)
+    lines = chained_file.read(path)
     if not lines:
         raise ValueError(f"{path} is empty: no run was begun.")
     return _entries(lines), Budget(lines[0]["epsilon"], lines[0]["delta"])
@@ -282,7 +283,7 @@ def _plan(mechanism: Mechanism, config: dict[str, Any]) -> dict[str, Any]:
         "clipping": f"{clipping.rule}, {clipping.scope}",
         "divisor": mechanism.divisor,
         "steps": mechanism.steps,
-        "config": hashlib.sha256(_canonical(config)).hexdigest(),
+        "config": hashlib.sha256(chained_file.canonical(config)).hexdigest(),
     }
 
 
@@ -291,69 +292,52 @@ def name_of(entropy: int) -> str:
     return hashlib.sha256(f"memarc ledger {entropy}".encode()).hexdigest()[:32]
 
 
-def _canonical(value: Any) -> bytes:
-    """The one way in which a JSON value is written for hashing."""
-    return json.dumps(value, sort_keys=True).encode()
-
-
-def _encode(line: dict[str, Any], chain: str) -> tuple[bytes, str]:
-    """Gives a line with its checksum as bytes, and the checksum."""
-    check = hashlib.sha256(chain.encode() + _canonical(line)).hexdigest()
-    return _canonical({**line, "check": check}) + b"\n", check
-
-
-def _read(file: Any, path: Path, *, mend: bool = True) -> tuple[list[dict[str, Any]], str]:
-    """Gives all whole lines, checked, and the last checksum; a torn last line is cut off.
-
-    A line is torn if the process died while it was written: its step drew no noise.
-    """
-    file.seek(0)
-    whole, newline, torn = file.read().rpartition(b"\n")
-    if torn and mend:
-        os.truncate(path, len(whole) + len(newline))
-    lines, chain = [], ""
-    for number, text in enumerate(whole.splitlines() if newline else [], 1):
-        try:
-            line = json.loads(text)
-            check = line.pop("check")
-        except (ValueError, KeyError, AttributeError):
-            line, check = {}, None
-        chain = hashlib.sha256(chain.encode() + _canonical(line)).hexdigest()
-        if check != chain:
-            raise ValueError(
-                f"{path}, line {number}: the history was changed or damaged there. What was spent "
-                "is unknown; restore the whole file."
-            )
-        lines.append(line)
-    return lines, chain
-
-
 def _entries(lines: list[dict[str, Any]]) -> dict[str, Entry]:
     """The runs that a ledger's lines tell of."""
     found: dict[str, Entry] = {}
     for line in lines[1:]:
+        if line["kind"] == "rows":
+            continue
         run = line["run"]
         if line["kind"] == "run":
             found[run] = Entry(line["plan"], 0, ())
-        elif line["kind"] == "machine":
-            found[run] = _moved(found[run], line["machine"])
+        elif line["kind"] == "inputs":
+            found[run] = _moved(found[run], line["inputs"])
+        elif line["kind"] == "machine":  # All that older ledgers say of inputs.
+            found[run] = _moved(found[run], {"machine": line["machine"]})
         else:
             found[run] = dataclasses.replace(found[run], steps=line["step"])
     return found
 
 
-def _moved(entry: Entry, machine: str) -> Entry:
-    """The entry of a run that goes on elsewhere."""
-    return dataclasses.replace(entry, machines=(*entry.machines, (entry.steps, machine)))
+def _moved(entry: Entry, inputs: dict[str, str]) -> Entry:
+    """The entry of a run that goes on from other inputs."""
+    return dataclasses.replace(entry, makers=(*entry.makers, (entry.steps, inputs)))
 
 
-def _checked_begin(first: dict[str, Any], data: str, budget: Budget | None, path: Path) -> Budget:
-    """The ledger's budget, if it is of these data and this budget."""
-    if first["data"] != data:
-        raise ValueError(
-            f"{path} is the ledger of other rows; spending on different data is not added up. Give "
-            "another ledger.folder, or the rows that it was begun with."
-        )
+def _rows_of(lines: list[chained_file.Line]) -> set[str]:
+    """The hashes of all rows that a ledger was opened with."""
+    return {line["data"] for line in lines if line["kind"] in ("begin", "rows")}
+
+
+def _check_people(first: chained_file.Line, dataset: str | None, path: Path) -> None:
+    """Raises ValueError unless rows that a ledger has not seen are of the people it is about."""
+    named = first.get("dataset")
+    if named is not None and dataset == named:
+        return
+    about = f"of the data set {named!r}" if named else "of a data set without a name"
+    given = f"{dataset!r}" if dataset else "None"
+    raise ValueError(
+        f"{path} is {about}, and has not seen these rows; ledger.dataset is {given}. If they are "
+        "of the same people (rows were added, removed or changed), what is spent on both adds up: "
+        f"give ledger.dataset={named or 'NAME'}"
+        + ("" if named else ", and begin the ledger with it")
+        + ". Only the data of other people have a ledger of their own."
+    )
+
+
+def _checked_budget(first: chained_file.Line, budget: Budget | None, path: Path) -> Budget:
+    """The ledger's budget, if it is the one that is given."""
     saved = Budget(first["epsilon"], first["delta"])
     if budget not in (None, saved):
         raise ValueError(
@@ -361,22 +345,3 @@ def _checked_begin(first: dict[str, Any], data: str, budget: Budget | None, path
             "begun. Leave ledger.epsilon and ledger.delta at None, or give these."
         )
     return saved
-
-
-def _lock(file: Any, path: Path) -> None:
-    """Takes the file for this process; raises ValueError if another one holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise ValueError(
-            f"{path} is in use by another run; wait for it, or give another ledger.folder."
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file's name survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

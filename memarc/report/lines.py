@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from memarc import paths
 from memarc.report import records
 
 
@@ -28,7 +29,7 @@ def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
       ValueError: If the file cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        file, partial = None, Path(f"{output}.partial")
+        file, partial = None, paths.place(f"{output}.partial")
         if output:
             try:
                 file = stack.enter_context(partial.open("w", encoding="utf-8"))
@@ -43,4 +44,4 @@ def writer(output: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         yield write
         if output:
-            os.replace(partial, output)
+            os.replace(partial, paths.place(output))

@@ -16,6 +16,8 @@ from typing import Any
 
 import jax
 
+from memarc import paths
+
 FILE_NAME = "record.json"
 
 PROVENANCE = "pretraining.json"
@@ -171,7 +173,7 @@ def provenance(weights: str, task: str) -> str:
       ValueError: If the folder states its training in a file that cannot be read, or they were
         trained on the task's own rows, about which a private run could then promise nothing.
     """
-    path = Path(weights) / PROVENANCE
+    path = paths.place(weights) / PROVENANCE
     if not path.is_file():
         return f"weights {weights}"
     try:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
+from memarc import paths
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.data import own_rows
 from memarc.data.config import DataConfig
@@ -77,7 +78,7 @@ def fit_classifier(
     source = ModelSource(weights)
     settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
     evals = {} if dev is None else {"dev": _labelled(*dev, names)}
-    return _fit(settings, _labelled(texts, labels, names), evals, Path(folder))
+    return _fit(settings, _labelled(texts, labels, names), evals, paths.place(folder))
 
 
 def fit_regressor(
@@ -116,7 +117,7 @@ def fit_regressor(
     data = dataclasses.replace(data or DataConfig(source="memory"), range=tuple(map(float, range)))
     settings = Settings(REGRESSION, data, ModelSource(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": _numbered(*dev, data.range)}
-    return _fit(settings, _numbered(texts, values, data.range), evals, Path(folder))
+    return _fit(settings, _numbered(texts, values, data.range), evals, paths.place(folder))
 
 
 def fit_writer(
@@ -151,7 +152,7 @@ def fit_writer(
     data = data or DataConfig(source="memory")
     settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": Rows((list(dev[0]), list(dev[1])), None)}
-    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, Path(folder))
+    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, paths.place(folder))
 
 
 def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path) -> Tuned:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from memarc import paths
 from memarc.batches import CLASSIFICATION, GENERATION
 from memarc.data import own_files, own_rows
 from memarc.runs.tuned import Tuned
@@ -119,7 +120,7 @@ def _opened(place: str) -> Iterator[TextIO]:
     if place == own_files.STREAM:
         yield sys.stdout
         return
-    path = Path(place)
+    path = paths.place(place)
     partial = path.with_name(f"{path.name}.partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as file:

@@ -57,11 +57,14 @@ class LedgerConfig:
         and with the run's budget.
       epsilon: The budget of all runs in ``folder``; None takes the budget that the ledger has.
       delta: The delta of that budget; it is given together with ``epsilon``.
+      dataset: Your name for the people whose rows these are. Under one name, rows that were cut
+        otherwise, added or changed are of the same people, and spending on them adds up.
     """
 
     folder: str | None = None
     epsilon: float | None = None
     delta: float | None = None
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         """Checks which fields go together."""

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import jax
 
+from memarc import paths
 from memarc.batches import COINS, abstract
 from memarc.data import public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.ledger import Budget, Ledger
-from memarc.report import records
+from memarc.runs import inputs
 from memarc.runs.parts import Run
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
-from memarc.training.sharding import Placement
 from memarc.typing import Params
 
 CHECKPOINTS = "checkpoints"
@@ -84,7 +84,8 @@ def train(
     """
     mechanism = run.mechanism
     processes.everywhere(lambda: folder.mkdir(parents=True, exist_ok=True))
-    checkpoints = _open_checkpoints(run, folder)
+    given = processes.everywhere(lambda: inputs.of_step(run.settings.model.weights, run.placement))
+    checkpoints = _open_checkpoints(run, folder, given)
     with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         entropy = processes.everywhere(checkpoints.entropy)
@@ -96,7 +97,9 @@ def train(
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
         ledger = processes.everywhere(
-            lambda: _begin_ledger(run, folder, entropy, done) if processes.is_first() else None
+            lambda: (
+                _begin_ledger(run, folder, entropy, done, given) if processes.is_first() else None
+            )
         )
         if ledger:
             always.callback(ledger.close)
@@ -157,12 +160,14 @@ def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> 
         apart.check_apart(*given, precompute=problem.precompute)
 
 
-def _open_checkpoints(run: Run, folder: Path) -> Checkpoints:
+def _open_checkpoints(run: Run, folder: Path, given: dict[str, str]) -> Checkpoints:
     """The run's checkpoints; their entropy is that of the first process."""
     settings = run.settings
     return Checkpoints(
         folder / CHECKPOINTS,
-        identity=Identity(settings.of_training, run.splits.train.fingerprint()),
+        identity=Identity(
+            settings.of_training, run.splits.train.fingerprint(), inputs.of_any_machine(given)
+        ),
         entropy=processes.of_first(lambda: sampling.entropy_from(settings.seed)[0]),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
@@ -196,18 +201,7 @@ def _open_log(run: Run, folder: Path, state: step.TrainState) -> Log | NoLog:
     )
 
 
-def _machine(placement: Placement | None) -> str:
-    """What decides how sums round: devices, their mesh, processes, and the compiler."""
-    mesh = dict(placement.mesh.shape) if placement else "none"
-    device, versions = jax.devices()[0], records.versions()
-    platform = " ".join(device.client.platform_version.split())
-    return (
-        f"{jax.device_count()} x {device.device_kind} in {jax.process_count()} processes, mesh "
-        f"{mesh}, jax {versions['jax']}, jaxlib {versions['jaxlib']}, {platform}"
-    )
-
-
-def _begin_ledger(run: Run, folder: Path, entropy: int, done: int) -> Ledger:
+def _begin_ledger(run: Run, folder: Path, entropy: int, done: int, given: dict[str, str]) -> Ledger:
     """The ledger, in which the run is begun or goes on."""
     ledger = open_ledger(run, folder)
     try:
@@ -216,7 +210,7 @@ def _begin_ledger(run: Run, folder: Path, entropy: int, done: int) -> Ledger:
             entropy=entropy,
             config=run.settings.of_training,
             done=done,
-            machine=_machine(run.placement),
+            inputs=given,
         )
     except BaseException:
         ledger.close()
@@ -236,11 +230,13 @@ def _together(ledger: Ledger) -> dict[str, float]:
 def open_ledger(run: Run, folder: Path) -> Ledger:
     """The ledger in which the run spends: its own, or the one it shares."""
     choice = run.settings.ledger
-    data = run.splits.train.unordered_fingerprint()
+    data = run.splits.rows_hash
     if choice.folder is None:
         own = Budget(run.settings.privacy.epsilon, run.mechanism.delta)
-        return Ledger(folder, data=data, budget=own)
-    return Ledger(Path(choice.folder), data=data, budget=choice.budget)
+        return Ledger(folder, data=data, budget=own, dataset=choice.dataset)
+    return Ledger(
+        paths.identity(choice.folder), data=data, budget=choice.budget, dataset=choice.dataset
+    )
 
 
 def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Problem:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from memarc import paths
 from memarc.batches import CLASSIFICATION, GENERATION, LABEL_DTYPES, REGRESSION
 from memarc.data import chat
 from memarc.data import load as loading
@@ -157,7 +158,7 @@ def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
     Raises:
       ValueError: If a file is missing or damaged, or the parameters are of another model.
     """
-    folder = Path(folder)
+    folder = paths.place(folder)
     record = records.read(folder / records.FILE_NAME)
     settings = settings_of(record.config, record.name)
     if weights is not None:

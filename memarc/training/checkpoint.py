@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from memarc import paths
 from memarc.training import processes
 from memarc.training.step import TrainState
 
@@ -31,10 +32,12 @@ class Identity:
     Attributes:
       config: The run's whole config, plain JSON values.
       data: A hash of the train rows, which is secret.
+      inputs: What else must be equal wherever the run goes on, by name.
     """
 
     config: dict[str, Any]
     data: str
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
@@ -68,8 +71,10 @@ class Checkpoints:
             )
         self._every = every
         self._about = {**dataclasses.asdict(identity), "entropy": entropy}
+        folder = folder.absolute()
+        processes.of_first(lambda: paths.make_private_folder(folder))
         self._manager = ocp.CheckpointManager(
-            folder.absolute(),
+            folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
         )
 
@@ -86,13 +91,16 @@ class Checkpoints:
         differing = _differing(about["config"], self._about["config"])
         if about["data"] != self._about["data"]:
             differing.append("the train rows themselves")
+        if "inputs" in about:  # Older checkpoints hold none.
+            differing += _differing(about["inputs"], self._about["inputs"], "inputs")
         if differing:
             raise ValueError(
                 f"{self._manager.directory} holds a checkpoint of another run; these differ: "
                 f"{'; '.join(differing)}. Use another workdir, or the config it was started with."
             )
         # Older checkpoints hold the entropy as a string.
-        self._about = {key: about[key] for key in self._about} | {"entropy": int(about["entropy"])}
+        kept = {key: about.get(key, value) for key, value in self._about.items()}
+        self._about = kept | {"entropy": int(about["entropy"])}
         return self._about["entropy"]
 
     def restore(self, state: TrainState) -> TrainState:

@@ -15,6 +15,29 @@ def test_rows_are_taken_in_the_order_asked_for(labels):
     assert taken.labels is None if labels is None else taken.labels.tolist() == [1, 2]
 
 
+def test_a_fingerprint_changes_with_every_text_and_label_and_not_with_the_order():
+    first, second, labels = ["a", "b", "a"], ["x", "y", "x"], np.array([2, 0, 1], np.int32)
+
+    def of(columns, labels):
+        return Rows(tuple(columns), labels).fingerprint()
+
+    whole = of([first, second], labels)
+    turned = [2, 0, 1]
+    assert whole == Rows((first, second), labels).take(np.array(turned)).fingerprint()
+    others = [
+        of([first, second], None),
+        of([first, second], labels[::-1].copy()),  # Labels of equal texts may be exchanged,
+        of([first, ["x", "y", ""]], labels),
+        of([["a", "b", "ax"], ["x", "y", ""]], labels),  # and texts of columns do not run on.
+        of([first[:2], second[:2]], labels[:2]),
+        of([second, first], labels),
+        of([[*first, "a"], [*second, "x"]], np.array([2, 0, 1, 1], np.int32)),
+    ]
+    assert others[1] == of([first, second], np.array([1, 0, 2], np.int32)) == whole
+    del others[1]
+    assert len({whole, *others}) == 1 + len(others)
+
+
 @pytest.mark.parametrize(
     ("columns", "labels", "message"),
     [

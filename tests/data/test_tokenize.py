@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 
 from memarc.data import reviews, tokenize
 
@@ -75,6 +77,17 @@ def test_words_are_numbered_after_the_special_tokens():
         name="word_level", vocab_size=8, pad_id=0, mask_id=4, special_ids=(0, 1, 2, 3, 4)
     )
     assert info == expected
+
+
+def test_ids_may_have_holes_and_all_are_below_the_stated_number():
+    """A tokenizer of 3 words, one of which is number 9, is none for a table of 3 rows."""
+    words = tokenizers.models.WordLevel({"[UNK]": 0, "bad": 1, "good": 9}, unk_token="[UNK]")
+    backend = tokenizers.Tokenizer(words)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", pad_token="[UNK]"
+    )
+    assert len(tokenizer) == 3
+    assert tokenize.describe(tokenizer, "x").vocab_size == 10
 
 
 def test_an_end_token_is_special_and_moves_no_other_id(tmp_path):

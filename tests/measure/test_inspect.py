@@ -10,7 +10,7 @@ import pytest
 from memarc.batches import ATTENTION_MASK, INPUT_IDS, IS_TARGET
 from memarc.measure import inspect
 from memarc.models import backbone, pretrained
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from tests.data.test_gguf_tokenizer import PRE_TOKENIZERS, trained
 
 SIZES = dict(
@@ -134,6 +134,7 @@ def test_a_method_takes_bytes_or_says_why_it_does_not_work(decoder):
     line = inspect.step_of(decoder.config, "lora", ["vmap"], 2, 5)
     weights = 4 * inspect.facts(decoder)["parameters"]
     assert line["engine"] == "vmap" and line["reserved_bytes"] > line["arguments_bytes"] > weights
+    assert inspect.step_of(decoder.config, "bitfit", ["ghost"], 2, 5).keys() == {"error"}
     assert "reduction" in inspect.step_of(decoder.config, "side", ["vmap"], 2, 5)["error"]
     with pytest.raises(ValueError, match="Unknown method 'prefix'; choose one of"):
         inspect.step_of(decoder.config, "prefix", ["vmap"], 2, 5)

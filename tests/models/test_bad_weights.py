@@ -75,9 +75,7 @@ def test_a_weight_that_float16_could_not_hold_is_named(saved):
 def test_eight_byte_floats_are_not_read(saved):
     folder, _, tensors = saved("gpt2")
     rewrite(folder, {name: x.astype(np.float64) for name, x in tensors.items()})
-    with pytest.raises(
-        ValueError, match=r"not F32, F16, BF16.*: \['h\.0\.attn\.c_attn\.bias is F64"
-    ):
+    with pytest.raises(ValueError, match=r"not F32.*: \['h\.0\.attn\.c_attn\.bias is F64"):
         load(folder)
 
 

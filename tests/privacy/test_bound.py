@@ -13,7 +13,7 @@ import pytest
 
 from memarc.models import backbone
 from memarc.models.build import build
-from memarc.models.families import make_config
+from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.ops.precision import wide
 from memarc.ops.taps import How

@@ -54,7 +54,11 @@ class Folder:
         ledger = Ledger(self.path, data="rows", budget=budget)
         try:
             ledger.begin(
-                mechanism or plan(), entropy=entropy, config=config, done=done, machine=machine
+                mechanism or plan(),
+                entropy=entropy,
+                config=config,
+                done=done,
+                inputs={"code": "1", "machine": machine},
             )
             for step in steps:
                 ledger.charge(step)
@@ -95,32 +99,40 @@ def test_a_step_made_again_is_charged_once(folder):
     folder.run([1, 2, 3])
     assert folder.run([2, 3, 4], done=1).steps == 4
     kinds = [json.loads(line)["kind"] for line in folder.lines()]
-    assert kinds == ["begin", "run", "machine", *["step"] * 4]
+    assert kinds == ["begin", "run", "inputs", *["step"] * 4]
 
 
 @pytest.mark.checklist(3, 21, 40)
 def test_charged_steps_are_made_again_where_they_were_made(folder):
     """Elsewhere their sums round otherwise: two values under the same noise."""
     folder.run([1, 2])
-    with pytest.raises(ValueError, match=r"steps 2 to 2 were made on A\. Made again on B"):
+    with pytest.raises(ValueError, match=r"steps 2 to 2 were charged, .*: machine was A, is B\."):
         folder.run([2], done=1, machine="B")
     folder.run([3], done=2, machine="B")  # Nothing is made again, so it may move.
     for done, machine in ((2, "A"), (1, "A"), (1, "B"), (0, "C")):  # From 1 on, both made some.
-        with pytest.raises(ValueError, match=f"steps {done + 1} to 3 were made on"):
+        with pytest.raises(ValueError, match=f"steps {done + 1} to 3 were charged"):
             folder.run([], done=done, machine=machine)
     folder.run([3], done=2, machine="B")
     folder.run([4, 5], done=3, machine="A")
     entries, _ = read(folder.path)
     (entry,) = entries.values()
-    assert entry.machines == ((0, "A"), (2, "B"), (3, "A"))
+    assert [(done, made["machine"]) for done, made in entry.makers] == [
+        (0, "A"),
+        (2, "B"),
+        (3, "A"),
+    ]
+    assert entry.differing(4, {"code": "2", "machine": "A", "flag": "x"}) == {
+        "code": ("1", "2"),
+        "flag": ("not there", "x"),
+    }
 
 
 @pytest.mark.checklist(40)
 def test_a_ledger_from_before_machines_were_written_can_be_gone_on_with(folder):
     folder.run([1])
     entries, _ = read(folder.path)
-    old = dataclasses.replace(next(iter(entries.values())), machines=())
-    assert old.made_on(0) == set()
+    old = dataclasses.replace(next(iter(entries.values())), makers=())
+    assert old.differing(0, {"machine": "B"}) == {}
 
 
 @pytest.mark.checklist(40)
@@ -157,11 +169,56 @@ def test_the_same_randomness_serves_no_other_plan_or_config(folder):
 @pytest.mark.checklist(3)
 def test_other_rows_and_other_budgets_are_refused(folder):
     folder.run([1])
-    with pytest.raises(ValueError, match="of other rows"):
+    with pytest.raises(ValueError, match=r"without a name, and has not seen these rows"):
         Ledger(folder.path, data="other", budget=BUDGET)
     with pytest.raises(ValueError, match=r"epsilon=8\.0.*given is.*epsilon=9\.0"):
         Ledger(folder.path, data="rows", budget=Budget(9.0, DELTA))
     Ledger(folder.path, data="rows", budget=None).close()
+
+
+@pytest.mark.checklist(3)
+def test_rows_of_one_named_data_set_spend_from_one_ledger(folder):
+    """They are the same people: one row more has no budget of its own."""
+
+    def opened(data, dataset):
+        ledger = Ledger(folder.path, data=data, budget=BUDGET, dataset=dataset)
+        ledger.close()
+        return ledger
+
+    opened("rows", "clinic")
+    folder.run([1, 2])
+    assert len(opened("one row more", "clinic").entries) == 1
+    opened("one row more", None)  # It has been seen under the name.
+    for dataset in (None, "other"):
+        with pytest.raises(ValueError, match=r"'clinic', and has .*\.dataset=clinic\. Only the"):
+            opened("yet others", dataset)
+    assert folder.run([3], done=2).steps == 3
+
+
+@pytest.mark.checklist(40)
+def test_the_owner_alone_may_read_a_ledger_whatever_the_umask(tmp_path):
+    before = os.umask(0o000)
+    try:
+        Ledger(tmp_path / "new", data="rows", budget=BUDGET).close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "new" / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new" / FILE_NAME).chmod(0o644)  # As ledgers were made before.
+    Ledger(tmp_path / "new", data="rows", budget=BUDGET).close()
+    assert (tmp_path / "new" / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_two_spellings_of_a_folder_are_one_ledger(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    found = set()
+    for spelling in ("~/real", "real", "link", "link/../real", str(tmp_path / "real")):
+        ledger = Ledger(spelling, data="rows", budget=BUDGET)
+        ledger.close()
+        found.add(ledger.path)
+    assert found == {tmp_path / "real" / FILE_NAME}
 
 
 def test_a_budget_begins_a_ledger(folder):
@@ -221,7 +278,7 @@ def test_a_full_disk_stops_before_the_step_and_keeps_what_was_saved(folder, monk
     folder.run([1])
     before = folder.lines()
     ledger = Ledger(folder.path, data="rows", budget=BUDGET)
-    ledger.begin(plan(), entropy=11, config=CONFIG, done=1, machine="A")
+    ledger.begin(plan(), entropy=11, config=CONFIG, done=1, inputs={"code": "1", "machine": "A"})
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

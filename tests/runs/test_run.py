@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from memarc.privacy import auto
-from memarc.runs import assemble, run, train
+from memarc.report import records
+from memarc.runs import assemble, inputs, run, train
 from memarc.runs.parse import parse
 from memarc.training import export
 from tests import commands
@@ -49,16 +51,49 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
 
 
 @pytest.mark.checklist(3, 21)
-def test_noised_steps_are_made_again_on_the_same_machine_alone(config, tmp_path, monkeypatch):
+def test_noised_steps_are_made_again_by_the_same_computation_alone(config, tmp_path, monkeypatch):
+    """Whatever else decides a step's sums is named: the same noise must not meet other sums."""
+    weights = shutil.copytree(config.model.weights, tmp_path / "weights")
+    config.model.weights = str(weights)
     config.training.checkpoint_every = 1000
     (chosen,) = parse(config.to_dict())
     answers = iter([False])
     with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
         run.run_one(assemble.assemble(chosen), tmp_path / "died", lambda: next(answers))
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(train, "_machine", lambda placement: "8 x other")
-        with pytest.raises(ValueError, match=r"steps 1 to 2 were .* Made again on 8 x other"):
+
+    def refused(name):
+        with pytest.raises(ValueError, match=name):
             run.run_all(config.to_dict(), tmp_path / "died")
+
+    for name, change in {
+        "code was .*, is edited": lambda patch: patch.setattr(
+            records, "code_digest", lambda: "edited"
+        ),
+        "version of jax was": lambda patch: patch.setattr(
+            records, "versions", lambda: {"jax": "0"}
+        ),
+        "variable XLA_FLAGS was": lambda patch: patch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX"),
+        "variable NVIDIA_TF32": lambda patch: patch.setenv("NVIDIA_TF32_OVERRIDE", "1"),
+        "processor was": lambda patch: patch.setattr(inputs, "_processor", lambda: "another"),
+    }.items():
+        with monkeypatch.context() as patch:
+            change(patch)
+            refused(f"steps 1 to 2 were charged.*{name}")
+    for option, other in (("jax_threefry_partitionable", False), ("jax_enable_x64", True)):
+        before = getattr(jax.config, option)
+        jax.config.update(option, other)
+        try:
+            refused(f"inputs.JAX's option {option} is '{other}', saved '{before}'")
+        finally:
+            jax.config.update(option, before)
+    file = weights / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # One bit of one weight.
+    assemble._backbone.cache_clear()
+    refused("inputs.bytes of the weights is ")
+    file.write_bytes(whole)
+    assemble._backbone.cache_clear()
+    run.run_all(config.to_dict(), tmp_path / "died")  # As it was, it goes on.
 
 
 @pytest.mark.checklist(2, 39)

@@ -86,7 +86,11 @@ class Toy:
         problem, state = self.problem(), checkpoints.restore(self.start())
         ledger = Ledger(folder, data="hash", budget=Budget(float("inf"), 1e-3))
         ledger.begin(
-            self.mechanism, entropy=self.entropy, config=config, done=int(state.step), machine="toy"
+            self.mechanism,
+            entropy=self.entropy,
+            config=config,
+            done=int(state.step),
+            inputs={"machine": "toy"},
         )
         first = int(state.step)
         asked = []

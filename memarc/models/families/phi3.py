@@ -9,16 +9,10 @@ from memarc.models.tensor_names import Entry, dense, side_by_side
 
 
 def _fields(content: Content) -> dict[str, Any]:
-    stated = {
-        "partial_rotary_factor": content["partial_rotary_factor"],
-        **rotary.stated(content),
-    }
-    return {
-        "head_size": rotary.head_size(content),
-        "layer_kinds": (
-            LayerKind(reach=rotary.reach(content["sliding_window"]), rope=rotary.rope(stated)),
-        ),
-    }
+    share = {"partial_rotary_factor": content["partial_rotary_factor"]}
+    turns = rotary.rope(share | rotary.stated(content), share=1.0)
+    kind = LayerKind(reach=rotary.reach(content["sliding_window"]), rope=turns)
+    return {"head_size": rotary.head_size(content), "layer_kinds": (kind,)}
 
 
 def _names(config: BackboneConfig) -> list[Entry]:

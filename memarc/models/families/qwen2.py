@@ -19,7 +19,7 @@ WINDOW_KEYS = {
 
 def kinds(content: Content) -> dict[str, Any]:
     """Layers from ``max_window_layers`` on read a window, if windows are used at all."""
-    window = content["sliding_window"] if content["use_sliding_window"] else None
+    window = rotary.window(content)
     turns = rotary.rope(rotary.stated(content))
     types = content["layer_types"] or [
         rotary.FULL if window is None or i < content["max_window_layers"] else rotary.SLIDING

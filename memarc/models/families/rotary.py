@@ -71,7 +71,8 @@ _OF_TYPES = {
         "original_max_position_embeddings",
     },
 }
-_ALWAYS = {"rope_theta", "rope_type", "type", "partial_rotary_factor"}
+_SHARE = "partial_rotary_factor"
+_ALWAYS = {"rope_theta", "rope_type", "type", _SHARE}
 
 
 def stated(content: Content) -> dict[str, Any]:
@@ -80,13 +81,13 @@ def stated(content: Content) -> dict[str, Any]:
     return {"rope_theta": content["rope_theta"], **found}
 
 
-def rope(stated: Mapping[str, Any], *, theta: float = 10000.0, share: float = 1.0) -> Rope:
+def rope(stated: Mapping[str, Any], *, theta: float = 10000.0, share: float | None = None) -> Rope:
     """Reads rotary positions.
 
     Args:
       stated: Keys of ``rope_parameters``; None counts as absent.
       theta: Where none is stated.
-      share: The same.
+      share: The same of ``partial_rotary_factor``; None for a family that turns whole heads.
 
     Returns:
       The speeds' rule.
@@ -106,6 +107,10 @@ def rope(stated: Mapping[str, Any], *, theta: float = 10000.0, share: float = 1.
         raise ValueError(
             f"rope_parameters of rope_type {kind!r} have unknown keys {unknown} and lack {missing}."
         )
+    if share is None and given.get(_SHARE, 1.0) != 1.0:
+        raise ValueError(
+            f"{_SHARE} is {given[_SHARE]}; this family turns whole heads: it must be 1."
+        )
     bands = None
     if kind == "llama3":
         bands = Bands(
@@ -115,7 +120,7 @@ def rope(stated: Mapping[str, Any], *, theta: float = 10000.0, share: float = 1.
         )
     return Rope(
         theta=float(given.get("rope_theta", theta)),
-        share=float(given.get("partial_rotary_factor", share)),
+        share=float(given.get(_SHARE, share or 1.0)),
         factor=float(given.get("factor", 1.0)),
         bands=bands,
     )
@@ -132,6 +137,19 @@ def reach(window: int | None) -> int | None:
     if window < 1:
         raise ValueError(f"sliding_window is {window}; it must be at least 1 or null.")
     return window - 1
+
+
+def window(content: Content) -> int | None:
+    """The window of layers of type `SLIDING`, where ``use_sliding_window`` switches it.
+
+    Raises:
+      ValueError: If there are such layers, but the switch is off.
+    """
+    if content["use_sliding_window"]:
+        return content["sliding_window"]
+    if SLIDING in (content["layer_types"] or ()):
+        raise ValueError(f"layer_types has {SLIDING!r}, but use_sliding_window is false.")
+    return None
 
 
 def by_type(types: list[str], kinds: Mapping[str, LayerKind]) -> dict[str, Any]:

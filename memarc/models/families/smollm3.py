@@ -10,12 +10,17 @@ from memarc.models.family import Content, Family
 
 def _fields(content: Content) -> dict[str, Any]:
     turns = rotary.rope(rotary.stated(content), theta=2000000.0)
-    window = content["sliding_window"] if content["use_sliding_window"] else None
+    window = rotary.window(content)
     every, layers = content["no_rope_layer_interval"], content["num_hidden_layers"]
     turning = content["no_rope_layers"] or [int((i + 1) % every != 0) for i in range(layers)]
     types = content["layer_types"] or [
         rotary.FULL if turns_here else rotary.SLIDING for turns_here in turning
     ]
+    if not len(turning) == len(types) == layers:
+        raise ValueError(
+            f"no_rope_layers has {len(turning)} entries and layer_types {len(types)}; give one of "
+            f"each for {layers} layers."
+        )
     kinds = [
         LayerKind(
             reach=rotary.reach(window) if name == rotary.SLIDING else None,
