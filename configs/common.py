@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.models import methods
 from memarc.runs.settings import SECTIONS
 from memarc.training.optimizer import OptimizerConfig
@@ -79,6 +79,11 @@ def classification(task: str) -> config_dict.ConfigDict:
     config = _trained(CLASSIFICATION, task, "google-bert/bert-base-uncased")
     config.data.buckets = (32, 64, 128)
     return config
+
+
+def regression(task: str) -> config_dict.ConfigDict:
+    """The base of a config that gives numbers; a config file sets what its family needs."""
+    return _trained(REGRESSION, task, "google-bert/bert-base-uncased")
 
 
 def generation(task: str) -> config_dict.ConfigDict:

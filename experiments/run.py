@@ -3,23 +3,33 @@
     python -m experiments.run --config=configs/quickstart.py --workdir=/tmp/quickstart
 
 A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each. A run that was
-stopped goes on from its last checkpoint; a finished one is not run again.
+stopped goes on from its last checkpoint; a finished one is not run again. With --show the runs'
+whole configs are printed, and nothing is run.
 """
+
+import json
 
 import jax
 from absl import flags
 
 from experiments import cli, joining
 from memarc.report import tables
+from memarc.runs.parse import parse
 from memarc.runs.run import run_all
 from memarc.runs.train import Stopped
 from memarc.training import processes
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs to make; all by default.")
 
+_SHOW = flags.DEFINE_bool("show", False, "Print what would be run, as JSON, and run nothing.")
+
 
 def main() -> int:
     """Runs the config of the command line and prints one table."""
+    if _SHOW.value:
+        shown = {run.name: run.plain for run in parse(cli.config(), _ONLY.value)}
+        print(json.dumps(shown, indent=2))
+        return 0
     joining.join()
     workdir = cli.workdir()
     try:

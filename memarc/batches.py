@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from memarc.typing import Array
 
-CLASSIFICATION, GENERATION = KINDS = ("classification", "generation")
-"""Kinds of tasks: to choose one of some labels, or to write a text."""
+CLASSIFICATION, REGRESSION, GENERATION = KINDS = ("classification", "regression", "generation")
+"""Kinds of tasks: to choose one of some labels, to give a number, or to write a text."""
 
 INPUT_IDS = "input_ids"
 """Ids of tokens; short rows are filled up with an id that the tokenizer names."""
@@ -26,16 +26,23 @@ IS_TARGET = "is_target"
 """1 at tokens that a model is to write."""
 
 LABELS = "labels"
-"""Positions in the task's labels, int32[B]."""
+"""Positions in the task's labels, int32[B]; in regression shares of its range, float32[B]."""
 
 COINS = "coins"
 """Two fresh random words for each example, uint32[B, 2], where a tuning method asks for them."""
 
 PER_TOKEN: Mapping[str, tuple[str, ...]] = {
     CLASSIFICATION: (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS),
+    REGRESSION: (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS),
     GENERATION: (INPUT_IDS, ATTENTION_MASK, IS_TARGET),
 }
 """Kind -> keys of int32[B, T], or int32[B, R, T] where an example is several sequences."""
+
+LABEL_DTYPES: Mapping[str, jnp.dtype] = {
+    CLASSIFICATION: jnp.dtype(jnp.int32),
+    REGRESSION: jnp.dtype(jnp.float32),
+}
+"""Kind -> dtype of its labels; a kind that is not here has none."""
 
 
 def abstract(
@@ -54,8 +61,8 @@ def abstract(
     """
     tokens = jax.ShapeDtypeStruct((rows, *group, length), jnp.int32)
     batch = dict.fromkeys(PER_TOKEN[kind], tokens)
-    if kind == CLASSIFICATION:
-        batch[LABELS] = jax.ShapeDtypeStruct((rows,), jnp.int32)
+    if kind in LABEL_DTYPES:
+        batch[LABELS] = jax.ShapeDtypeStruct((rows,), LABEL_DTYPES[kind])
     return batch
 
 
@@ -70,7 +77,7 @@ def random(
       rows: B.
       length: T; every row has so many tokens, and all are targets where there are any.
       vocab_size: Ids are drawn from 2 up to below it: lower ones often fill up rows.
-      classes: Labels go round in 0 to ``classes - 1``.
+      classes: Labels go round in 0 to ``classes - 1``; in regression they are all 0.
 
     Returns:
       Key -> array, as `abstract` gives its shape.
@@ -82,4 +89,6 @@ def random(
         IS_TARGET: jnp.ones((rows, length), jnp.int32),
         LABELS: jnp.arange(rows, dtype=jnp.int32) % classes,
     }
+    if kind == REGRESSION:
+        values[LABELS] = jnp.zeros((rows,), jnp.float32)
     return {name: values[name] for name in abstract(kind, rows, length)}

@@ -17,7 +17,7 @@ CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(
     path.stem
     for path in CONFIGS.glob("*.py")
-    if path.stem not in ("__init__", "common", "shapes", "audit")
+    if path.stem not in ("__init__", "common", "shapes", "audit", "own")
     and not path.stem.startswith("pretrain_")
 )
 

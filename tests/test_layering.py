@@ -29,6 +29,7 @@ MAY_IMPORT = {
 
 GATES = {  # Library -> the files that may import it.
     "transformers": {"data/tokenize.py", "data/gguf_tokenizer.py", "measure/peer.py"},
+    "pyarrow": {"data/arrow_files.py"},
     "tensorflow_datasets": {"data/tfds_source.py"},
     "dp_accounting": {"privacy/accounting.py"},
     "jax_privacy": {"privacy/audit.py"},

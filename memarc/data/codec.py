@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memarc.batches import CLASSIFICATION, GENERATION
-from memarc.data import prompts, template, tokenize
+from memarc.batches import GENERATION
+from memarc.data import chat, prompts, template, tokenize
 from memarc.data.config import DataConfig
 from memarc.data.dataset import Dataset
 from memarc.data.grammars import GRAMMARS
@@ -50,6 +50,8 @@ class Codec:
       pieces: The template around the columns of classification; () leaves it to the tokenizer.
       begin_id: The id that begins a row with a template; None for none.
       kind: One of ``memarc.batches.KINDS``.
+      is_chat: Whether inputs are conversations as JSON, which the tokenizer's chat template writes
+        out (`memarc.data.chat`).
     """
 
     tokenizer: tokenize.Tokenizer
@@ -59,6 +61,7 @@ class Codec:
     kind: str
     pieces: template.Pieces = ()
     begin_id: int | None = None
+    is_chat: bool = False
 
     def dataset(self, rows: Rows, members: np.ndarray | None = None) -> Dataset:
         """Tokenizes rows.
@@ -73,7 +76,10 @@ class Codec:
         Raises:
           ValueError: If the rows are not those of the kind of task, or the caps leave no room.
         """
-        if self.pieces:
+        if self.is_chat:
+            talks, answers = rows.columns
+            encoded = chat.encode(self.tokenizer, talks, answers, max_length=self.max_length)
+        elif self.pieces:
             encoded = template.encode(
                 self.tokenizer,
                 rows.columns,
@@ -96,7 +102,7 @@ class Codec:
         """Tokenizes inputs of which texts are to be written.
 
         Args:
-          inputs: G texts.
+          inputs: G texts, or G conversations as JSON.
           references: The texts that are wanted of each input; None where nothing is known of them.
 
         Returns:
@@ -108,7 +114,11 @@ class Codec:
         wanted = [()] * len(inputs) if references is None else references
         if len(wanted) != len(inputs):
             raise ValueError(f"{len(inputs)} inputs and references of {len(wanted)}; make equal.")
-        tokens, lengths, is_cut = prompts.encode_prompts(self.tokenizer, inputs, self._layout)
+        if self.is_chat:
+            given = {"max_prompt": self._layout.max_prompt, "pad_id": self._layout.end_id}
+            tokens, lengths, is_cut = chat.encode_prompts(self.tokenizer, inputs, **given)
+        else:
+            tokens, lengths, is_cut = prompts.encode_prompts(self.tokenizer, inputs, self._layout)
         return Prompts(tuple(inputs), tuple(map(tuple, wanted)), tokens, lengths, is_cut)
 
     def label_ids(self, words: Sequence[str]) -> tuple[int, ...]:
@@ -165,12 +175,15 @@ def open_codec(task: Task, config: DataConfig) -> Codec:
         tokenizer = GRAMMARS[task.name].tokenizer()
     else:
         # A row with a template is a decoder's, which reads nothing of what fills it up.
-        needs_pad = task.kind == CLASSIFICATION and config.template is None
+        needs_pad = task.kind != GENERATION and config.template is None
         tokenizer = tokenize.load_tokenizer(config.tokenizer, needs_pad=needs_pad)
     layout = _layout(tokenizer, config) if task.kind == GENERATION else None
     pad_id = _pad_id(tokenizer, layout)
     info = tokenize.describe(tokenizer, config.tokenizer, pad_id=pad_id)
-    if config.template is None:
+    if config.messages is not None:
+        chat.check(tokenizer, config.tokenizer)
+        return Codec(tokenizer, info, config.max_length, layout, task.kind, is_chat=True)
+    if config.template is None or task.kind == GENERATION:  # There it has made the prompts.
         return Codec(tokenizer, info, config.max_length, layout, task.kind)
     pieces = template.parse(config.template, task.text_fields)
     begin = _begin_id(tokenizer, config)
@@ -208,7 +221,7 @@ def _layout(tokenizer: tokenize.Tokenizer, config: DataConfig) -> Layout:
     separator = end if config.separator is None else config.separator
     return Layout(
         max_prompt=config.prompt_cap,
-        begin_id=_begin_id(tokenizer, config),
+        begin_id=None if config.messages else _begin_id(tokenizer, config),
         separator_id=prompts.special_id(tokenizer, separator),
         end_id=prompts.special_id(tokenizer, end),
     )

@@ -1,47 +1,64 @@
 """The options of loading data, checked one by one, and whether they fit a task."""
 
 import dataclasses
+from collections.abc import Mapping
 
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.data import prompts, template, tokenize
 from memarc.data.checks import check_choice, check_text, check_whole
 from memarc.data.dataset import check_buckets
+from memarc.data.own_config import OwnConfig, check_own_fit
 from memarc.data.tasks import Task
 
-SOURCES = ("files", "tfds", "tfds_download", "embedded", "memory")
+SOURCES = ("files", "tfds", "tfds_download", "embedded", "memory", "own")
 SPLITS = ("official", "paper")
 UNITS = ("row", "input")
 
 _READ_BY_SOURCE = {
     "root": ("files", "tfds", "tfds_download"),
     "train_file": ("files",),
-    "labels": ("memory",),
+    "train": ("own",),
+    "dev": ("own",),
+    "encoding": ("own",),
+    "text": ("own",),
+    "label": ("own",),
+    "target": ("own",),
+    "messages": ("own",),
+    "labels": ("memory", "own"),
+    "range": ("memory", "own"),
+    "metrics": ("memory", "own"),
     "train_rows": ("embedded",),
     "dev_rows": ("embedded",),
     "rows_seed": ("embedded",),
 }
 """Field -> the sources that read it; all sources read what is not named here."""
 
-_READ_BY_KIND = {
-    "split": CLASSIFICATION,
-    "labels": CLASSIFICATION,
-    "unit": GENERATION,
-    "separator": GENERATION,
-    "max_prompt": GENERATION,
-    "end": GENERATION,
-    "template": CLASSIFICATION,
+_READ_BY_KIND: Mapping[str, tuple[str, ...]] = {
+    "split": (CLASSIFICATION,),
+    "labels": (CLASSIFICATION,),
+    "range": (REGRESSION,),
+    "label": (CLASSIFICATION, REGRESSION),
+    "target": (GENERATION,),
+    "messages": (GENERATION,),
+    "unit": (GENERATION,),
+    "separator": (GENERATION,),
+    "max_prompt": (GENERATION,),
+    "end": (GENERATION,),
 }
-"""Field -> the kind of task that reads it; both kinds read what is not named here."""
+"""Field -> the kinds of task that read it; all kinds read what is not named here."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(OwnConfig):
     """Where rows come from and how they become arrays. Nothing in it is read off private rows.
+
+    The fields of `OwnConfig` are fields of it too: they are of rows that are a user's own.
 
     Attributes:
       source: "files": the task's folder under ``root``; "tfds": a folder ``root`` that
         tensorflow-datasets prepared; "tfds_download": the same, downloaded to ``root``;
-        "embedded": the task's grammar; "memory": lists that a Python program gives.
+        "embedded": the task's grammar; "memory": lists that a Python program gives; "own": the
+        files of ``train`` and ``dev``.
       tokenizer: A local folder, a hub name, or "word_level" (embedded tasks only). None stands
         for the tokenizer beside the model's weights; who knows these puts it in before loading.
       max_length: Cap on the tokens of a row, special ones included.
@@ -52,7 +69,6 @@ class DataConfig:
       split: Which sets classification uses: "official", train and evaluation sets as they are, or
         "paper", train, validation and test sets that are cut from the train set, with the
         evaluation sets beside them.
-      labels: All labels that rows from "memory" may have in classification, declared in public.
       train_rows: Rows of an embedded train set.
       dev_rows: Rows of an embedded dev set; None is the grammar's own number.
       rows_seed: Seed of embedded rows.
@@ -66,11 +82,12 @@ class DataConfig:
         the token that ends a target.
       max_prompt: Cap on the tokens of a prompt in generation, special ones included; None is half
         of ``max_length``.
-      begin: Special token that begins a row in generation, and in classification with a template,
-        as LLaMA's "<s>"; None writes none.
+      begin: Special token that begins a row in generation, and elsewhere with a template, as
+        LLaMA's "<s>"; None writes none.
       end: Special token that ends a target in generation; None is the tokenizer's own.
-      template: Text around the columns of a row in classification (`memarc.data.template`), such
-        as "Review: {sentence} It was"; None leaves the layout to the tokenizer.
+      template: Text around the columns of a row (`memarc.data.template`), such as
+        "Review: {sentence} It was"; None leaves the layout to the tokenizer. In generation it
+        makes the prompt of the columns ``text`` of a user's own files.
     """
 
     source: str = "files"
@@ -80,7 +97,6 @@ class DataConfig:
     root: str | None = None
     train_file: str | None = None
     split: str = "official"
-    labels: tuple[str, ...] = ()
     train_rows: int = 6000
     dev_rows: int | None = None
     rows_seed: int = 0
@@ -120,15 +136,7 @@ class DataConfig:
                 check_text(name, getattr(self, name), wanted)
         if self.buckets != ():
             check_buckets(self.buckets, self.max_length)
-        self._check_labels()
-
-    def _check_labels(self) -> None:
-        """Raises ValueError unless the labels are different texts."""
-        is_tuple = isinstance(self.labels, tuple)
-        if not is_tuple or not all(isinstance(label, str) and label for label in self.labels):
-            raise ValueError(f"labels is {self.labels!r}; give a tuple of texts.")
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"labels is {self.labels!r}; give each label once.")
+        self.check_own()
 
     @property
     def padded_lengths(self) -> tuple[int, ...]:
@@ -164,18 +172,16 @@ def check_fit(task: Task, config: DataConfig) -> None:
         raise ValueError(
             "references_per_group is None; give a whole number from 1 up, as unit 'input' needs it."
         )
-    if task.format == "memory" and task.kind == CLASSIFICATION and len(config.labels) < 2:
-        raise ValueError(
-            f"labels is {config.labels!r}; declare all labels that rows may have, at least two: "
-            "they are public, and never read off the rows."
-        )
+    is_files, has_template = config.source == "own", config.template is not None
+    if task.format == "memory":
+        check_own_fit(task, config, is_files=is_files, has_template=has_template)
     if config.tokenizer == tokenize.WORD_LEVEL and task.format != "grammar":
         raise ValueError(
             f"Tokenizer {tokenize.WORD_LEVEL!r} knows an embedded grammar's words only; task "
             f"{task.name} needs a published tokenizer (a word list of its rows would be private)."
         )
     if config.template is not None:
-        template.parse(config.template, task.text_fields)
+        template.parse(config.template, config.text if is_files else task.text_fields)
     if task.kind == GENERATION:
         prompts.check_caps(config.prompt_cap, config.max_length, config.begin is not None)
 
@@ -189,13 +195,17 @@ def _check_unread(task: Task, config: DataConfig) -> None:
     }
     unread |= {
         name: f"task {task.name}, of {task.kind},"
-        for name, kind in _READ_BY_KIND.items()
-        if kind != task.kind
+        for name, kinds in _READ_BY_KIND.items()
+        if task.kind not in kinds
     }
+    if task.kind == GENERATION and config.source != "own":
+        unread["template"] = f"source {config.source!r} in generation"
+    if config.messages is not None:
+        unread |= dict.fromkeys(("template", "begin", "separator"), "a chat template")
     if config.unit == "row":
         unread["references_per_group"] = "unit 'row'"
-    if task.kind == CLASSIFICATION and config.template is None:
-        unread["begin"] = "classification without a template"
+    if task.kind != GENERATION and config.template is None:
+        unread["begin"] = f"{task.kind} without a template"
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in unread and value != field.default:

@@ -19,12 +19,12 @@ from memarc.data.tokenize import Encoded
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Tokens of N examples of either kind of task; one example is one privacy unit.
+    """Tokens of N examples of any kind of task; one example is one privacy unit.
 
     Attributes:
       encoded: Tokens of all rows.
-      labels: int32[rows] in classification, None in generation. All rows of an example have the
-        label of the example.
+      labels: int32[rows] in classification, float32[rows] in regression, None in generation. All
+        rows of an example have the label of the example.
       members: Numbers of each example's rows: int64[N] where each is one row, or int64[N, R],
         filled up with -1. Every row belongs to exactly one example. None where row i is example i.
       pad_id: Id that fills up short rows.
@@ -59,8 +59,10 @@ class Dataset:
     @property
     def kind(self) -> str:
         """One of ``memarc.batches.KINDS``."""
-        is_generation = batches.IS_TARGET in self.encoded.tokens
-        return batches.GENERATION if is_generation else batches.CLASSIFICATION
+        if batches.IS_TARGET in self.encoded.tokens:
+            return batches.GENERATION
+        is_number = self.labels is not None and self.labels.dtype.kind == "f"
+        return batches.REGRESSION if is_number else batches.CLASSIFICATION
 
     @property
     def group(self) -> tuple[int, ...]:
@@ -82,7 +84,7 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """A hash of all examples in their order, for telling data sets apart. Private."""
-        digest = hashlib.sha256(f"{self.group} {list(self.encoded.tokens)}".encode())
+        digest = hashlib.sha256(self._layout.encode())
         rows = self._rows(np.arange(len(self)))
         for array in (*self.encoded.tokens.values(), self.encoded.offsets, self.labels, rows):
             if array is not None:
@@ -108,7 +110,7 @@ class Dataset:
 
         Returns:
           A batch of ``memarc.batches``: its keys per token, each int32[n, T], or int32[n, R, T] of
-          examples of several rows, and labels int32[n] in classification. A row that an example
+          examples of several rows, and labels [n] of kinds that have them. A row that an example
           lacks is padding throughout.
 
         Raises:
@@ -136,6 +138,12 @@ class Dataset:
     def abstract(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a batch of ``rows`` examples of ``length`` tokens, as ``take`` gives it."""
         return batches.abstract(self.kind, rows, length, self.group)
+
+    @property
+    def _layout(self) -> str:
+        """What fingerprints hold beside the values."""
+        numbers = " of numbers" if self.kind == batches.REGRESSION else ""
+        return f"{self.group} {list(self.encoded.tokens)}{numbers}"
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
         """Numbers of the rows of examples, int64[n] or int64[n, R]; -1 where there is none."""
@@ -238,7 +246,7 @@ def _check_kind(kind: str, encoded: Encoded, labels: np.ndarray | None) -> None:
             f"Tokens have the keys {list(encoded.tokens)}; those of {kind} are "
             f"{[key for key in batches.PER_TOKEN[kind] if key != ATTENTION_MASK]}."
         )
-    if (labels is not None) != (kind == batches.CLASSIFICATION):
+    if (labels is not None) != (kind in batches.LABEL_DTYPES):
         state = "no labels" if labels is None else "labels"
         raise ValueError(f"A dataset of {kind} has {state}; only classification has them.")
     if labels is not None and rows != len(labels):

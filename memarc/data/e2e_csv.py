@@ -8,13 +8,11 @@ The meaning representation "name[Blue Spice], area[city centre]" becomes the inp
 tokenizer then writes a value with the tokens that it has in a text, and copying is repeating them.
 """
 
-import csv
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
-from memarc.data import text_files
+from memarc.data import delimited, text_files
 from memarc.data.rows import Rows
 
 _COLUMNS = ("mr", "ref")
@@ -36,23 +34,12 @@ def read_file(path: pathlib.Path) -> Rows:
         lines).
     """
     with text_files.open_text(path, newline="") as lines:
-        records = _records(path, csv.reader(lines, strict=True))
-        _, header = next(records, (1, []))
-        missing = [column for column in _COLUMNS if column not in header]
-        if missing:
-            raise ValueError(
-                f"{path}, line 1: no column {', '.join(missing)} among {', '.join(header)}; the "
-                f"first line must name the columns {', '.join(_COLUMNS)}."
-            )
+        found = delimited.records(path, lines, **delimited.DIALECTS[".csv"])
+        names, places = delimited.header(path, found, _COLUMNS)
         columns: dict[str, list[str]] = {column: [] for column in _COLUMNS}
-        for line, cells in records:
-            if len(cells) != len(header):
-                raise ValueError(
-                    f"{path}, line {line}: {len(cells)} cells where the header has {len(header)}; "
-                    "repair or remove the line."
-                )
-            for column, texts in columns.items():
-                texts.append(cells[header.index(column)].strip())
+        for line, cells in delimited.rows(path, found, names):
+            for (column, texts), place in zip(columns.items(), places, strict=True):
+                texts.append(cells[place].strip())
                 if not texts[-1]:
                     raise ValueError(
                         f"{path}, line {line}: {column} is empty; fill in or remove the line."
@@ -71,28 +58,7 @@ def _linearise(place: str, text: str) -> str:
     slots = _SLOT.findall(text)
     if not slots or _SLOT.sub("", text):
         raise ValueError(
-            f"{place}: mr {text!r} is not of the form 'slot[value], slot[value]'; repair or remove "
-            "the line."
+            f"{place}: its mr is not of the form 'slot[value], slot[value]'; repair or remove the "
+            "line."
         )
     return linearise(slots)
-
-
-def _records(path: pathlib.Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line on which each record begins, and its cells."""
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(
-                f"{path}, line {line}: the record that begins here cannot be read ({error}); close "
-                "and double its quotes."
-            ) from error
-        except text_files.DAMAGE as error:
-            raise ValueError(
-                f"{path} is damaged from line {line} on ({error}); fetch it again."
-            ) from error
-        if cells is None:
-            return
-        if cells:  # Else a blank line.
-            yield line, cells

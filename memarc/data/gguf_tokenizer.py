@@ -60,6 +60,7 @@ def build(header: Header) -> Any:
         tokenizer_object=backend,
         add_bos_token=stated.get("tokenizer.ggml.add_bos_token", begins),
         add_eos_token=stated.get("tokenizer.ggml.add_eos_token", False),
+        chat_template=stated.get("tokenizer.chat_template"),
         **{role: None if at is None else tokens[at] for role, at in ids.items()},
     )
 

@@ -1,7 +1,7 @@
 """Reads GLUE's tab-separated files from a local folder, plain or gzip-compressed.
 
 Format: UTF-8, no quoting, the first line names the columns. Spaces at a text's end are dropped
-(GLUE leaves one after each SST-2 sentence).
+(GLUE leaves one after each SST-2 sentence). Messages quote nothing of a line: it may be private.
 """
 
 import pathlib
@@ -36,7 +36,7 @@ def read_split(task: Task, root: str, file_name: str) -> Rows:
         with text_files.open_text(path, newline="\n") as lines:
             return _parse(task, path, lines)
     except text_files.DAMAGE as error:
-        raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+        raise ValueError(text_files.damage(path, error, 1)) from None
 
 
 def _advice(task: Task, root: str, folder: pathlib.Path) -> str:
@@ -56,8 +56,8 @@ def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> Rows:
     missing = [field for field in fields if field not in header]
     if missing:
         raise ValueError(
-            f"{path}, line 1: no column {', '.join(missing)} among {', '.join(header)}; the first "
-            f"line must name the columns {', '.join(fields)}."
+            f"{path}, line 1: no column {', '.join(missing)} among the {len(header)} columns "
+            f"there; the first line must name the columns {', '.join(fields)}."
         )
     places = [header.index(field) for field in task.text_fields]
     label_place = header.index(task.label_field)
@@ -74,8 +74,8 @@ def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> Rows:
         label = label_ids.get(cells[label_place].strip())
         if label is None:
             raise ValueError(
-                f"{path}, line {number}: label {cells[label_place]!r} is none of "
-                f"{', '.join(label_ids)} (task {task.name}); repair or remove the line."
+                f"{path}, line {number}: the label is none of {', '.join(label_ids)} (task "
+                f"{task.name}); repair or remove the line."
             )
         labels.append(label)
         for column, place in zip(columns, places, strict=True):

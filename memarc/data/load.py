@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from memarc.batches import GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION
 from memarc.data import sources, splits
 from memarc.data.codec import Codec, Prompts, open_codec
 from memarc.data.config import DataConfig, check_fit
@@ -122,13 +122,16 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
 
 
 def task_of(task_name: str, config: DataConfig) -> Task:
-    """The record of a task, with the labels that a config declares for rows from "memory".
+    """The record of a task, with what a config declares of a user's own rows.
 
     Raises:
       ValueError: If no task has that name.
     """
     task = get_task(task_name)
-    return dataclasses.replace(task, labels=config.labels) if config.labels else task
+    declared = {name: getattr(config, name) for name in ("labels", "metrics")}
+    if config.source == "own" and task.kind != GENERATION:
+        declared["text_fields"] = config.text
+    return dataclasses.replace(task, **{name: x for name, x in declared.items() if x})
 
 
 def privacy_unit(task: Task, config: DataConfig) -> str:
@@ -172,7 +175,7 @@ def _check_rows(task: Task, name: str, rows: Rows, columns: int) -> None:
     if (rows.labels is None) != (task.kind == GENERATION):
         state = "no labels" if rows.labels is None else "labels"
         raise ValueError(f"The rows of {name!r} have {state}; task {task.name} is {task.kind}.")
-    if rows.labels is not None and len(rows):
+    if task.kind == CLASSIFICATION and rows.labels is not None and len(rows):
         low, high = int(rows.labels.min()), int(rows.labels.max())
         if low < 0 or high >= len(task.labels):
             raise ValueError(

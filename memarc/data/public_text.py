@@ -1,8 +1,10 @@
 """Plain sentences, public, that show a network what real rows look like before it has seen one."""
 
+import json
+
 import numpy as np
 
-from memarc.batches import CLASSIFICATION
+from memarc.batches import GENERATION, LABEL_DTYPES
 from memarc.data.codec import Codec
 from memarc.data.rows import Rows
 
@@ -26,8 +28,11 @@ def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
       A batch of `memarc.batches` of the codec's kind, one row a pair; all labels are 0.
     """
     read, written = zip(*SENTENCES, strict=True)
-    if codec.kind == CLASSIFICATION:
-        rows = Rows((read,), labels=np.zeros(len(read), np.int32))
+    if codec.kind != GENERATION:
+        rows = Rows((read,), labels=np.zeros(len(read), LABEL_DTYPES[codec.kind]))
+    elif codec.is_chat:
+        talks = [json.dumps([{"role": "user", "content": text}]) for text in read]
+        rows = Rows((talks, written), labels=None)
     else:
         rows = Rows((read, written), labels=None)
     dataset = codec.dataset(rows)

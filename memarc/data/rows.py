@@ -19,7 +19,8 @@ class Rows:
       columns: One sequence of N strings per text field of the task: one or two texts that are
         classified, or the inputs and the targets of generation, where an input recurs in each of
         its rows.
-      labels: int32[N], positions in the task's tuple of labels; None in generation.
+      labels: int32[N], positions in the task's tuple of labels; float32[N] in regression, shares
+        of the declared range; None in generation.
     """
 
     columns: tuple[Sequence[str], ...]

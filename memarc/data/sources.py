@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from memarc import paths
-from memarc.data import e2e_csv, glue_tsv, text_files, tfds_source, triples_json
+from memarc.data import e2e_csv, glue_tsv, own_rows, text_files, tfds_source, triples_json
 from memarc.data.config import DataConfig
 from memarc.data.grammars import GRAMMARS
 from memarc.data.rows import Rows
@@ -27,6 +27,8 @@ def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
         raise ValueError(
             "Rows of source 'memory' are not read from anywhere; give them to load.from_rows."
         )
+    if config.source == "own":
+        return own_rows.read(task, config)
     if config.source == "embedded":
         return _from_grammar(task, config)
     assert config.root is not None  # As ``check_fit`` has seen.

@@ -6,13 +6,23 @@ Labels and their order are fixed here, in public, and never read off the rows.
 import dataclasses
 from collections.abc import Mapping
 
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 
 METRICS = ("bleu", "rouge_l", "nist", "meteor_exact_stem", "cider")
 """Scores of texts; E2E has one of its own before them."""
 
+METRICS_OF: Mapping[str, tuple[str, ...]] = {
+    CLASSIFICATION: ("accuracy", "macro_f1", "f1", "auc", "matthews"),
+    REGRESSION: ("pearson", "spearman", "rmse"),
+    GENERATION: (*METRICS, "bleu_e2e", "perplexity"),
+}
+"""Kind of task -> the scores that it may have."""
+
+OF_TWO_LABELS = ("f1", "auc")
+"""Scores that are of two labels, of which the second is the one that is sought."""
+
 ROW_UNIT: Mapping[str, str] = {"row": "one row"}
-"""Units of classification; see ``Task.units``."""
+"""Units of classification and regression; see ``Task.units``."""
 
 TEXT_UNITS: Mapping[str, str] = {
     "row": "one reference row",
@@ -50,12 +60,13 @@ class Task:
       name: The task's name.
       kind: One of ``memarc.batches.KINDS``.
       text_fields: One or two names of columns; the input and the target in generation. Rows of
-        format "memory" may lack the second column in classification.
+        format "memory" may lack the second column in classification and regression.
       metrics: Names of the scores; the first is the headline.
       units: Unit of a config -> what is added or removed between neighbouring data sets. A unit
         gives exactly one example: rows are neither packed, windowed nor augmented.
       format: Where rows come from: "tsv" (``glue_tsv``), "csv" (``e2e_csv``), "triples"
-        (``triples_json``), "grammar" (``grammars``) or "memory" (lists of a Python program).
+        (``triples_json``), "grammar" (``grammars``) or "memory" (a user's own: lists of a
+        Python program, or files whose columns a config names).
       label_field: Column name of the label; "" where files hold no labels.
       labels: All labels as the files spell them (integers where they are integers).
       folder: The task's folder under the root of the files; "" where there are no files.
@@ -87,7 +98,7 @@ class Task:
         if self.format == "grammar":
             return ("embedded",)
         if self.format == "memory":
-            return ("memory",)
+            return ("memory", "own")
         return ("files", "tfds", "tfds_download") if self.tfds else ("files",)
 
 
@@ -191,6 +202,14 @@ TASKS = (
         kind=CLASSIFICATION,
         text_fields=("text", "second_text"),
         metrics=("accuracy",),
+        units=ROW_UNIT,
+        format="memory",
+    ),
+    Task(
+        name="regression",
+        kind=REGRESSION,
+        text_fields=("text", "second_text"),
+        metrics=METRICS_OF[REGRESSION],
         units=ROW_UNIT,
         format="memory",
     ),

@@ -48,6 +48,15 @@ def parse(template: str, fields: Sequence[str]) -> Pieces:
     return tuple(pieces)
 
 
+def fill(pieces: Pieces, texts: Sequence[str]) -> str:
+    """The text of one row: its columns between the template's pieces.
+
+    >>> fill(("Q: ", 0, " A:"), ["why?"])
+    'Q: why? A:'
+    """
+    return "".join(piece if isinstance(piece, str) else texts[piece] for piece in pieces)
+
+
 def encode(
     tokenizer: tokenize.Tokenizer,
     columns: Sequence[Sequence[str]],

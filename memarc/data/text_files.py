@@ -1,12 +1,13 @@
 """Finds data files, plain or gzip-compressed, and opens their text."""
 
+import codecs
 import gzip
 import pathlib
 import zlib
 from typing import TextIO
 
 DAMAGE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error)
-"""What reading a file raises whose bytes are neither UTF-8 nor whole gzip data."""
+"""What reading a file raises whose bytes are not in its encoding, or not whole gzip data."""
 
 
 def find(folder: pathlib.Path, file_name: str, *, task: str, advice: str) -> pathlib.Path:
@@ -34,18 +35,64 @@ def find(folder: pathlib.Path, file_name: str, *, task: str, advice: str) -> pat
     )
 
 
-def open_text(path: pathlib.Path, *, newline: str) -> TextIO:
-    """Opens a UTF-8 text for reading, decompressed if its name ends in ".gz".
+def open_text(path: pathlib.Path, *, newline: str, encoding: str = "utf-8") -> TextIO:
+    """Opens a text for reading, decompressed if its name ends in ".gz".
 
     The mark that some programs write before a UTF-8 text is left out.
 
     Args:
       path: From ``find``.
       newline: What ends a line, as ``open`` takes it.
+      encoding: As Python names it.
 
     Returns:
       The open file. Reading raises one of ``DAMAGE`` where the bytes are bad.
     """
+    if codecs.lookup(encoding).name == "utf-8":
+        encoding = "utf-8-sig"
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-    return path.open(encoding="utf-8-sig", newline=newline)
+        return gzip.open(path, "rt", encoding=encoding, newline=newline)
+    return path.open(encoding=encoding, newline=newline)
+
+
+def damage(path: pathlib.Path, error: Exception, line: int) -> str:
+    """Tells of one of ``DAMAGE``, and quotes nothing of the file, as the error itself may.
+
+    Args:
+      path: The file.
+      error: What reading raised.
+      line: The first line that was not read.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        line = _first_bad_line(path, error.encoding) or line
+        return (
+            f"{path} is damaged from line {line} on (not {error.encoding}); fetch it again, or "
+            "state its encoding."
+        )
+    return f"{path} is damaged from line {line} on (not whole gzip data); fetch it again."
+
+
+def check_encoding(path: pathlib.Path, encoding: str) -> None:
+    """Raises ValueError for a file that is UTF-16 and is said to be something else."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            begin = file.read(64)
+        except DAMAGE as error:
+            raise ValueError(damage(path, error, 1)) from None
+    is_wide = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in begin
+    if is_wide and not codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
+        raise ValueError(
+            f"{path} is UTF-16, as Windows programs write it, and encoding is {encoding!r}; set "
+            "encoding to 'utf-16', or save the file as UTF-8."
+        )
+
+
+def _first_bad_line(path: pathlib.Path, encoding: str) -> int | None:
+    """The number of the line that holds the first bytes that are not in an encoding."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        content = file.read()
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError as error:
+        return 1 + content[: error.start].decode(encoding).count("\n")
+    return None

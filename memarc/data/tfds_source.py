@@ -1,10 +1,11 @@
-"""Reads GLUE tasks through tensorflow-datasets; the only file that imports it.
+"""Reads data sets through tensorflow-datasets; the only file that imports it.
 
 ``array_record`` is the one file format that is read without TensorFlow, by random access.
 """
 
 import importlib.util
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,50 @@ def download(task: Task, folder: str) -> Callable[[str], Rows]:
     return _opener(task, builder)
 
 
+def columns(folder: pathlib.Path, split: str, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    """Reads columns of any prepared folder.
+
+    Args:
+      folder: The folder that holds ``dataset_info.json``.
+      split: The split's name there, such as "train".
+      wanted: Names of features.
+
+    Returns:
+      Feature -> its values: texts, numbers, and names where numbers stand for them.
+
+    Raises:
+      ValueError: If nothing readable was prepared there, or the split or a feature is missing.
+    """
+    if not (folder / "dataset_info.json").is_file():
+        raise ValueError(f"{folder} has no dataset_info.json: nothing was prepared there.")
+    import tensorflow_datasets as tfds  # Slow, and only this source needs it.
+
+    builder: Any = tfds.builder_from_directory(folder)
+    _check_format(builder)
+    features = builder.info.features
+    missing = [name for name in wanted if name not in features]
+    if missing or split not in builder.info.splits:
+        raise ValueError(
+            f"{folder} has the splits {list(builder.info.splits)} and the features "
+            f"{list(features)}; wanted are {split!r} and {list(wanted)}."
+        )
+    names = {name: getattr(features[name], "names", None) for name in wanted}
+    found = {name: [] for name in wanted}
+    for row in builder.as_data_source(split):
+        for name, values in found.items():
+            values.append(_plain(row[name], names[name]))
+    return found
+
+
+def _plain(value: Any, names: Sequence[str] | None) -> Any:
+    """A value as text or number, or the name that it stands for; None for an unknown name."""
+    if names is not None:
+        return names[int(value)] if 0 <= int(value) < len(names) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _names(task: Task) -> TfdsNames:
     """The names of a task there; ValueError if it has none."""
     if task.tfds is None:
@@ -88,13 +133,7 @@ def _names(task: Task) -> TfdsNames:
 
 def _opener(task: Task, builder: Any) -> Callable[[str], Rows]:
     """As ``open_prepared``, from a builder that has prepared its data."""
-    file_format = builder.info.file_format
-    if file_format is None or file_format.value != _FILE_FORMAT:
-        written = "unknown" if file_format is None else file_format.value
-        raise ValueError(
-            f"{builder.data_path} was prepared as {written}; prepare it again with "
-            f"file_format={_FILE_FORMAT!r}, which alone is read without TensorFlow."
-        )
+    _check_format(builder)
     to_label = _label_map(task, builder)
     splits = {"train": "train", **_names(task).eval_splits}
 
@@ -102,6 +141,17 @@ def _opener(task: Task, builder: Any) -> Callable[[str], Rows]:
         return _read(task, builder, splits[split], to_label)
 
     return read
+
+
+def _check_format(builder: Any) -> None:
+    """Raises ValueError for a folder that only TensorFlow can read."""
+    file_format = builder.info.file_format
+    if file_format is None or file_format.value != _FILE_FORMAT:
+        written = "unknown" if file_format is None else file_format.value
+        raise ValueError(
+            f"{builder.data_path} was prepared as {written}; prepare it again with "
+            f"file_format={_FILE_FORMAT!r}, which alone is read without TensorFlow."
+        )
 
 
 def _label_map(task: Task, builder: Any) -> dict[int, int]:

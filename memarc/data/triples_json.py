@@ -3,7 +3,8 @@
 A file is a list of ``{"tripleset": [[subject, predicate, object], ...], "annotations":
 [{"source": ..., "text": ...}, ...]}``; other fields are ignored. A tripleset becomes the input
 "s : p : o | s : p : o". Underscores of subjects and objects become spaces, in DART too: they stand
-for spaces in WebNLG's names. Predicates stay as they are. Records are numbered from 1.
+for spaces in WebNLG's names. Predicates stay as they are. Records are numbered from 1, and
+messages quote nothing of them: they may be private.
 """
 
 import json
@@ -33,11 +34,11 @@ def read_file(path: pathlib.Path) -> Rows:
             records = json.load(file)
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"{path}, line {error.lineno}, column {error.colno}: {error.msg}; repair the JSON "
+                f"{path}, line {error.lineno}, column {error.colno}: this is not JSON; repair it "
                 "or fetch it again."
-            ) from error
+            ) from None
         except text_files.DAMAGE as error:
-            raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+            raise ValueError(text_files.damage(path, error, 1)) from None
     if not isinstance(records, list):
         raise ValueError(
             f"{path} holds a {type(records).__name__}; give a list of records with the fields "
@@ -47,9 +48,9 @@ def read_file(path: pathlib.Path) -> Rows:
     for number, record in enumerate(records, start=1):
         place = f"{path}, record {number}"
         text = _linearise(place, _items(place, record, "tripleset"))
-        for annotation in _items(place, record, "annotations"):
+        for which, annotation in enumerate(_items(place, record, "annotations"), start=1):
             inputs.append(text)
-            targets.append(_text(place, annotation))
+            targets.append(_text(f"{place}: annotation {which}", annotation))
     return Rows(columns=(inputs, targets), labels=None)
 
 
@@ -64,11 +65,11 @@ def _items(place: str, record: Any, field: str) -> list[Any]:
 def _linearise(place: str, triples: list[Any]) -> str:
     """The input of a model that a set of triples becomes."""
     lines = []
-    for triple in triples:
+    for number, triple in enumerate(triples, start=1):
         is_list = isinstance(triple, list)
         if not is_list or len(triple) != 3 or not all(isinstance(part, str) for part in triple):
             raise ValueError(
-                f"{place}: triple {triple!r} is not a list of three texts; repair or remove it."
+                f"{place}: triple {number} is not a list of three texts; repair or remove it."
             )
         subject, predicate, value = triple
         lines.append(f"{subject.replace('_', ' ')} : {predicate} : {value.replace('_', ' ')}")
@@ -76,10 +77,8 @@ def _linearise(place: str, triples: list[Any]) -> str:
 
 
 def _text(place: str, annotation: Any) -> str:
-    """The text of an annotation."""
+    """The text of an annotation; ``place`` is for messages."""
     text = annotation.get("text") if isinstance(annotation, dict) else None
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(
-            f"{place}: annotation {annotation!r} has no text; fill it in or remove it."
-        )
+        raise ValueError(f"{place} has no text; fill it in or remove it.")
     return text.strip()

@@ -1,6 +1,6 @@
-"""Predicts the class probabilities of a whole dataset in batches of fixed shapes.
+"""Predicts class probabilities, or numbers, of a whole dataset in batches of fixed shapes.
 
-Axes: N examples, P examples of a batch, C classes.
+Axes: N examples, P examples of a batch, C classes, or the one number of regression.
 """
 
 from collections.abc import Callable
@@ -9,16 +9,17 @@ import jax
 import numpy as np
 
 from memarc.data.dataset import Dataset, padded_chunks
-from memarc.models.classifier import Classifier
+from memarc.models.classifier import Classifier, Regressor
 from memarc.typing import Array, Batch, Params
 
 Probabilities = Callable[[Params, Params, Batch], Array]
 """``(trainable, frozen, batch) -> float32[P, C]``, compiled once per batch shape."""
 
+Compile = Callable[[Probabilities], Probabilities]
+"""Compiles such a function, as ``jax.jit`` does."""
 
-def make_probabilities(
-    model: Classifier, compile_rows: Callable[[Probabilities], Probabilities]
-) -> Probabilities:
+
+def make_probabilities(model: Classifier, compile_rows: Compile) -> Probabilities:
     """Builds the function from a batch to its class probabilities.
 
     Args:
@@ -36,6 +37,20 @@ def make_probabilities(
     return compile_rows(probabilities)
 
 
+def make_numbers(model: Regressor, compile_rows: Compile) -> Probabilities:
+    """Builds the function from a batch to its numbers, shares of the range, float32[P, 1].
+
+    Args:
+      model: A model that gives a number.
+      compile_rows: Compiles the function.
+    """
+
+    def numbers(trainable: Params, frozen: Params, batch: Batch) -> Array:
+        return model.logits(trainable, frozen, model.precompute(frozen, batch))
+
+    return compile_rows(numbers)
+
+
 def predict_all(
     probabilities: Probabilities,
     trainable: Params,
@@ -48,7 +63,7 @@ def predict_all(
     """Predicts every example of a dataset once.
 
     Args:
-      probabilities: From ``make_probabilities``.
+      probabilities: From ``make_probabilities`` or ``make_numbers``.
       trainable: Tuned parameters.
       frozen: The other parameters.
       dataset: N examples.

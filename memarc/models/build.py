@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, overload
 
-from memarc.models.classifier import Classifier
+from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
-from memarc.models.head import HeadConfig
+from memarc.models.head import HeadConfig, ValueHeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import make_method
 
@@ -18,6 +18,12 @@ def build(
 
 @overload
 def build(
+    method: str, options: Mapping[str, Any], config: BackboneConfig, head: ValueHeadConfig
+) -> Regressor: ...
+
+
+@overload
+def build(
     method: str, options: Mapping[str, Any], config: BackboneConfig, head: LanguageConfig
 ) -> LanguageModel: ...
 
@@ -26,15 +32,16 @@ def build(
     method: str,
     options: Mapping[str, Any],
     config: BackboneConfig,
-    head: HeadConfig | LanguageConfig,
-) -> Classifier | LanguageModel:
+    head: HeadConfig | ValueHeadConfig | LanguageConfig,
+) -> Classifier | Regressor | LanguageModel:
     """Builds the model of a tuning method; what it does follows from the type of its head.
 
     Args:
       method: A name of `memarc.models.methods.METHODS`.
       options: Fields of the method's class; those that are left out keep their defaults.
       config: Sizes of the backbone; a language model needs a decoder.
-      head: A `HeadConfig` makes a classifier, a `LanguageConfig` a language model.
+      head: A `HeadConfig` makes a classifier, a `ValueHeadConfig` a model that gives a number, a
+        `LanguageConfig` a language model.
 
     Returns:
       The model.
@@ -52,6 +59,8 @@ def build(
             f"head.pooling is 'first'; in a {config.kind} decoder the first token reads no other: "
             "choose 'last' or 'mean'."
         )
+    if isinstance(head, ValueHeadConfig):
+        return Regressor(make_method(method, options, config), head)
     if head.words and not config.parts.is_decoder:
         raise ValueError(f"A {config.kind} encoder has no table of words; leave head.words ().")
     return Classifier(make_method(method, options, config), head)

@@ -1,8 +1,9 @@
-"""A classifier: a backbone, a tuning method and a linear head.
+"""Models with a linear head on a backbone's states: a classifier, and one that gives a number.
 
 Axes: B batch, C classes.
 """
 
+import abc
 import dataclasses
 from typing import ClassVar
 
@@ -10,41 +11,82 @@ import jax
 
 from memarc import batches
 from memarc.models import backbone, head
-from memarc.models.head import HeadConfig
+from memarc.models.head import HeadConfig, ValueHeadConfig
 from memarc.models.model import Model
 from memarc.typing import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifier(Model):
+class Headed(Model):
+    """A backbone, a tuning method and a linear head.
+
+    Attributes:
+      head: How the head reads the states.
+    """
+
+    head: HeadConfig | ValueHeadConfig
+
+    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
+        """Makes the start from public weights (`Model.init`), and draws or copies the head."""
+        tuning_key, head_key = jax.random.split(key)
+        trainable, frozen = super().init(tuning_key, params)
+        return {**trainable, "head": self.start(head_key, params)}, frozen
+
+    @abc.abstractmethod
+    def start(self, key: Array, params: Params) -> Params:
+        """Makes the head's start from a key and the backbone's parameters."""
+
+    def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """Computes what the head gives, float32[B, C], of a batch after `precompute`."""
+        states = self.method.states(trainable["tuning"], frozen, batch)
+        if self.method.config.parts.final_norm:
+            params = self.method.parameters(trainable["tuning"], frozen)
+            states = backbone.norm_last(self.method.config, params, states)
+        return head.logits(self.head.pooling, trainable["head"], states, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier(Headed):
     """Chooses one of C labels.
 
     Attributes:
-      head: Pooling and number of classes.
+      head: Pooling and number of classes, and how labels weigh in the loss.
     """
 
     head: HeadConfig
 
     kind: ClassVar[str] = batches.CLASSIFICATION
 
-    def init(self, key: Array, params: Params) -> tuple[Params, Params]:
-        """Makes the start from public weights (`Model.init`), and draws or copies the head."""
-        tuning_key, head_key = jax.random.split(key)
-        trainable, frozen = super().init(tuning_key, params)
+    def start(self, key: Array, params: Params) -> Params:
+        """Draws the head, or copies words of the output table."""
         if self.head.words:
-            start = head.of_words(self.head, backbone.output_table(params))
-        else:
-            start = head.init(self.head, self.method.config.width, head_key)
-        return {**trainable, "head": start}, frozen
-
-    def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """Computes logits, float32[B, C], of a batch after `precompute`."""
-        states = self.method.states(trainable["tuning"], frozen, batch)
-        if self.method.config.parts.final_norm:
-            params = self.method.parameters(trainable["tuning"], frozen)
-            states = backbone.norm_last(self.method.config, params, states)
-        return head.logits(self.head, trainable["head"], states, batch)
+            return head.of_words(self.head, backbone.output_table(params))
+        return head.init(self.head, self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes the cross entropy of each label in nats, float32[B]."""
-        return head.cross_entropy(self.logits(trainable, frozen, batch), batch[batches.LABELS])
+        logits = self.logits(trainable, frozen, batch)
+        return head.cross_entropy(self.head, logits, batch[batches.LABELS])
+
+
+@dataclasses.dataclass(frozen=True)
+class Regressor(Headed):
+    """Gives a number, as a share of the task's range.
+
+    Attributes:
+      head: The pooling.
+    """
+
+    head: ValueHeadConfig
+
+    kind: ClassVar[str] = batches.REGRESSION
+
+    def start(self, key: Array, params: Params) -> Params:
+        """Draws the head."""
+        del params
+        return head.init_value(self.method.config.width, key)
+
+    def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
+        """Computes the squared error of each share, float32[B]."""
+        given = self.logits(trainable, frozen, batch)[:, 0]
+        return (given - batch[batches.LABELS].astype(given.dtype)) ** 2

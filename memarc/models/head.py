@@ -1,9 +1,10 @@
-"""The classification head: pools the states, then one linear map.
+"""The heads of classification and regression: pool the states, then one linear map.
 
 Axes: B batch, T tokens, D width, C classes, V vocabulary.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +28,33 @@ class HeadConfig:
       words: Ids of the words that stand for the labels (Schick and Schuetze 2021,
         arXiv:2001.07676): the head starts as their rows of a decoder's output table, so that
         labels are as likely as the pre-trained model finds their words. () starts at random.
+      bias: Whether the map has a bias; transformers' decoders that classify have none.
+      class_weights: What the loss of each label is multiplied by; () weighs all alike.
+      smoothing: Label smoothing of the training loss, in [0, 1): so much of the wanted
+        probability goes to all labels alike.
     """
 
     pooling: str = "first"
     classes: int = 2
     words: tuple[int, ...] = ()
+    bias: bool = True
+    class_weights: tuple[float, ...] = ()
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        """Checks the pooling and the number of classes."""
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"head.pooling is {self.pooling!r}; choose one of {POOLINGS}.")
+        """Checks every field."""
+        check_pooling(self.pooling)
+        if not 0.0 <= self.smoothing < 1.0:
+            raise ValueError(f"head.smoothing is {self.smoothing}; give a number in [0, 1).")
+        if self.class_weights and len(self.class_weights) != self.classes:
+            raise ValueError(
+                f"head.class_weights has {len(self.class_weights)} numbers; give one for each of "
+                f"{self.classes} labels."
+            )
+        if not all(0.0 < weight < math.inf for weight in self.class_weights):
+            raise ValueError(
+                f"head.class_weights is {self.class_weights}; give finite numbers above 0."
+            )
         if self.classes < 2:
             raise ValueError(f"A classification head needs 2 classes or more, not {self.classes}.")
         if self.words and len(self.words) != self.classes:
@@ -47,35 +65,74 @@ class HeadConfig:
             raise ValueError(f"head.pooling is {self.pooling!r}; words follow the 'last' token.")
 
 
+@dataclasses.dataclass(frozen=True)
+class ValueHeadConfig:
+    """How states become one number, a share of the task's range.
+
+    Attributes:
+      pooling: As of `HeadConfig`.
+    """
+
+    pooling: str = "first"
+
+    def __post_init__(self) -> None:
+        """Checks the pooling."""
+        check_pooling(self.pooling)
+
+
+def check_pooling(pooling: str) -> None:
+    """Raises ValueError for an unknown pooling."""
+    if pooling not in POOLINGS:
+        raise ValueError(f"head.pooling is {pooling!r}; choose one of {POOLINGS}.")
+
+
 def init(config: HeadConfig, width: int, key: Array) -> Params:
     """Draws the linear map; small, so that training starts near even odds."""
     kernel = 0.02 * jax.random.normal(key, (width, config.classes))
-    return {"kernel": kernel, "bias": jnp.zeros((config.classes,))}
+    return {"kernel": kernel, **_zero_bias(config)}
+
+
+def init_value(width: int, key: Array) -> Params:
+    """Draws the linear map of a number; small, around the middle of the range."""
+    kernel = 0.02 * jax.random.normal(key, (width, 1))
+    return {"kernel": kernel, "bias": jnp.full((1,), 0.5)}
 
 
 def of_words(config: HeadConfig, table: Array) -> Params:
     """The map whose logits are those of words in a decoder's output table [V, D]."""
     rows = jnp.asarray(table)[jnp.asarray(config.words)]
-    return {"kernel": rows.T.astype(wide(rows.dtype)), "bias": jnp.zeros((config.classes,))}
+    return {"kernel": rows.T.astype(wide(rows.dtype)), **_zero_bias(config)}
 
 
-def logits(config: HeadConfig, params: Params, states: Array, batch: Batch) -> Array:
-    """Maps states [B, T, D] to logits float32[B, C]."""
+def _zero_bias(config: HeadConfig) -> Params:
+    """The bias at its start, if there is one."""
+    return {"bias": jnp.zeros((config.classes,))} if config.bias else {}
+
+
+def logits(pooling: str, params: Params, states: Array, batch: Batch) -> Array:
+    """Maps states [B, T, D] to logits float32[B, C], or to one number each, [B, 1]."""
     states = states.astype(params["kernel"].dtype)
-    return linear(_pool(config, states, batch[ATTENTION_MASK]), params["kernel"], params["bias"])
+    pooled = _pool(pooling, states, batch[ATTENTION_MASK])
+    return linear(pooled, params["kernel"], params.get("bias"))
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(config: HeadConfig, logits: Array, labels: Array) -> Array:
     """Per-example loss in nats, [B], of logits [B, C] against labels int32[B]."""
     log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    if config.smoothing:
+        even = -log_probabilities.mean(axis=1)
+        losses = (1.0 - config.smoothing) * losses + config.smoothing * even
+    if config.class_weights:
+        losses = losses * jnp.asarray(config.class_weights, losses.dtype)[labels]
+    return losses
 
 
-def _pool(config: HeadConfig, states: Array, attention_mask: Array) -> Array:
+def _pool(pooling: str, states: Array, attention_mask: Array) -> Array:
     """[B, T, D] -> [B, D]; an all-padding row pools to zero rather than NaN."""
-    if config.pooling == "first":
+    if pooling == "first":
         return states[:, 0]
-    if config.pooling == "last":
+    if pooling == "last":
         tokens = attention_mask.shape[1]
         last = tokens - 1 - jnp.argmax(attention_mask[:, ::-1], axis=1)
         return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]

@@ -9,7 +9,7 @@ import tabulate
 from memarc.report import targets
 from memarc.report.records import Record
 
-NOT_PERCENT = ("nist", "cider", "perplexity")
+NOT_PERCENT = ("nist", "cider", "perplexity", "rmse")
 """How names of scores end that are shown as they are; all other scores are shares of 1."""
 
 COLUMNS: Mapping[str, Callable[[Record], str]] = {

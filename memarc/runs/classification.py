@@ -33,24 +33,21 @@ class Classification:
     def build(self, settings: Settings, codec: Codec, backbone: BackboneConfig) -> Classifier:
         """Builds the classifier of a run; raises ValueError for a tokenizer of other weights."""
         assert isinstance(settings.head, HeadChoice)  # `Settings` has checked it.
-        if codec.info.pad_id != backbone.pad_id and not backbone.parts.is_decoder:
-            raise ValueError(
-                f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
-                f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
-            )
-        words = codec.label_ids(settings.head.words)
-        head = HeadConfig(settings.head.pooling, len(settings.record_of_task.labels), words)
+        check_pad(codec, backbone)
+        choice, classes = settings.head, len(settings.record_of_task.labels)
+        head = HeadConfig(
+            choice.pooling,
+            classes,
+            codec.label_ids(choice.words),
+            choice.bias,
+            choice.class_weights,
+            choice.smoothing,
+        )
         return build(settings.method, settings.options, backbone, head)
 
     def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
         """Raises ValueError if the tokenizer writes more types than the backbone has."""
-        sets = (splits.train, *(given.dataset for given in splits.evals.values()))
-        types = 1 + max(int(x.encoded.tokens[TOKEN_TYPE_IDS].max(initial=0)) for x in sets)
-        if backbone.type_vocab and types > backbone.type_vocab:  # Without a table none is read.
-            raise ValueError(
-                f"Tokenizer {splits.codec.info.name!r} writes {types} token types; the backbone "
-                f"has {backbone.type_vocab}."
-            )
+        check_types(splits, backbone)
 
     def evaluate(
         self,
@@ -64,12 +61,32 @@ class Classification:
         del folder
         metrics, found = parts.settings.record_of_task.metrics, {}
         for split, given in evals.items():
-            predicted = probabilities(parts, trainable, frozen, given.dataset).argmax(-1)
+            predicted = probabilities(parts, trainable, frozen, given.dataset)
             labels = given.dataset.labels
             assert labels is not None  # Rows of an evaluation set have labels.
             for name, value in scores.score(metrics, labels, predicted).items():
                 found[f"{split}_{name}"] = value
         return found
+
+
+def check_pad(codec: Codec, backbone: BackboneConfig) -> None:
+    """Raises ValueError for a tokenizer that fills up rows otherwise than an encoder was told."""
+    if codec.info.pad_id != backbone.pad_id and not backbone.parts.is_decoder:
+        raise ValueError(
+            f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
+            f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
+        )
+
+
+def check_types(splits: Splits, backbone: BackboneConfig) -> None:
+    """Raises ValueError if rows have more token types than the backbone."""
+    sets = (splits.train, *(given.dataset for given in splits.evals.values()))
+    types = 1 + max(int(x.encoded.tokens[TOKEN_TYPE_IDS].max(initial=0)) for x in sets)
+    if backbone.type_vocab and types > backbone.type_vocab:  # Without a table none is read.
+        raise ValueError(
+            f"Tokenizer {splits.codec.info.name!r} writes {types} token types; the backbone "
+            f"has {backbone.type_vocab}."
+        )
 
 
 def probabilities(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -> np.ndarray:

@@ -21,6 +21,8 @@ from memarc.typing import Params
 OUTPUTS = "outputs-{split}.jsonl"
 """Where the texts of an evaluation set are written, one line an input."""
 
+_PERPLEXITY, _UNFINISHED, _CUT_PROMPTS = "perplexity", "unfinished", "cut_prompts"
+
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
@@ -61,20 +63,42 @@ class Generation:
         evals: Mapping[str, EvalSet],
         folder: Path | None,
     ) -> dict[str, float]:
-        """Writes the texts of every evaluation set, and scores them beside the perplexity."""
-        metrics, found = parts.settings.record_of_task.metrics, {}
+        """Writes the texts of every evaluation set, and scores them beside the perplexity.
+
+        No text is written where the perplexity is the only score that is asked for.
+        """
+        names = [name for name in parts.settings.record_of_task.metrics if name != _PERPLEXITY]
+        found = {}
         for split, given in evals.items():
-            assert given.prompts is not None  # Rows of a generation task have them.
-            texts, decoded = write(parts, trainable, frozen, given.prompts)
-            if folder is not None:
-                path = folder / OUTPUTS.format(split=split)
-                processes.of_first(partial(_save, path, given.prompts, texts, decoded))
-            scored = text_scores.score(metrics, texts, given.prompts.references)
-            found |= {f"{split}_{name}": value for name, value in scored.items()}
-            found[f"{split}_perplexity"] = _perplexity(parts, trainable, frozen, given)
-            found[f"{split}_unfinished"] = 1.0 - float(decoded.is_finished.mean())
-            found[f"{split}_cut_prompts"] = float(given.prompts.is_cut.mean())
+            scored = {}
+            if names:
+                scored = _score_texts(parts, trainable, frozen, split, given, folder)
+            scored[_PERPLEXITY] = _perplexity(parts, trainable, frozen, given)
+            order = (*parts.settings.record_of_task.metrics, *scored)
+            found |= {f"{split}_{name}": scored[name] for name in order}
         return found
+
+
+def _score_texts(
+    parts: Parts,
+    trainable: Params,
+    frozen: Params,
+    split: str,
+    given: EvalSet,
+    folder: Path | None,
+) -> dict[str, float]:
+    """Writes the texts of an evaluation set, to a file too, and scores them."""
+    assert given.prompts is not None  # Rows of a generation task have them.
+    texts, decoded = write(parts, trainable, frozen, given.prompts)
+    if folder is not None:
+        path = folder / OUTPUTS.format(split=split)
+        processes.of_first(partial(_save, path, given.prompts, texts, decoded))
+    names = [name for name in parts.settings.record_of_task.metrics if name != _PERPLEXITY]
+    return {
+        **text_scores.score(names, texts, given.prompts.references),
+        _UNFINISHED: 1.0 - float(decoded.is_finished.mean()),
+        _CUT_PROMPTS: float(given.prompts.is_cut.mean()),
+    }
 
 
 def write(

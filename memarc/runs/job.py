@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.data.codec import Codec
 from memarc.data.load import EvalSet, Splits
-from memarc.models.classifier import Classifier
+from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
 from memarc.runs.classification import Classification
 from memarc.runs.generation import Generation
 from memarc.runs.parts import Parts
+from memarc.runs.regression import Regression
 from memarc.runs.settings import Settings
 from memarc.typing import Params
 
@@ -22,7 +23,7 @@ class Job(Protocol):
 
     def build(
         self, settings: Settings, codec: Codec, backbone: BackboneConfig
-    ) -> Classifier | LanguageModel:
+    ) -> Classifier | Regressor | LanguageModel:
         """Builds the model of a run.
 
         Raises:
@@ -57,5 +58,9 @@ class Job(Protocol):
         ...
 
 
-JOBS: Mapping[str, Job] = {CLASSIFICATION: Classification(), GENERATION: Generation()}
+JOBS: Mapping[str, Job] = {
+    CLASSIFICATION: Classification(),
+    REGRESSION: Regression(),
+    GENERATION: Generation(),
+}
 """Kind of task -> its job."""

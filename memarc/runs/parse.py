@@ -1,6 +1,8 @@
 """From the plain values of a config file, or of a record, to checked settings."""
 
+import csv
 import dataclasses
+import difflib
 import math
 import types
 import typing
@@ -77,8 +79,8 @@ def _runs(config: Mapping[str, Any], alone: str | None) -> dict[str, dict[str, A
     unknown, missing = sorted(set(config) - fields), sorted(fields - set(config))
     if unknown or missing:
         raise ValueError(
-            f"The config has unknown fields {unknown} and lacks {missing}; its fields are "
-            f"{sorted(fields)}."
+            f"The config has unknown fields {unknown} and lacks {missing}"
+            f"{_nearest(unknown, sorted(fields))}; its fields are {sorted(fields)}."
         )
     variants = config["runs"] or {alone or config["method"]: {}}
     found = {}
@@ -98,8 +100,8 @@ def _changed(
         where = ".".join((*path, key))
         if key not in base:
             raise ValueError(
-                f"{place} does not fit the config: there is no field {where}; the fields there "
-                f"are {sorted(base)}."
+                f"{place} does not fit the config: there is no field {where}"
+                f"{_nearest([key], sorted(base))}; the fields there are {sorted(base)}."
             )
         if isinstance(base[key], Mapping) != isinstance(value, Mapping):
             raise ValueError(f"{place} does not fit the config: {where} is {value!r}.")
@@ -129,10 +131,10 @@ def _fill(cls: type, values: Mapping[str, Any], section: str) -> Any:
     missing = sorted(set(required) - set(values))
     if unknown or missing:
         raise ValueError(
-            f"config.{section} has unknown fields {unknown} and lacks {missing}; its fields are "
-            f"{names}."
+            f"config.{section} has unknown fields {unknown} and lacks {missing}"
+            f"{_nearest(unknown, names)}; its fields are {names}."
         )
-    given = {name: _of_json(value) for name, value in values.items()}
+    given = {name: _of_text(_of_json(value), hints[name]) for name, value in values.items()}
     for name, value in given.items():
         wanted = hints[name]
         if not _fits(value, wanted):
@@ -141,6 +143,28 @@ def _fill(cls: type, values: Mapping[str, Any], section: str) -> Any:
                 f"{getattr(wanted, '__name__', wanted)}."
             )
     return cls(**given)
+
+
+def _nearest(unknown: Sequence[str], fields: Sequence[str]) -> str:
+    """A question after the field that is meant, if one is spelled nearly so."""
+    found = [name for key in unknown for name in difflib.get_close_matches(key, fields, 1)]
+    return f" (did you mean {', '.join(found)}?)" if found else ""
+
+
+def _of_text(value: Any, wanted: Any) -> Any:
+    """The parts of a text where a field holds several, as command lines spell them: "a,b".
+
+    A part that holds a comma is quoted as in CSV; "" has no parts.
+    """
+    if typing.get_origin(wanted) is not tuple or not isinstance(value, str):
+        return value
+    parts = next(csv.reader([value], skipinitialspace=True), [])
+    if typing.get_args(wanted)[0] is not float:
+        return tuple(parts)
+    try:
+        return tuple(float(part) for part in parts)
+    except ValueError:
+        return value
 
 
 def _of_json(value: Any) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 
 from memarc.data.codec import Codec
 from memarc.data.load import Splits
-from memarc.models.classifier import Classifier
+from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
 from memarc.privacy.mechanism import Mechanism
@@ -32,7 +32,7 @@ class Parts:
     backbone: BackboneConfig
     provenance: str
     params: Params
-    model: Classifier | LanguageModel
+    model: Classifier | Regressor | LanguageModel
     placement: Placement | None
 
 

@@ -34,10 +34,18 @@ class HeadChoice:
       words: Words that stand for the labels, in their order, as they follow ``data.template``,
         such as " bad" and " good": a decoder's own likelihoods of them are where training starts.
         () draws the head at random.
+      bias: Whether the head has a bias. transformers' decoders that classify have none, so a head
+        without can be exported to them.
+      class_weights: What the loss of each label is multiplied by, declared in public (never counted
+        in private rows); () weighs all alike. Rule "automatic" of clipping would undo them.
+      smoothing: Label smoothing of the training loss, in [0, 1).
     """
 
     pooling: str = "first"
     words: tuple[str, ...] = ()
+    bias: bool = True
+    class_weights: tuple[float, ...] = ()
+    smoothing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.data.config import DataConfig, check_fit
 from memarc.data.load import task_of
 from memarc.data.tasks import Task
 from memarc.evaluation.decoding import DecodingConfig
+from memarc.models.head import ValueHeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import all_options
 from memarc.privacy.ledger import Budget
@@ -36,6 +37,7 @@ _SHARED: Mapping[str, type] = {
 
 SECTIONS: Mapping[str, Mapping[str, type]] = {
     CLASSIFICATION: {**_SHARED, "head": HeadChoice},
+    REGRESSION: {**_SHARED, "head": ValueHeadConfig},
     GENERATION: {**_SHARED, "head": LanguageConfig, "decoding": DecodingConfig},
 }
 """Kind of task -> the sections of a run's settings, each a dataclass."""
@@ -59,8 +61,8 @@ class Settings:
       seed: None draws entropy from the operating system; a number makes the run reproducible and
         hence not private against anyone who knows it.
       head: How losses are computed; None takes the defaults of the task's kind.
-      decoding: How texts are written; None takes the defaults, and is all that a classification
-        task may have.
+      decoding: How texts are written; None takes the defaults, and is all that tasks may have that
+        write none.
       ledger: Where spending is written down.
       optimizer: How noised gradients become updates.
       training: Length and housekeeping.
@@ -79,7 +81,7 @@ class Settings:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     name: str = ""
     seed: int | None = None
-    head: HeadChoice | LanguageConfig | None = None
+    head: HeadChoice | ValueHeadConfig | LanguageConfig | None = None
     decoding: DecodingConfig | None = None
     ledger: LedgerConfig = dataclasses.field(default_factory=LedgerConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
@@ -100,6 +102,12 @@ class Settings:
                     f"{name} is {given!r}; task {self.task!r} is one of {self.kind}, so give "
                     f"{wanted.__name__ if wanted else None}."
                 )
+        weighs = isinstance(self.head, HeadChoice) and self.head.class_weights
+        if weighs and self.privacy.clipping == "automatic":
+            raise ValueError(
+                "head.class_weights has no effect with privacy.clipping='automatic', which scales "
+                "every row's gradient to the same norm; choose another rule, or leave it ()."
+            )
         object.__setattr__(self, "options", all_options(self.method, self.options))
         object.__setattr__(self, "name", self.name or self.method)
 

@@ -1,56 +1,42 @@
-"""A tuned model in Python: from rows in memory, or from the folder of a run, to predictions.
+"""A tuned model in Python: from the folder of a run to predictions, numbers and texts.
 
 Axes: N rows, C classes.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import jax
 import numpy as np
 
 from memarc import paths
-from memarc.batches import CLASSIFICATION, GENERATION
+from memarc.batches import CLASSIFICATION, GENERATION, LABEL_DTYPES, REGRESSION
+from memarc.data import chat
 from memarc.data import load as loading
-from memarc.data.config import DataConfig
+from memarc.data.dataset import Dataset
 from memarc.data.load import EvalSet
 from memarc.data.rows import Rows
-from memarc.evaluation.decoding import DecodingConfig
-from memarc.models.language import LanguageConfig
-from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report import records
-from memarc.runs import classification, generation
-from memarc.runs.assemble import assemble_rows, parts_of
+from memarc.runs import classification, generation, regression
+from memarc.runs.assemble import parts_of
 from memarc.runs.job import JOBS
 from memarc.runs.parse import settings as settings_of
-from memarc.runs.parts import Parts, Run
-from memarc.runs.run import make_one
-from memarc.runs.sections import HeadChoice, LedgerConfig, ModelSource, TrainingConfig
-from memarc.runs.settings import Settings
+from memarc.runs.parts import Parts
 from memarc.training import export
-from memarc.training.interrupt import stop_requests
-from memarc.training.optimizer import OptimizerConfig
-from memarc.training.sharding import MeshConfig
 from memarc.typing import Params
 
 Text = str | tuple[str, str]
 """One text, or the two texts of a pair."""
 
+Input = str | Sequence[chat.Message]
+"""One text, or a conversation that the assistant is to go on with."""
 
-class Choices(TypedDict, total=False):
-    """What a user of `fit_classifier` and `fit_writer` may choose; see `Settings` for each."""
 
-    method: str
-    options: Mapping[str, Any]
-    seed: int | None
-    head: HeadChoice | LanguageConfig
-    decoding: DecodingConfig
-    ledger: LedgerConfig
-    optimizer: OptimizerConfig
-    training: TrainingConfig
-    mesh: MeshConfig
+_CALLS = {CLASSIFICATION: "predict", REGRESSION: "predict", GENERATION: "write"}
+"""Kind of task -> the method of `Tuned` that uses the model."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,28 +64,58 @@ class Tuned:
         """The probability of every label, float32[N, C]; NaN where the network left its range.
 
         Raises:
-          ValueError: If the model writes texts.
+          ValueError: If the model is no classifier.
         """
-        self._check(CLASSIFICATION, "write")
-        dataset = self.parts.codec.dataset(Rows(_columns(texts), np.zeros(len(texts), np.int32)))
+        self._check((CLASSIFICATION,), "probabilities")
+        dataset = self._dataset(texts)
         return classification.probabilities(self.parts, self.trainable, self.frozen, dataset)
 
-    def predict(self, texts: Sequence[Text]) -> list[int] | list[str]:
-        """The likeliest label of each text.
+    def numbers(self, texts: Sequence[Text]) -> np.ndarray:
+        """The number of each text in the rows' unit, float64[N]; NaN as of `probabilities`.
 
         Raises:
-          ValueError: If the model writes texts.
+          ValueError: If the model gives no numbers.
         """
-        return [self.labels[i] for i in self.probabilities(texts).argmax(-1)]  # type: ignore[return-value]
+        self._check((REGRESSION,), "numbers")
+        dataset = self._dataset(texts)
+        return regression.numbers(self.parts, self.trainable, self.frozen, dataset)
 
-    def write(self, inputs: Sequence[str]) -> list[str]:
+    def predict(self, texts: Sequence[Text]) -> list[int] | list[str] | list[float]:
+        """The likeliest label of each text, or its number in regression.
+
+        Raises:
+          ValueError: If the model writes texts, or the network left its range for some texts, so
+            that there is no prediction of them.
+        """
+        self._check((CLASSIFICATION, REGRESSION), "predict")
+        if self.parts.settings.kind == REGRESSION:
+            found = self.numbers(texts)
+            _check_defined(found)
+            return found.tolist()
+        odds = self.probabilities(texts)
+        _check_defined(odds.max(-1))
+        return [self.labels[i] for i in odds.argmax(-1)]  # type: ignore[return-value]
+
+    def write(self, inputs: Sequence[Input]) -> list[str]:
         """Writes the text of each input, as the run's settings for decoding say.
 
+        Args:
+          inputs: Texts, or of a model of conversations lists of {"role": .., "content": ..}, or
+            such lists as JSON.
+
         Raises:
-          ValueError: If the model is a classifier.
+          ValueError: If the model writes no texts, or reads no such inputs.
         """
-        self._check(GENERATION, "predict")
-        prompts = self.parts.codec.prompts(inputs)
+        self._check((GENERATION,), "write")
+        is_chat = self.parts.codec.is_chat
+        if not is_chat and not all(isinstance(given, str) for given in inputs):
+            raise ValueError("This model was tuned on texts, not on conversations; give texts.")
+        if is_chat and any(not chat.conversation(_plain(given)) for given in inputs):
+            raise ValueError(
+                'This model was tuned on conversations; give lists of {"role": .., "content": ..}.'
+            )
+        texts = [given if isinstance(given, str) else json.dumps(list(given)) for given in inputs]
+        prompts = self.parts.codec.prompts(texts)
         return generation.write(self.parts, self.trainable, self.frozen, prompts)[0]
 
     def evaluate(self, evals: Mapping[str, EvalSet] | None = None) -> dict[str, float]:
@@ -114,85 +130,18 @@ class Tuned:
         job = JOBS[settings.kind]
         return job.evaluate(self.parts, self.trainable, self.frozen, evals, None)
 
-    def _check(self, kind: str, other: str) -> None:
+    def _dataset(self, texts: Sequence[Text]) -> Dataset:
+        """The tokens of texts; their labels are not read."""
+        dtype = LABEL_DTYPES[self.parts.settings.kind]
+        return self.parts.codec.dataset(Rows(columns(texts), np.zeros(len(texts), dtype)))
+
+    def _check(self, kinds: Sequence[str], asked: str) -> None:
         """Raises ValueError for a model of another kind."""
-        if self.parts.settings.kind != kind:
-            raise ValueError(f"This model is one of {self.parts.settings.kind}; call {other}().")
-
-
-def fit_classifier(
-    texts: Sequence[Text],
-    labels: Sequence[str],
-    *,
-    names: Sequence[str],
-    weights: str,
-    folder: str | Path,
-    privacy: PrivacyConfig,
-    dev: tuple[Sequence[Text], Sequence[str]] | None = None,
-    data: DataConfig | None = None,
-    **choices: Unpack[Choices],
-) -> Tuned:
-    """Trains a classifier privately on texts in memory, and writes its folder.
-
-    The same call goes on with a run that was stopped, and gives back a finished one.
-
-    Args:
-      texts: N texts, or N pairs of texts; a row is one privacy unit.
-      labels: The label of each.
-      names: All labels, declared: what is private is not asked for them.
-      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
-      folder: Where parameters, record, log and ledger go; made if absent.
-      privacy: What the run promises.
-      dev: Texts and labels to score on, which are not trained on.
-      data: Lengths and tokenizer (source "memory"); None takes the defaults.
-      **choices: Method, optimizer and whatever else `Settings` has.
-
-    Returns:
-      The tuned model.
-
-    Raises:
-      ValueError: For a label that is not declared, or settings that do not go together.
-    """
-    data = dataclasses.replace(data or DataConfig(source="memory"), labels=tuple(names))
-    source = ModelSource(weights)
-    settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
-    evals = {} if dev is None else {"dev": _labelled(*dev, names)}
-    return _fit(settings, _labelled(texts, labels, names), evals, paths.place(folder))
-
-
-def fit_writer(
-    inputs: Sequence[str],
-    targets: Sequence[str],
-    *,
-    weights: str,
-    folder: str | Path,
-    privacy: PrivacyConfig,
-    dev: tuple[Sequence[str], Sequence[str]] | None = None,
-    data: DataConfig | None = None,
-    **choices: Unpack[Choices],
-) -> Tuned:
-    """Trains a language model privately to write a target for an input.
-
-    Args:
-      inputs: N texts that are given.
-      targets: N texts that are wanted; an input and its target are one row, and a privacy unit.
-      weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
-      folder: Where parameters, record, log and ledger go; made if absent.
-      privacy: What the run promises.
-      dev: Inputs and targets to score on, which are not trained on.
-      data: Lengths and tokenizer (source "memory"); None takes the defaults.
-      **choices: Method, decoding and whatever else `Settings` has.
-
-    Returns:
-      The tuned model.
-
-    Raises:
-      ValueError: For settings that do not go together.
-    """
-    data = data or DataConfig(source="memory")
-    settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
-    evals = {} if dev is None else {"dev": Rows((list(dev[0]), list(dev[1])), None)}
-    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, paths.place(folder))
+        kind = self.parts.settings.kind
+        if kind not in kinds:
+            raise ValueError(
+                f"This model is one of {kind}, which has no {asked}(); call {_CALLS[kind]}()."
+            )
 
 
 def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
@@ -224,26 +173,24 @@ def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
     return Tuned(parts, jax.device_put(released), jax.device_put(frozen), record)
 
 
-def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path) -> Tuned:
-    """Makes the run, or finds it finished, and gives its model."""
-    run: Run = assemble_rows(settings, train, evals)
-    with stop_requests() as should_stop:
-        make_one(run, folder, should_stop)
-    return load(folder)
+def _check_defined(found: np.ndarray) -> None:
+    """Raises ValueError that names the rows without a prediction, of one number [N] each."""
+    undefined = np.flatnonzero(np.isnan(found))
+    if len(undefined):
+        raise ValueError(
+            f"The network left its range for {len(undefined)} of {len(found)} texts, so there is "
+            f"no prediction of number {', '.join(map(str, undefined[:5]))} (from 0); "
+            "probabilities() and numbers() give NaN for these."
+        )
 
 
-def _labelled(texts: Sequence[Text], labels: Sequence[str], names: Sequence[str]) -> Rows:
-    """Rows with labels as positions in the declared names."""
-    places = {name: place for place, name in enumerate(names)}
-    if any(
-        label not in places for label in labels
-    ):  # Neither which nor how many: both are private.
-        raise ValueError(f"Some labels are none of the declared names {list(names)}; declare all.")
-    return Rows(_columns(texts), np.asarray([places[label] for label in labels], np.int32))
+def _plain(given: Input) -> Any:
+    """A conversation as JSON holds it."""
+    return given if isinstance(given, str) else list(given)
 
 
-def _columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
-    """Texts, or pairs of texts, column by column."""
+def columns(texts: Sequence[Text]) -> tuple[list[str], ...]:
+    """Texts, or pairs of texts, column by column; ValueError where they are of several forms."""
     if all(isinstance(text, str) for text in texts):
         return ([text for text in texts if isinstance(text, str)],)
     if any(isinstance(text, str) or len(text) != 2 for text in texts):

@@ -36,6 +36,39 @@ def test_the_layout_has_the_special_tokens_of_the_config():
     )
 
 
+def test_a_token_that_a_model_reads_first_may_not_be_left_out(shared):
+    """RoBERTa's tokenizer, as LLaMA's, begins rows with a token by itself; GPT-2's does not."""
+    e2e = get_task("e2e")
+    names = {name: str(shared / "tokenizers" / name) for name in ("roberta", "gpt2")}
+    config = DataConfig(root="r", tokenizer=names["roberta"], max_length=96)
+    with pytest.raises(ValueError, match=r"begins rows with '<s>', .* trained to read first; set"):
+        open_codec(e2e, config)
+    begun = open_codec(e2e, dataclasses.replace(config, begin="<s>"))
+    assert begun.layout.begin_id == 0
+    assert (
+        open_codec(e2e, dataclasses.replace(config, tokenizer=names["gpt2"])).layout.begin_id
+        is None
+    )
+
+
+def test_words_for_labels_are_one_token_each(shared):
+    config = DataConfig(
+        root="r", tokenizer=str(shared / "tokenizers" / "gpt2"), template="{sentence} It was"
+    )
+    codec = open_codec(get_task("sst2"), config)
+    assert codec.label_ids((" bad", " good")) == (2089, 922)
+    assert codec.label_ids(()) == ()
+    for words, told in (
+        ((" bad", " bad"), "one token of its own"),
+        ((" unspeakable",), "these have"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            codec.label_ids(words)
+    rows = codec.dataset(Rows((["A fine film ."],), np.zeros(1, np.int32)))
+    ids = rows.take(np.arange(1), 9)["input_ids"][0]
+    assert codec.tokenizer.decode(ids[:6]) == "A fine film . It was"
+
+
 def test_prompts_have_the_ids_that_they_have_in_rows_and_targets_spell_their_texts():
     codec = open_texts()
     prompts = codec.prompts(INPUTS, [["a"], ["b", "c"], []])

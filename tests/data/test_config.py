@@ -10,6 +10,15 @@ CHANGES = {
     "train_file": "x",
     "split": "paper",
     "labels": ("no", "yes"),
+    "range": (0.0, 1.0),
+    "metrics": ("macro_f1",),
+    "train": ("a.csv",),
+    "dev": ("a.csv",),
+    "encoding": "cp1252",
+    "text": ("note",),
+    "label": "ward",
+    "target": "answer",
+    "messages": "talk",
     "train_rows": 7,
     "dev_rows": 7,
     "rows_seed": 7,
@@ -26,26 +35,41 @@ CHANGES = {
 ROWS = {"train_rows", "dev_rows", "rows_seed"}
 TEXTS = {"unit", "references_per_group", "separator", "max_prompt", "begin", "end"}
 FILES = {"root", "train_file"}
+COLUMNS = {"train", "dev", "encoding", "text", "label", "target", "messages"}
+OWN = {*COLUMNS, "labels", "range", "metrics"}
 MEMORY = {"source": "memory", "labels": ("good", "bad")}
+OWN_NOTES = {
+    "source": "own",
+    "train": ("train.csv",),
+    "text": ("text",),
+    "label": "label",
+    "labels": ("good", "bad"),
+}
 
 # A task, a config that fits it, and the fields that it does not read.
 CASES = [
-    ("sst2", {"root": "r"}, {"labels", *ROWS, *TEXTS}),
-    ("sst2", {"root": "r", "source": "tfds"}, {"train_file", "labels", *ROWS, *TEXTS}),
-    ("qqp", {"root": "r", "source": "tfds_download"}, {"train_file", "labels", *ROWS, *TEXTS}),
-    ("reviews", {"source": "embedded"}, {"labels", *FILES, *TEXTS}),
-    ("classification", MEMORY, {*FILES, *ROWS, *TEXTS}),
-    ("e2e", {"root": "r"}, {"split", "labels", "references_per_group", *ROWS}),
-    ("webnlg", {"root": "r"}, {"split", "labels", "references_per_group", *ROWS}),
+    ("sst2", {"root": "r"}, {*OWN, *ROWS, *TEXTS}),
+    ("sst2", {"root": "r", "source": "tfds"}, {"train_file", *OWN, *ROWS, *TEXTS}),
+    ("qqp", {"root": "r", "source": "tfds_download"}, {"train_file", *OWN, *ROWS, *TEXTS}),
+    ("reviews", {"source": "embedded"}, {*OWN, *FILES, *TEXTS}),
+    ("classification", MEMORY, {"range", *COLUMNS, *FILES, *ROWS, *TEXTS}),
+    ("classification", OWN_NOTES, {"range", "target", "messages", *FILES, *ROWS, *TEXTS}),
+    (
+        "regression",
+        {"source": "memory", "range": (0.0, 5.0)},
+        {"split", "labels", *COLUMNS, *FILES, *ROWS, *TEXTS},
+    ),
+    ("e2e", {"root": "r"}, {"split", "references_per_group", *OWN, *ROWS}),
+    ("webnlg", {"root": "r"}, {"split", "references_per_group", *OWN, *ROWS}),
     (
         "restaurants",
         {"source": "embedded"},
-        {"split", "labels", "references_per_group", *FILES},
+        {"split", "references_per_group", *OWN, *FILES},
     ),
     (
         "generation",
         {"source": "memory"},
-        {"split", "labels", "references_per_group", *FILES, *ROWS},
+        {"split", "labels", "range", "references_per_group", *COLUMNS, *FILES, *ROWS},
     ),
 ]
 
@@ -123,7 +147,7 @@ def test_a_refusal_says_who_does_not_read_the_field():
         ("e2e", {"source": "tfds", "root": "r"}, "e2e does not come from source 'tfds'"),
         ("reviews", {"root": "r"}, "'files'; choose embedded"),
         ("restaurants", {"root": "r"}, "'files'; choose embedded"),
-        ("classification", {"root": "r"}, "'files'; choose memory"),
+        ("classification", {"root": "r"}, "'files'; choose memory or own"),
         ("sst2", {}, "root is None; source 'files' needs a folder"),
         ("qqp", {"source": "tfds"}, "root is None; source 'tfds' needs a folder"),
         ("e2e", {}, "root is None; source 'files' needs a folder"),

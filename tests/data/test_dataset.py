@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from memarc.batches import CLASSIFICATION, GENERATION, KINDS
+from memarc.batches import CLASSIFICATION, GENERATION, KINDS, LABEL_DTYPES, REGRESSION
 from memarc.data.dataset import Dataset, check_buckets, padded_chunks
 from memarc.data.tokenize import Encoded
 
@@ -14,10 +14,10 @@ CAP = 7
 IDS = [[1, 2, 3], [], [4, 5, 6, 1, 2, 3, 4], [7], [1, 2, 3]]  # Lengths 3, 0, 7, 1, 3.
 LABELS = [1, 0, 2, 0, 1]
 GROUPS = [[0, 4], [3, 1], [2, -1]]  # Lengths 3, 1, 7; labels 1, 0, 2.
-MARKS = {CLASSIFICATION: "token_type_ids", GENERATION: "is_target"}
+MARKS = {CLASSIFICATION: "token_type_ids", REGRESSION: "token_type_ids", GENERATION: "is_target"}
 """Kind -> its second array per token, which holds 1 at odd ids below."""
 
-of_either_kind = pytest.mark.parametrize("kind", KINDS)
+of_every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def make(kind=CLASSIFICATION, *, ids=IDS, marks=None, labels=LABELS, members=None, cap=CAP):
@@ -30,25 +30,26 @@ def make(kind=CLASSIFICATION, *, ids=IDS, marks=None, labels=LABELS, members=Non
     )
     return Dataset(
         encoded=encoded,
-        labels=np.array(labels, np.int32) if kind == CLASSIFICATION else None,
+        labels=np.array(labels, LABEL_DTYPES[kind]) if kind in LABEL_DTYPES else None,
         members=None if members is None else np.array(members, np.int64),
         pad_id=PAD,
         max_length=cap,
     )
 
 
-@of_either_kind
+@of_every_kind
 def test_rows_are_taken_in_order_and_padded_on_the_right(kind):
     batch = make(kind).take(np.array([3, 0, 1]), 4)
     assert batch["input_ids"].tolist() == [[7, 9, 9, 9], [1, 2, 3, 9], [9, 9, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
     assert batch[MARKS[kind]].tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
-    assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
-    if kind == CLASSIFICATION:
+    dtypes = {np.dtype(np.int32), np.dtype(LABEL_DTYPES.get(kind, np.int32))}
+    assert {array.dtype for array in batch.values()} == dtypes
+    if kind in LABEL_DTYPES:
         assert batch["labels"].tolist() == [0, 1, 0]
 
 
-@of_either_kind
+@of_every_kind
 def test_groups_are_taken_with_absent_rows_masked(kind):
     batch = make(kind, members=GROUPS).take(np.array([2, 0]), CAP)
     nothing = [PAD] * CAP
@@ -57,7 +58,7 @@ def test_groups_are_taken_with_absent_rows_masked(kind):
     assert batch["attention_mask"].sum(-1).tolist() == [[7, 0], [3, 3]]
     odd = [1, 0, 1, 0, 0, 0, 0]
     assert batch[MARKS[kind]].tolist() == [[[0, 1, 0, 1, 0, 1, 0], [0] * CAP], [odd, odd]]
-    if kind == CLASSIFICATION:
+    if kind in LABEL_DTYPES:
         assert batch["labels"].tolist() == [2, 1]
 
 
@@ -69,7 +70,7 @@ def test_examples_may_be_rows_in_another_order():
     assert batch["labels"].tolist() == [0, 1]
 
 
-@of_either_kind
+@of_every_kind
 @pytest.mark.parametrize(("members", "group"), [(None, ()), (GROUPS, (2,))])
 @pytest.mark.parametrize("indices", [[], np.array([], np.int64), np.array([1, 0, 1])])
 def test_shapes_and_dtypes_are_those_that_the_dataset_announces(kind, members, group, indices):
@@ -83,7 +84,7 @@ def test_shapes_and_dtypes_are_those_that_the_dataset_announces(kind, members, g
     }
 
 
-@of_either_kind
+@of_every_kind
 @pytest.mark.parametrize("members", [None, np.zeros(0), np.zeros((0, 2))])
 def test_datasets_without_rows_work(kind, members):
     dataset = make(kind, ids=[], labels=[], members=members)
@@ -123,11 +124,11 @@ def test_numbers_of_rows_beyond_the_examples_are_refused():
         make(members=GROUPS).take(np.array([3]), CAP)
 
 
-@of_either_kind
+@of_every_kind
 def test_arrays_cannot_be_changed_afterwards(kind):
     dataset = make(kind, members=GROUPS)
     arrays = [*dataset.encoded.tokens.values(), dataset.encoded.offsets, dataset.members]
-    for array in [*arrays, dataset.labels] if kind == CLASSIFICATION else arrays:
+    for array in [*arrays, dataset.labels] if kind in LABEL_DTYPES else arrays:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     with pytest.raises(AttributeError):
@@ -214,7 +215,7 @@ def test_chunks_are_filled_up_with_rows_of_padding():
     assert chunks[2][1]["attention_mask"].tolist() == [[1] * 7, [0] * 7, [0] * 7]
 
 
-@of_either_kind
+@of_every_kind
 def test_chunks_of_groups_are_filled_up_with_groups_of_padding(kind):
     chunks = list(padded_chunks(np.array([2, 0, 1]), make(kind, members=GROUPS), (3, 7), 3))
     assert [(length, is_padding.tolist()) for length, _, is_padding in chunks] == [
@@ -269,7 +270,7 @@ def test_chunks_without_rows_are_refused(rows):
 
 
 @pytest.mark.checklist(32)
-@of_either_kind
+@of_every_kind
 def test_truncated_rows_are_counted(kind):
     assert make(kind).truncated_rows == 2
 
@@ -278,7 +279,7 @@ def hashes(*args, **changes):
     return make(*args, **changes).fingerprint()
 
 
-@of_either_kind
+@of_every_kind
 @pytest.mark.parametrize("members", [None, GROUPS])
 def test_fingerprints_change_with_any_token_mark_length_and_label(kind, members):
     rows = [*IDS[:4], [1, 2, 5]]  # No two are equal, or changes of either would look alike.
@@ -294,15 +295,15 @@ def test_fingerprints_change_with_any_token_mark_length_and_label(kind, members)
     found.add(hashes(kind, members=members, ids=[*rows[:4], [1, 2]]))
     found.add(hashes(kind, members=members, ids=[*rows[:3], [7, 1], [2, 5]]))  # The same tokens.
     count = 1 + 2 * len(flat) + 2
-    if kind == CLASSIFICATION:
+    if kind in LABEL_DTYPES:
         for labels in ([1, 0, 0, 0, 1], [2] * 5):
-            found.add(hashes(members=members, ids=rows, labels=labels))
+            found.add(hashes(kind, members=members, ids=rows, labels=labels))
         count += 2
     found.add(hashes(kind, members=members, ids=rows[::-1]))  # Order counts.
     assert len(found) == count + 1
 
 
-@of_either_kind
+@of_every_kind
 def test_the_same_rows_under_another_unit_are_another_data_set(kind):
     units = (None, GROUPS, [[0], [1], [2], [3], [4]])
     found = [hashes(kind, members=members) for members in units]
@@ -312,4 +313,4 @@ def test_the_same_rows_under_another_unit_are_another_data_set(kind):
 
 def test_the_same_tokens_of_another_kind_are_another_data_set():
     labels = {"labels": [0] * 5}
-    assert hashes(CLASSIFICATION, **labels) != hashes(GENERATION)
+    assert len({hashes(kind, **labels) for kind in KINDS}) == 3

@@ -45,13 +45,13 @@ def test_a_file_with_a_header_alone_has_no_rows(write_sst2):
         (HEADER + "fine\t1\nno label\n", r"train\.tsv, line 3: 1 cells where the header has 2"),
         (HEADER + "one\ttoo many\t1\n", r"train\.tsv, line 2: 3 cells where the header has 2"),
         (HEADER + "fine\t1\n\n", r"train\.tsv, line 3: 1 cells"),
-        (HEADER + "fine\t2\n", r"line 2: label '2' is none of 0, 1 \(task sst2\)"),
-        (HEADER + "fine\t\n", "line 2: label '' is none of 0, 1"),
-        ("text\tlabel\nfine\t1\n", "line 1: no column sentence among text, label"),
+        (HEADER + "fine\t2\n", r"line 2: the label is none of 0, 1 \(task sst2\)"),
+        (HEADER + "fine\t\n", "line 2: the label is none of 0, 1"),
+        ("text\tlabel\nfine\t1\n", "line 1: no column sentence among the 2 columns there"),
         ("", "line 1: no column sentence, label"),
     ],
 )
-def test_a_broken_line_is_refused_by_file_line_and_value(write_sst2, text, message):
+def test_a_broken_line_is_refused_by_file_and_line(write_sst2, text, message):
     with pytest.raises(ValueError, match=message):
         read_split(SST2, write_sst2(text), "train.tsv")
 

@@ -12,7 +12,7 @@ OF_GLUE = [task for task in TASKS if task.tfds]
 
 def test_every_task_is_found_by_its_name_and_names_are_unique():
     names = [task.name for task in TASKS]
-    assert names == CLASSIFIED + WRITTEN
+    assert names == [*CLASSIFIED, "regression", *WRITTEN]
     assert [get_task(name).name for name in names] == names
 
 
@@ -87,7 +87,7 @@ def test_files_of_glue_are_named_alike(task):
         ("csv", ("files",)),
         ("triples", ("files",)),
         ("grammar", ("embedded",)),
-        ("memory", ("memory",)),
+        ("memory", ("memory", "own")),
     ],
 )
 def test_sources_follow_from_the_form_of_the_rows(form, sources):

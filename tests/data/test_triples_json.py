@@ -40,23 +40,23 @@ def test_an_empty_list_has_no_rows(write):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ('[\n{"a": 1},\n}', r"dev\.json, line 3, column 1: .*; repair the JSON"),
-        ("", "line 1, column 1: Expecting value"),
+        ('[\n{"a": 1},\n}', r"dev\.json, line 3, column 1: this is not JSON; repair it"),
+        ("", "line 1, column 1: this is not JSON"),
         ({"tripleset": []}, r"dev\.json holds a dict; give a list of records"),
         ([GOOD, 7], r"dev\.json, record 2: no tripleset; a record needs a list"),
         ([GOOD, {"annotations": [{"text": "t"}]}], "record 2: no tripleset"),
         ([{**GOOD, "tripleset": []}], "record 1: no tripleset"),
         ([{"tripleset": GOOD["tripleset"]}], "record 1: no annotations"),
         ([{**GOOD, "annotations": []}], "record 1: no annotations"),
-        ([{**GOOD, "tripleset": [["s", "p"]]}], r"record 1: triple \['s', 'p'\] is not a list of"),
+        ([{**GOOD, "tripleset": [["s", "p"]]}], "record 1: triple 1 is not a list of"),
         (
             [{**GOOD, "tripleset": [["s", "p", 3]]}],
-            r"triple \['s', 'p', 3\] is not a list of three",
+            "triple 1 is not a list of three",
         ),
-        ([{**GOOD, "tripleset": ["spo"]}], "triple 'spo' is not a list of three texts"),
-        ([GOOD, {**GOOD, "annotations": [{"text": " "}]}], "record 2: annotation .* has no text"),
-        ([{**GOOD, "annotations": [{"source": "x"}]}], "annotation {'source': 'x'} has no text"),
-        ([{**GOOD, "annotations": ["t"]}], "annotation 't' has no text; fill it in or remove"),
+        ([{**GOOD, "tripleset": ["spo"]}], "triple 1 is not a list of three texts"),
+        ([GOOD, {**GOOD, "annotations": [{"text": " "}]}], "record 2: annotation 1 has no text"),
+        ([{**GOOD, "annotations": [{"source": "x"}]}], "annotation 1 has no text"),
+        ([{**GOOD, "annotations": ["t"]}], "annotation 1 has no text; fill it in or remove"),
     ],
 )
 def test_a_bad_record_is_refused_by_file_and_number(write, records, message):

@@ -29,7 +29,7 @@ PARAMS = {
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_are_a_linear_map_of_the_pooled_states_in_float32(pooling, wanted, dtype):
-    got = head.logits(HeadConfig(pooling, 3), PARAMS, STATES.astype(dtype), BATCH)
+    got = head.logits(pooling, PARAMS, STATES.astype(dtype), BATCH)
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, wanted)
 
@@ -38,13 +38,14 @@ def test_mean_pooling_does_not_see_what_stands_under_padding():
     config = HeadConfig("mean", 3)
     changed = STATES.at[1, 1].set(-1e6).at[2].set(1e6)
     np.testing.assert_array_equal(
-        head.logits(config, PARAMS, changed, BATCH), head.logits(config, PARAMS, STATES, BATCH)
+        head.logits(config.pooling, PARAMS, changed, BATCH),
+        head.logits(config.pooling, PARAMS, STATES, BATCH),
     )
 
 
 def test_the_last_real_token_is_found_whatever_side_is_filled_up():
     batch = {"attention_mask": jnp.array([[0, 1], [0, 1], [1, 0]], jnp.int32)}
-    got = head.logits(HeadConfig("last", 3), PARAMS, STATES, batch)
+    got = head.logits("last", PARAMS, STATES, batch)
     np.testing.assert_array_equal(got, [[3.5, 6.0, -0.5], [9.5, 9.0, 8.5], [4.5, 4.0, 3.5]])
 
 
@@ -63,12 +64,45 @@ def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
 @pytest.mark.checklist(27)
 def test_cross_entropy_is_minus_the_log_probability_of_each_label():
     odds = np.array([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]])
-    got = head.cross_entropy(jnp.log(jnp.asarray(odds, jnp.float32)), jnp.array([1, 2]))
+    got = head.cross_entropy(
+        HeadConfig("first", 3), jnp.log(jnp.asarray(odds, jnp.float32)), jnp.array([1, 2])
+    )
     np.testing.assert_allclose(got, [np.log(8 / 3), np.log(2.0)], rtol=1e-6)
 
 
+def test_class_weights_and_smoothing_change_the_loss_as_computed_by_hand():
+    logits = jnp.log(jnp.asarray([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]], jnp.float32))
+    config = HeadConfig("first", 3, class_weights=(1.0, 0.5, 4.0), smoothing=0.3)
+    got = head.cross_entropy(config, logits, jnp.array([1, 2]))
+    even = [np.log(8) - np.log(12) / 3, np.log(4) - np.log(2) / 3]  # Mean over all labels.
+    plain = [np.log(8 / 3), np.log(2.0)]
+    wanted = [w * (0.7 * x + 0.3 * y) for w, x, y in zip((0.5, 4.0), plain, even, strict=True)]
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_weights": (1.0,)}, "head.class_weights has 1 numbers; give one for each of 2"),
+        ({"class_weights": (1.0, 0.0)}, "give finite numbers above 0"),
+        ({"smoothing": 1.0}, r"head.smoothing is 1.0; give a number in \[0, 1\)"),
+    ],
+)
+def test_weights_and_smoothing_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        HeadConfig(**changes)
+
+
+def test_a_head_without_bias_has_none():
+    params = head.init(HeadConfig(bias=False), 3, jax.random.key(0))
+    assert list(params) == ["kernel"]
+    states = jnp.ones((1, 1, 3))
+    given = head.logits("first", params, states, {"attention_mask": jnp.ones((1, 1), jnp.int32)})
+    np.testing.assert_allclose(given[0], params["kernel"].sum(0), rtol=1e-6)
+
+
 def test_cross_entropy_of_large_logits_neither_overflows_nor_vanishes():
-    got = head.cross_entropy(jnp.array([[1e4, 0.0], [1e4, 0.0]]), jnp.array([0, 1]))
+    got = head.cross_entropy(HeadConfig(), jnp.array([[1e4, 0.0], [1e4, 0.0]]), jnp.array([0, 1]))
     np.testing.assert_array_equal(got, [0.0, 1e4])
 
 

@@ -49,7 +49,7 @@ def test_lists_become_a_model_whose_folder_says_the_same(rows, choices, tmp_path
         texts, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
     )
     assert again.record == tuned.record  # A finished run is given back.
-    with pytest.raises(ValueError, match="other rows"):
+    with pytest.raises(ValueError, match="has not seen these rows"):
         memarc.fit_classifier([*texts[1:], "bad"], labels, names=NAMES, folder=tmp_path, **choices)
 
 

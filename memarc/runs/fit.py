@@ -1,0 +1,183 @@
+"""Trains privately on rows in memory, and gives back the tuned model."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from memarc import paths
+from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
+from memarc.data import own_rows
+from memarc.data.config import DataConfig
+from memarc.data.rows import Rows
+from memarc.evaluation.decoding import DecodingConfig
+from memarc.models.head import ValueHeadConfig
+from memarc.models.language import LanguageConfig
+from memarc.privacy.mechanism import PrivacyConfig
+from memarc.runs.assemble import assemble_rows
+from memarc.runs.parts import Run
+from memarc.runs.run import make_one
+from memarc.runs.sections import HeadChoice, LedgerConfig, ModelSource, TrainingConfig
+from memarc.runs.settings import Settings
+from memarc.runs.tuned import Text, Tuned, columns, load
+from memarc.training.interrupt import stop_requests
+from memarc.training.optimizer import OptimizerConfig
+from memarc.training.sharding import MeshConfig
+
+
+class Choices(TypedDict, total=False):
+    """What a user of `fit_classifier` and the like may choose; see `Settings` for each."""
+
+    method: str
+    options: Mapping[str, Any]
+    seed: int | None
+    head: HeadChoice | ValueHeadConfig | LanguageConfig
+    decoding: DecodingConfig
+    ledger: LedgerConfig
+    optimizer: OptimizerConfig
+    training: TrainingConfig
+    mesh: MeshConfig
+
+
+def fit_classifier(
+    texts: Sequence[Text],
+    labels: Sequence[str],
+    *,
+    names: Sequence[str],
+    weights: str,
+    folder: str | Path,
+    privacy: PrivacyConfig,
+    dev: tuple[Sequence[Text], Sequence[str]] | None = None,
+    data: DataConfig | None = None,
+    **choices: Unpack[Choices],
+) -> Tuned:
+    """Trains a classifier privately on texts in memory, and writes its folder.
+
+    The same call goes on with a run that was stopped, and gives back a finished one.
+
+    Args:
+      texts: N texts, or N pairs of texts; a row is one privacy unit.
+      labels: The label of each.
+      names: All labels, declared: what is private is not asked for them.
+      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
+      folder: Where parameters, record, log and ledger go; made if absent.
+      privacy: What the run promises.
+      dev: Texts and labels to score on, which are not trained on.
+      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      **choices: Method, optimizer and whatever else `Settings` has.
+
+    Returns:
+      The tuned model.
+
+    Raises:
+      ValueError: For a label that is not declared, or settings that do not go together.
+    """
+    data = dataclasses.replace(data or DataConfig(source="memory"), labels=tuple(names))
+    source = ModelSource(weights)
+    settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
+    evals = {} if dev is None else {"dev": _labelled(*dev, names)}
+    return _fit(settings, _labelled(texts, labels, names), evals, paths.place(folder))
+
+
+def fit_regressor(
+    texts: Sequence[Text],
+    values: Sequence[float],
+    *,
+    range: tuple[float, float],
+    weights: str,
+    folder: str | Path,
+    privacy: PrivacyConfig,
+    dev: tuple[Sequence[Text], Sequence[float]] | None = None,
+    data: DataConfig | None = None,
+    **choices: Unpack[Choices],
+) -> Tuned:
+    """Trains privately a model that gives a number for a text.
+
+    The loss is the squared error of the number's share of the range; scores are in its unit.
+
+    Args:
+      texts: N texts, or N pairs of texts; a row is one privacy unit.
+      values: The number of each.
+      range: The least and the greatest number that there may be, declared.
+      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
+      folder: Where parameters, record, log and ledger go; made if absent.
+      privacy: What the run promises.
+      dev: Texts and numbers to score on, which are not trained on.
+      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      **choices: Method, optimizer and whatever else `Settings` has.
+
+    Returns:
+      The tuned model.
+
+    Raises:
+      ValueError: For a number out of range, or settings that do not go together.
+    """
+    data = dataclasses.replace(data or DataConfig(source="memory"), range=tuple(map(float, range)))
+    settings = Settings(REGRESSION, data, ModelSource(weights), privacy, **choices)
+    evals = {} if dev is None else {"dev": _numbered(*dev, data.range)}
+    return _fit(settings, _numbered(texts, values, data.range), evals, paths.place(folder))
+
+
+def fit_writer(
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    *,
+    weights: str,
+    folder: str | Path,
+    privacy: PrivacyConfig,
+    dev: tuple[Sequence[str], Sequence[str]] | None = None,
+    data: DataConfig | None = None,
+    **choices: Unpack[Choices],
+) -> Tuned:
+    """Trains a language model privately to write a target for an input.
+
+    Args:
+      inputs: N texts that are given.
+      targets: N texts that are wanted; an input and its target are one row, and a privacy unit.
+      weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
+      folder: Where parameters, record, log and ledger go; made if absent.
+      privacy: What the run promises.
+      dev: Inputs and targets to score on, which are not trained on.
+      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      **choices: Method, decoding and whatever else `Settings` has.
+
+    Returns:
+      The tuned model.
+
+    Raises:
+      ValueError: For settings that do not go together.
+    """
+    data = data or DataConfig(source="memory")
+    settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
+    evals = {} if dev is None else {"dev": Rows((list(dev[0]), list(dev[1])), None)}
+    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, paths.place(folder))
+
+
+def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path) -> Tuned:
+    """Makes the run, or finds it finished, and gives its model."""
+    run: Run = assemble_rows(settings, train, evals)
+    with stop_requests() as should_stop:
+        make_one(run, folder, should_stop)
+    return load(folder)
+
+
+def _labelled(texts: Sequence[Text], labels: Sequence[str], names: Sequence[str]) -> Rows:
+    """Rows with labels as positions in the declared names."""
+    places = {name: place for place, name in enumerate(names)}
+    if any(
+        label not in places for label in labels
+    ):  # Neither which nor how many: both are private.
+        raise ValueError(f"Some labels are none of the declared names {list(names)}; declare all.")
+    return Rows(columns(texts), np.asarray([places[label] for label in labels], np.int32))
+
+
+def _numbered(texts: Sequence[Text], values: Sequence[float], bounds: tuple[float, ...]) -> Rows:
+    """Rows with numbers as shares of the declared range."""
+    if any(own_rows.is_outside(value, bounds) for value in values):
+        raise ValueError(
+            f"Some values are no numbers from {bounds[0]:g} to {bounds[1]:g}; declare a range that "
+            "holds all, or cut them to it."
+        )
+    return Rows(columns(texts), own_rows.shares(values, bounds))

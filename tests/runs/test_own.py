@@ -1,0 +1,180 @@
+"""From files and a config, or a command line, to a private model and what it says of new rows."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import memarc
+from configs import own
+from memarc.data import reviews, tokenize
+from memarc.runs import predictions, run
+from memarc.runs.parse import parse
+from tests import commands
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, weights):
+    """Train and dev files with two texts, a label and a number, beside a tokenizer."""
+    folder = tmp_path_factory.mktemp("files")
+    tokenize.save_tokenizer(
+        tokenize.word_level_tokenizer(reviews.vocabulary()), str(folder / "tokenizer")
+    )
+    for name, made in {"train": reviews.train_rows(60, 3), "dev": reviews.dev_rows(7, 3)}.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["ward", "note", "days"])
+            for text, label in zip(made.columns[0], made.labels, strict=True):
+                writer.writerow([("surgery", "cardiology")[label], text, 2 + 3 * label])
+    return folder
+
+
+@pytest.fixture
+def config(files, weights):
+    """Makes a config of a preset: three steps of 20 rows expected."""
+
+    def config(preset="full", **data):
+        config = own.get_config(preset)
+        config.method = "head"
+        config.model.weights = weights
+        config.seed = 5
+        config.data.update(
+            train=str(files / "train.csv"),
+            dev=str(files / "dev.csv"),
+            text="note",
+            tokenizer=str(files / "tokenizer"),
+            max_length=24,
+            **data,
+        )
+        config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=20)
+        config.privacy.update(microbatch_size=4, physical_batch_size=8)
+        return config
+
+    return config
+
+
+WARDS = {"label": "ward", "labels": "surgery,cardiology"}
+
+
+def test_labels_are_learned_from_files_scored_and_given_to_new_rows(config, files, tmp_path):
+    made = config(**WARDS, metrics="macro_f1,auc")
+    (record,) = run.run_all(made.to_dict(), tmp_path / "out")
+    assert list(record.scores) == ["dev_macro_f1", "dev_auc"]
+    assert record.config["data"]["labels"] == ["surgery", "cardiology"]
+    model = memarc.load(tmp_path / "out")
+    (texts,) = predictions.inputs_of(model, str(files / "dev.csv"))
+    odds = model.probabilities(texts)
+    done = commands.run(
+        "experiments.predict",
+        f"--run={tmp_path / 'out'}",
+        f"--input={files / 'dev.csv'}",
+        f"--output={tmp_path / 'labels.csv'}",
+    )
+    assert done.returncode == 0 and "7 predictions written" in done.stderr, done.stderr
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == model.predict(texts)
+    found = [float(row["probability of cardiology"]) for row in rows]
+    np.testing.assert_allclose(found, odds[:, 1], rtol=1e-5)
+
+
+def test_a_row_that_leaves_the_range_has_no_prediction(config, tmp_path):
+    run.run_all(config(**WARDS).to_dict(), tmp_path)
+    model = memarc.load(tmp_path)
+    texts = ["the food was great"]
+    (said,) = predictions.predict(model, (texts,))
+    assert said["label"] in model.labels and predictions.undefined([said]) == []
+    model.trainable["head"]["bias"] = model.trainable["head"]["bias"] * np.float32("nan")
+    (said,) = predictions.predict(model, (texts,))
+    assert said == {"label": None, "probabilities": None} and predictions.undefined([said]) == [1]
+    with pytest.raises(ValueError, match=r"left its range for 1 of 1 texts.*number 0 \(from 0\)"):
+        model.predict(texts)
+
+
+def test_numbers_of_a_declared_range_come_back_in_their_unit(config, files, weights, tmp_path):
+    made = config("regression", label="days", range="0,5")
+    (record,) = run.run_all(made.to_dict(), tmp_path / "out")
+    assert list(record.scores) == ["dev_pearson", "dev_spearman", "dev_rmse"]
+    model = memarc.load(tmp_path / "out")
+    train, dev = reviews.train_rows(60, 3), reviews.dev_rows(7, 3)
+    found = np.asarray(model.predict(dev.columns[0]))
+    assert ((found >= 0) & (found <= 5)).all()
+    wanted = 2.0 + 3.0 * dev.labels
+    assert record.scores["dev_rmse"] == pytest.approx(np.sqrt(np.mean((found - wanted) ** 2)))
+    settings = parse(made.to_dict())[0]
+    again = memarc.fit_regressor(
+        train.columns[0],
+        (2.0 + 3.0 * train.labels).tolist(),
+        range=(0, 5),
+        dev=(dev.columns[0], wanted.tolist()),
+        weights=weights,
+        folder=tmp_path / "lists",
+        privacy=settings.privacy,
+        method="head",
+        seed=5,
+        data=memarc.DataConfig(source="memory", tokenizer=str(files / "tokenizer"), max_length=24),
+    )
+    assert again.record.scores == record.scores  # Lists and files are the same run.
+    with pytest.raises(ValueError, match=r"no numbers from 0 to 4; declare a range"):
+        memarc.fit_regressor(
+            ["a"], [5.0], range=(0, 4), weights=weights, folder=tmp_path, privacy=settings.privacy
+        )
+
+
+def test_a_command_line_alone_says_everything(files, weights, tmp_path):
+    given = {
+        "data.train": f"{files / 'train.csv'},{files / 'dev.csv'}",
+        "data.text": "note",
+        "data.label": "ward",
+        "data.labels": '"surgery, all",cardiology',
+        "data.tokenizer": files / "tokenizer",
+        "model.weights": weights,
+        "data.max_length": 24,
+    }
+    options = [f"--config.{name}={value}" for name, value in given.items()]
+    done = commands.run(
+        "experiments.run", "--config=configs/own.py", f"--workdir={tmp_path}", *options
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "none of the declared ['surgery, all', 'cardiology'] on line" in done.stderr
+
+
+def test_the_resolved_config_is_shown_and_nothing_is_made(tmp_path):
+    given = ("--config=configs/quickstart.py:smoke", "--config.privacy.epsilon=3", "--only=side")
+    done = commands.run("experiments.run", f"--workdir={tmp_path / 'out'}", "--show", *given)
+    (shown,) = json.loads(done.stdout).values()
+    assert shown["privacy"]["epsilon"] == 3.0 and shown["method"] == "side"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_is_misspelt_is_told_its_neighbour(config):
+    plain = config(**WARDS).to_dict()
+    plain["data"]["lables"] = plain["data"].pop("labels")
+    with pytest.raises(ValueError, match=r"unknown fields \['lables'\].*did you mean labels\?"):
+        parse(plain)
+
+
+def test_a_dev_file_without_rows_is_found_before_training(config, files, tmp_path):
+    (tmp_path / "empty.csv").write_text("ward,note\n", encoding="utf-8")
+    made = config(**WARDS)
+    made.data.dev = str(tmp_path / "empty.csv")
+    with pytest.raises(ValueError, match="The evaluation set 'dev' of task classification has no"):
+        run.run_all(made.to_dict(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_class_weights_that_clipping_would_undo_are_refused(config):
+    made = config(**WARDS)
+    made.head.class_weights = (1.0, 2.0)
+    parse(made.to_dict())
+    made.privacy.clipping = "automatic"
+    with pytest.raises(ValueError, match=r"head\.class_weights has no effect"):
+        parse(made.to_dict())
+
+
+def test_records_of_texts_are_written_as_lines(tmp_path):
+    said = [{"text": "é\n"}, {"text": "b"}]
+    predictions.write(said, str(tmp_path / "a.jsonl"))
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, lines)) == said
