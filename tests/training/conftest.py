@@ -84,7 +84,7 @@ class Toy:
         )
         self.entropy = checkpoints.entropy()
         problem, state = self.problem(), checkpoints.restore(self.start())
-        ledger = Ledger(folder, data="hash", budget=Budget(float("inf"), 1e-3))
+        ledger = Ledger(folder, data="hash", budget=Budget(float("inf"), 1e-5))
         ledger.begin(
             self.mechanism,
             entropy=self.entropy,
