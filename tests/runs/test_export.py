@@ -112,7 +112,6 @@ CLASSIFIERS = [
     pytest.param("bert", "full", HeadChoice(), marks=slow),
     pytest.param("bert", "head", HeadChoice(), marks=slow),
     pytest.param("electra", "lora", HeadChoice(), marks=slow),
-    pytest.param("mpnet", "lora", HeadChoice(), marks=slow),
     pytest.param("camembert", "lora", HeadChoice(), marks=slow),
     pytest.param("xlm-roberta", "lora", HeadChoice(), marks=slow),
     pytest.param("gpt_neox", "lora", HeadChoice("last"), marks=slow),
