@@ -40,7 +40,7 @@ def get_config(preset="full"):
     config.training.checkpoint_every = 10
     attention = ("query", "key", "value", "attention_output")
     config.options.lora.targets = (*attention, "intermediate", "output", "gated")
-    config.options.side.reduction = 3
+    config.options.side.reduction = 4
     config.runs = {
         f"{method}-{name}": {
             "method": method,

@@ -39,9 +39,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         steps=mechanism.steps,
         neighbouring=mechanism.neighbouring,
         unit=mechanism.unit,
-        reproducible_noise="fixed seed: not private against who knows it"
-        if settings.seed is not None
-        else False,
+        reproducible_noise=reproducible(settings.seed),
         trainable_parameters=trainable,
         total_parameters=trainable + frozen,
         scores=scores,
@@ -57,6 +55,11 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
     )
+
+
+def reproducible(seed: int | None) -> bool | str:
+    """Why a run's noise could be made again; False if its entropy came from the system."""
+    return False if seed is None else "fixed seed: not private against who knows it"
 
 
 def _backbone(run: Run) -> str:

@@ -67,6 +67,27 @@ def test_all_noise_values_differ_across_equal_leaves_and_steps():
     assert np.abs(correlations).max() < 0.35
 
 
+@pytest.mark.checklist(1, 19)
+def test_every_leaf_is_noised_whatever_its_axes_and_however_many_there_are():
+    """Scalars to stacks of kernels, and more leaves than any short cycle of keys would tell."""
+    shapes = [(), (3,), (2, 3), (4, 2, 3), (2, 4, 2, 3), *[(2, 5)] * 33]
+    updates = {f"{i:02d}": jnp.zeros(shape) for i, shape in enumerate(shapes)}
+    noised, _ = noise_of(noise.add_gaussian_noise(1.0, KEY), updates)
+    values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(noised)])
+    assert np.all(values != 0.0) and np.unique(values).size == values.size
+    assert looks_like_gaussian(values, 1.0)
+
+
+@pytest.mark.checklist(1, 20)
+def test_no_two_steps_of_a_long_run_share_their_noise():
+    transform, updates = noise.add_gaussian_noise(1.0, KEY), {"w": jnp.zeros(7)}
+    state, found = transform.init(updates), []
+    for step in (0, 1, 2, 255, 256, 257, 4095, 4096, 65535, 65536, 2**24, 2**30):
+        noised, _ = transform.update(updates, state._replace(num_updates=jnp.int32(step)))
+        found.append(np.asarray(noised["w"]))
+    assert np.unique(np.stack(found)).size == 12 * 7
+
+
 @pytest.mark.checklist(1)
 def test_the_key_reuse_checker_finds_nothing_in_two_noised_steps():
     transform = noise.add_gaussian_noise(1.0, KEY)

@@ -68,6 +68,13 @@ def test_a_draw_is_a_pure_function_of_entropy_and_step(draws):
     assert not np.array_equal(draws[30], draws[31])
 
 
+@pytest.mark.checklist(3, 20)
+def test_no_two_steps_of_a_long_run_share_their_draw():
+    steps = (0, 1, 255, 256, 4095, 4096, 8192, 65536, 2**20, 2**31)
+    found = {sampling.poisson_indices(7, step, N, RATE).tobytes() for step in steps}
+    assert len(found) == len(steps)
+
+
 def test_rate_one_draws_every_row():
     np.testing.assert_array_equal(sampling.poisson_indices(1, 0, N, 1.0), np.arange(N))
 
@@ -103,6 +110,7 @@ def test_entropy_is_fresh_by_default_and_a_seed_is_reported_as_reproducible():
     assert first != second and not is_reproducible
     assert max(first.bit_length(), second.bit_length()) > 100
     assert sampling.entropy_from(11) == (11, True)
+    assert sampling.entropy_from(0) == (0, True)  # Zero is a seed as any other.
 
 
 @pytest.mark.checklist(2)
@@ -114,6 +122,11 @@ def test_streams_differ_from_each_other_repeat_for_equal_entropy_and_hide_in_rep
     # As of all earlier runs: a checkpoint of one goes on to the same noise.
     assert words == [[3767054407, 1612269649], [3210010690, 401735143]]
     assert first.sampling.bit_length() > 64
+    children = np.random.SeedSequence(5).spawn(5)
+    for name, child in zip(("sampling", "coins", "canaries"), (0, 3, 4), strict=True):
+        own = children[child].generate_state(4, np.uint32)
+        assert getattr(first, name) == int.from_bytes(own.tobytes(), "little")
+        assert not set(own.tolist()) & {word for pair in words for word in pair}
     assert repr(first) == "Streams()"
     noise.add_gaussian_noise(1.0, first.noise)
 

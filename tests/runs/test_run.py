@@ -1,5 +1,6 @@
 """A config in, a record out: every method, several runs, stops, and folders that are taken."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from memarc.privacy import auto
 from memarc.report import records
-from memarc.runs import assemble, inputs, run, train
+from memarc.runs import assemble, inputs, record, run, train
 from memarc.runs.parse import parse
 from memarc.training import export
 from tests import commands
@@ -171,7 +172,43 @@ def test_a_checkpoint_of_another_config_is_refused_before_training(config, tmp_p
     config.privacy.epsilon = 4.0
     with pytest.raises(ValueError, match=r"config\.privacy\.epsilon is 4\.0, saved 8\.0"):
         run.run_all(config.to_dict(), tmp_path)
+    config.privacy.epsilon = 8.0
+    (again,) = parse(config.to_dict())
+    other = assemble.assemble(again)
+    turned = dataclasses.replace(other.splits.train, labels=1 - other.splits.train.labels)
+    with pytest.raises(ValueError, match="these differ: the train rows themselves"):
+        run.run_one(
+            dataclasses.replace(other, splits=dataclasses.replace(other.splits, train=turned)),
+            tmp_path,
+            lambda: True,
+        )
     assert (tmp_path / "checkpoints" / "1").is_dir()
+
+
+@pytest.mark.checklist(3, 40)
+def test_a_ledger_is_of_its_rows_and_a_runs_randomness_of_its_config(config, tmp_path):
+    """What the run gives the ledger: its rows' hash and its whole config, without training."""
+    config.ledger.update(folder=str(tmp_path / "ledger"), epsilon=80.0, delta=1e-3)
+
+    def begin():
+        (chosen,) = parse(config.to_dict())
+        made = assemble.assemble(chosen)
+        return train._begin_ledger(made, tmp_path, 7, 0, {"code": "1"})
+
+    begin().close()
+    begin().close()
+    config.optimizer.learning_rate = 0.01
+    with pytest.raises(ValueError, match=r"same randomness whose plan differs in \['config'\]"):
+        begin()
+    config.data.rows_seed = 4
+    with pytest.raises(ValueError, match="has not seen these rows"):
+        begin()
+
+
+@pytest.mark.checklist(2)
+@pytest.mark.parametrize(("seed", "says"), [(None, False), (0, True), (5, True)])
+def test_every_seed_is_recorded_as_one(seed, says):
+    assert bool(record.reproducible(seed)) == says
 
 
 def test_a_mistake_in_the_last_run_is_found_before_the_first_is_trained(config, tmp_path):

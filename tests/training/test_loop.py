@@ -26,6 +26,43 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.checklist(20, 40)
+def test_a_step_is_charged_before_its_noise_is_drawn_and_before_it_is_told(toy, tmp_path):
+    """A charge that fails leaves no trace of its step."""
+    order, problem, state = [], toy.problem(), toy.start()
+    programs = toy.programs(problem, state)
+
+    def update(*given):
+        order.append("drawn")
+        return programs.update(*given)
+
+    def charge(number):
+        if number == 3:
+            raise OSError("the disk is full")
+        order.append(f"charged {number}")
+
+    log = types.SimpleNamespace(step=lambda number, *_, **__: order.append(f"told {number}"))
+    checkpoints = types.SimpleNamespace(
+        ensure_begun=lambda state: order.append("begun"),
+        save=lambda state, number, force: order.append(f"saved {number}"),
+    )
+    with pytest.raises(OSError, match="the disk is full"):
+        loop.train(
+            problem,
+            dataclasses.replace(programs, update=update),
+            state,
+            toy.mechanism,
+            sampling.streams(5),
+            checkpoints=checkpoints,
+            log=log,
+            schedule=toy.transforms()[2],
+            charge=charge,
+            should_stop=lambda: False,
+        )
+    steps = [[f"charged {i}", "drawn", f"told {i}", f"saved {i}"] for i in (1, 2)]
+    assert order == ["begun", *steps[0], *steps[1]]
+
+
 @pytest.mark.checklist(20)
 def test_steps_are_updates_and_not_batches(toy, tmp_path):
     draws = [toy.mechanism.sample(sampling.streams(11), k) for k in range(7)]

@@ -1,0 +1,86 @@
+"""Breaks mechanisms one at a time in a copy of the code, and runs the tests that must notice.
+
+    python -m tests.mutants [NAME ..]
+
+Each mutant of `mutants.toml` whose name holds one of the given texts is applied; without any, all
+are. Prints a table, and ends with status 1 if one survives. It takes half an hour on two cores.
+"""
+
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LIST = ROOT / "tests" / "mutants.toml"
+_CODE = ("memarc", "experiments", "configs", "examples", "tests", "setup.cfg", "pyproject.toml")
+
+
+def read() -> list[dict]:
+    """The mutants: name, file, old, new and tests of each."""
+    return tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]
+
+
+def mutated(mutant: dict, root: pathlib.Path) -> str:
+    """The text of a mutant's file with its change.
+
+    Raises:
+      ValueError: If the text that it changes does not stand there once.
+    """
+    text = (root / mutant["file"]).read_text(encoding="utf-8")
+    if text.count(mutant["old"]) != 1:
+        raise ValueError(
+            f"{mutant['name']}: its text stands {text.count(mutant['old'])} times in "
+            f"{mutant['file']}; bring tests/mutants.toml up to date."
+        )
+    return text.replace(mutant["old"], mutant["new"])
+
+
+def is_killed(mutant: dict, root: pathlib.Path) -> bool:
+    """Whether one of a mutant's tests fails on it; the file is as before afterwards."""
+    file = root / mutant["file"]
+    before = file.read_text(encoding="utf-8")
+    file.write_text(mutated(mutant, root), encoding="utf-8")
+    try:
+        for tests in mutant["tests"]:
+            line = [sys.executable, "-m", "pytest", "-q", "-x", *shlex.split(tests)]
+            done = subprocess.run(line, cwd=root, capture_output=True, text=True)
+            if done.returncode not in (0, 1):
+                raise ValueError(f"{mutant['name']}: {shlex.join(line)} ended with {done.stderr}")
+            if done.returncode == 1:
+                return True
+    finally:
+        file.write_text(before, encoding="utf-8")
+    return False
+
+
+def main() -> int:
+    """Applies the chosen mutants."""
+    chosen = [
+        mutant
+        for mutant in read()
+        if not sys.argv[1:] or any(part in mutant["name"] for part in sys.argv[1:])
+    ]
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for name in _CODE:
+            place = ROOT / name
+            (shutil.copytree if place.is_dir() else shutil.copy)(place, root / name)
+        for number, mutant in enumerate(chosen, 1):
+            start = time.perf_counter()
+            killed = is_killed(mutant, root)
+            survivors += [] if killed else [mutant["name"]]
+            state = "killed" if killed else "SURVIVES"
+            seconds = time.perf_counter() - start
+            print(f"{number}/{len(chosen)} {state}, {seconds:.0f} s: {mutant['name']}", flush=True)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed.")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
