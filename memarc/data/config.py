@@ -17,6 +17,7 @@ UNITS = ("row", "input")
 _READ_BY_SOURCE = {
     "root": ("files", "tfds", "tfds_download"),
     "train_file": ("files",),
+    "drop_broken": ("files",),
     "train": ("own",),
     "dev": ("own",),
     "encoding": ("own",),
@@ -66,6 +67,8 @@ class DataConfig(OwnConfig):
         for ``max_length`` alone.
       root: Folder of the source; None for "embedded" and "memory".
       train_file: Name of the train file of source "files"; None is the task's own.
+      drop_broken: Whether lines of GLUE's files that a public rule calls broken are left out
+        (`memarc.data.glue_tsv`), rather than refused.
       split: Which sets classification uses: "official", train and evaluation sets as they are, or
         "paper", train, validation and test sets that are cut from the train set, with the
         evaluation sets beside them.
@@ -96,6 +99,7 @@ class DataConfig(OwnConfig):
     buckets: tuple[int, ...] = ()
     root: str | None = None
     train_file: str | None = None
+    drop_broken: bool = False
     split: str = "official"
     train_rows: int = 6000
     dev_rows: int | None = None
@@ -198,6 +202,8 @@ def _check_unread(task: Task, config: DataConfig) -> None:
         for name, kinds in _READ_BY_KIND.items()
         if task.kind not in kinds
     }
+    if task.format != "tsv":
+        unread["drop_broken"] = f"task {task.name}"
     if task.kind == GENERATION and config.source != "own":
         unread["template"] = f"source {config.source!r} in generation"
     if config.messages is not None:

@@ -2,8 +2,13 @@
 
 Format: UTF-8, no quoting, the first line names the columns. Spaces at a text's end are dropped
 (GLUE leaves one after each SST-2 sentence). Messages quote nothing of a line: it may be private.
+
+A line is broken if it has not as many cells as the header, or a label that is none of the task's
+(as a few of QQP's are). The rule is public and looks at one line alone, so that leaving broken
+lines out keeps neighbouring files neighbours.
 """
 
+import logging
 import pathlib
 from collections.abc import Iterator
 
@@ -14,29 +19,45 @@ from memarc.data import text_files
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task
 
+_LOGGER = logging.getLogger(__name__)
 
-def read_split(task: Task, root: str, file_name: str) -> Rows:
+_SHOWN = 5
+"""Broken lines that a message tells of one by one."""
+
+
+def read_split(task: Task, root: str, file_name: str, *, drop_broken: bool) -> Rows:
     """Reads one labelled file of a task.
 
     Args:
       task: Names the columns and the labels.
       root: Folder that holds one folder per task.
       file_name: File in the task's folder; with or without ".gz", either finds the compressed one.
+      drop_broken: Whether broken lines are left out, rather than refused.
 
     Returns:
       All rows of the file in its order.
 
     Raises:
-      ValueError: If the folder, the file or a column is missing, or a line is broken.
+      ValueError: If the folder, the file or a column is missing, or lines are broken.
     """
     folder = paths.place(root) / task.folder
     path = text_files.find(folder, file_name, task=task.name, advice=_advice(task, root, folder))
     try:
         # newline="\n": texts may hold a lone carriage return, which is no line end here.
         with text_files.open_text(path, newline="\n") as lines:
-            return _parse(task, path, lines)
+            rows, broken = _parse(task, path, lines)
     except text_files.DAMAGE as error:
         raise ValueError(text_files.damage(path, error, 1)) from None
+    if broken:
+        told = f"{path} has broken lines, {len(broken)} of {len(rows) + len(broken)}"
+        if not drop_broken:
+            shown = "; ".join((*broken[:_SHOWN], *(["..."] if len(broken) > _SHOWN else [])))
+            raise ValueError(
+                f"{told}: {shown}. Repair or remove them, or leave them out by "
+                "data.drop_broken=True."
+            )
+        _LOGGER.warning("%s, which are left out.", told)
+    return rows
 
 
 def _advice(task: Task, root: str, folder: pathlib.Path) -> str:
@@ -49,8 +70,8 @@ def _advice(task: Task, root: str, folder: pathlib.Path) -> str:
     )
 
 
-def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> Rows:
-    """The rows that the lines of a file hold."""
+def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> tuple[Rows, list[str]]:
+    """The rows that the lines of a file hold, and what is wrong with each line that is broken."""
     header = next(lines, "").rstrip("\r\n").split("\t")
     fields = (*task.text_fields, task.label_field)
     missing = [field for field in fields if field not in header]
@@ -63,21 +84,18 @@ def _parse(task: Task, path: pathlib.Path, lines: Iterator[str]) -> Rows:
     label_place = header.index(task.label_field)
     label_ids = {str(label): i for i, label in enumerate(task.labels)}
     columns = tuple([] for _ in places)
-    labels = []
+    labels, broken = [], []
     for number, line in enumerate(lines, start=2):
         cells = line.rstrip("\r\n").split("\t")
         if len(cells) != len(header):
-            raise ValueError(
-                f"{path}, line {number}: {len(cells)} cells where the header has {len(header)}; "
-                "repair or remove the line."
-            )
+            broken.append(f"line {number}: {len(cells)} cells where the header has {len(header)}")
+            continue
         label = label_ids.get(cells[label_place].strip())
         if label is None:
-            raise ValueError(
-                f"{path}, line {number}: the label is none of {', '.join(label_ids)} (task "
-                f"{task.name}); repair or remove the line."
-            )
+            wanted = f"{', '.join(label_ids)} (task {task.name})"
+            broken.append(f"line {number}: the label is none of {wanted}")
+            continue
         labels.append(label)
         for column, place in zip(columns, places, strict=True):
             column.append(cells[place].rstrip())
-    return Rows(columns=columns, labels=np.asarray(labels, np.int32))
+    return Rows(columns=columns, labels=np.asarray(labels, np.int32)), broken

@@ -33,9 +33,9 @@ def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
         return _from_grammar(task, config)
     assert config.root is not None  # As ``check_fit`` has seen.
     if config.source == "files":
-        train = _from_file(task, config.root, config.train_file or task.train_file)
+        train = _from_file(task, config, config.train_file or task.train_file)
         files = task.eval_files.items()
-        return train, {name: _from_file(task, config.root, file) for name, file in files}
+        return train, {name: _from_file(task, config, file) for name, file in files}
     opener = tfds_source.open_prepared if config.source == "tfds" else tfds_source.download
     rows_of = opener(task, config.root)
     return rows_of("train"), {name: rows_of(name) for name in task.eval_files}
@@ -49,10 +49,12 @@ def _from_grammar(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Ro
     return train, {"dev": grammar.dev_rows(dev_rows, config.rows_seed)}
 
 
-def _from_file(task: Task, root: str, file_name: str) -> Rows:
+def _from_file(task: Task, config: DataConfig, file_name: str) -> Rows:
     """All rows of one file of a task."""
+    root = config.root
+    assert root is not None  # As ``check_fit`` has seen.
     if task.format == "tsv":
-        return glue_tsv.read_split(task, root, file_name)
+        return glue_tsv.read_split(task, root, file_name, drop_broken=config.drop_broken)
     folder = paths.place(root) / task.folder
     advice = f"Set root and train_file to where the files are, or get them from {task.origin}."
     path = text_files.find(folder, file_name, task=task.name, advice=advice)

@@ -29,7 +29,8 @@ def _bleu(outputs: Outputs, references: References, *, lowercase: bool) -> float
     which none has four words score 0.
     """
     columns = list(zip_longest(*references))  # The first reference of every row, the second, ...
-    return BLEU(lowercase=lowercase, force=True).corpus_score(outputs, columns).score / 100
+    percent = BLEU(lowercase=lowercase, force=True).corpus_score(outputs, columns).score
+    return min(percent / 100, 1.0)  # A mean of logarithms: a perfect one would be above 1.
 
 
 def _nist(outputs: Outputs, references: References) -> float:

@@ -211,7 +211,9 @@ def _read(config: Mapping[str, Any], name: str) -> Rows:
         advice = f"Set root, or get the files from {task.origin}."
         path = text_files.find(folder, task.train_file, task=task.name, advice=advice)
         return triples_json.read_file(path)
-    (texts,) = glue_tsv.read_split(get_task("sst2"), config["root"], "train.tsv").columns
+    task = get_task("sst2")
+    rows = glue_tsv.read_split(task, config["root"], "train.tsv", drop_broken=False)
+    (texts,) = rows.columns
     return Rows(([""] * len(texts), texts), None)
 
 

@@ -163,8 +163,10 @@ class Ledger:
         Raises:
           ValueError: If the same randomness belongs to another plan or config, if the ledger
             holds fewer steps than the checkpoint, if steps would be made again from other inputs,
-            or if the budget does not suffice.
+            if the budget's delta is not below one over the number of rows, or if the budget does
+            not suffice.
         """
+        _check_delta(self.budget, mechanism.sampler.num_examples, self.path)
         run, plan = name_of(entropy), _plan(mechanism, config)
         known = self.entries.get(run)
         if known and known.plan != plan:
@@ -289,6 +291,7 @@ def _plan(mechanism: Mechanism, config: dict[str, Any]) -> dict[str, Any]:
         "divisor": mechanism.divisor,
         "steps": mechanism.steps,
         "accountant": mechanism.accountant,
+        "fixed_seed": config.get("seed") is not None,
         "config": hashlib.sha256(chained_file.canonical(config)).hexdigest(),
     }
 
@@ -340,6 +343,16 @@ def _check_people(first: chained_file.Line, dataset: str | None, path: Path) -> 
         + ("" if named else ", and begin the ledger with it")
         + ". Only the data of other people have a ledger of their own."
     )
+
+
+def _check_delta(budget: Budget, rows: int, path: Path) -> None:
+    """Raises ValueError for a delta that would let one row of so many be published as it is."""
+    if not budget.delta < 1 / rows:
+        raise ValueError(
+            f"{path} has a budget of delta {budget.delta:g}, and the run {rows} rows; a delta of "
+            f"1 / {rows} or more is kept by publishing a row. Begin a ledger whose ledger.delta is "
+            f"below {1 / rows:.3g}; leave out of its epsilon what this one has spent."
+        )
 
 
 def _checked_budget(first: chained_file.Line, budget: Budget | None, path: Path) -> Budget:

@@ -19,12 +19,12 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
         f"{_score(name, value)} ({name.replace('_', ' ')})"
         for name, value in _headlines(record.scores).items()
     ),
-    "epsilon": lambda record: _number(record.epsilon),
+    "epsilon": lambda record: _epsilon(record, record.epsilon),
     "accountant": lambda record: record.accountant,
     "epsilon by RDP": lambda record: (
-        "not covered" if record.epsilon_rdp is None else _number(record.epsilon_rdp)
+        "not covered" if record.epsilon_rdp is None else _epsilon(record, record.epsilon_rdp)
     ),
-    "epsilon by PLD": lambda record: _number(record.epsilon_pld),
+    "epsilon by PLD": lambda record: _epsilon(record, record.epsilon_pld),
     "delta": lambda record: f"{record.delta:g}",
     "trainable": lambda record: f"{record.trainable_parameters:,}",
     "kept for backward": lambda record: _bytes(record.memory["backward_bytes"]),
@@ -150,16 +150,22 @@ def by_epsilon(items: Sequence[Record], score: str | None, style: str) -> str:
     lacking = [record.name for record in items if name not in record.scores]
     if lacking:
         raise ValueError(f"Runs {lacking} have no score {name!r}; choose one that all have.")
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Record]] = {}
     budgets: dict[str, float] = {}
     for record in items:
         label = f"epsilon {record.config['privacy']['epsilon']}".removesuffix(".0")
         budgets[label] = float(record.config["privacy"]["epsilon"])
-        found.setdefault(record.method, {})[label] = record.scores[name]
+        found.setdefault(record.method, {})[label] = record
     labels = sorted(budgets, key=budgets.__getitem__)
+
+    def cell(record: Record) -> str:
+        return f"{_score(name, record.scores[name])}{_mark(record)}"
+
     rows = [
-        [method, *(_score(name, row[x]) if x in row else "" for x in labels)]
-        for method, row in sorted(found.items(), key=lambda item: -max(item[1].values()))
+        [method, *(cell(row[x]) if x in row else "" for x in labels)]
+        for method, row in sorted(
+            found.items(), key=lambda item: -max(x.scores[name] for x in item[1].values())
+        )
     ]
     header = [name.replace("_", " "), *labels]
     return tabulate.tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True)
@@ -190,9 +196,15 @@ def _score(name: str, value: float) -> str:
     return f"{value:.2f}" if name.endswith(NOT_PERCENT) else f"{100 * value:.1f}"
 
 
-def _number(value: float) -> str:
+def _epsilon(record: Record, value: float) -> str:
     """An epsilon as a cell."""
-    return "inf" if math.isinf(value) else f"{value:.3f}"
+    return "inf" if math.isinf(value) else f"{value:.3f}{_mark(record)}"
+
+
+def _mark(record: Record) -> str:
+    """What a cell says of a run whose noise can be made, and taken off, again."""
+    is_noised = not math.isinf(record.epsilon)
+    return " (fixed seed: not private)" if is_noised and record.reproducible_noise else ""
 
 
 def _bytes(count: int) -> str:

@@ -8,6 +8,13 @@ from memarc.privacy import ledger
 from memarc.runs import assemble
 from memarc.runs.settings import Settings
 
+_SEEDS: Mapping[bool | None, str] = {
+    False: "fresh",
+    True: "fixed: not private",
+    None: "unknown",
+}
+"""Whether a run's seed is fixed -> how it is told."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Account:
@@ -26,6 +33,8 @@ class Account:
       clip_norm: Bound on the norm of an example's gradient.
       rows: Examples of the train set.
       unit: What one example is.
+      seed: "fresh" randomness, or "fixed: not private", as who knows the seed can take the noise
+        off; "unknown" in older ledgers.
     """
 
     run: str
@@ -40,6 +49,7 @@ class Account:
     clip_norm: float
     rows: int
     unit: str
+    seed: str
 
 
 def planned(run: Settings, num_examples: int | None) -> Account:
@@ -69,6 +79,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
         clip_norm=mechanism.clipping.clip_norm,
         rows=num_examples,
         unit=mechanism.unit,
+        seed=_SEEDS[run.seed is not None],
     )
 
 
@@ -91,6 +102,7 @@ def spent_by(entries: Mapping[str, ledger.Entry], budget: ledger.Budget) -> list
                 clip_norm=plan["clip_norm"],
                 rows=plan["num_examples"],
                 unit=plan["unit"],
+                seed=_SEEDS[plan.get("fixed_seed")],
             )
         )
     return found

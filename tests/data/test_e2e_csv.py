@@ -96,5 +96,5 @@ def test_published_files_have_their_published_sizes(shared, name, rows, inputs, 
 
 
 def test_the_published_file_without_references_is_refused(shared):
-    with pytest.raises(ValueError, match="no column mr among the 1 columns"):
+    with pytest.raises(ValueError, match=r"no column mr .* among the 1 columns"):
         read_file(shared / "data" / "e2e" / "testset.csv.gz")

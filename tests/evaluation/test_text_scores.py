@@ -50,6 +50,12 @@ def test_bleu_clips_and_takes_the_closest_length_as_in_papineni_2002():
     assert score("bleu", [output], [row]) == pytest.approx((1 / 7 * smoothed) ** (1 / 4))
 
 
+def test_a_perfect_bleu_is_1_and_not_more():
+    texts = ["the cat sat on the mat today", "a b c d e f g", "one two three four five"]
+    for count in (1, 2, 3):
+        assert score("bleu", texts[:count], [[text] for text in texts[:count]]) == 1.0
+
+
 @pytest.mark.parametrize("name", ["bleu", "bleu_e2e"])
 def test_bleu_penalises_brevity_over_the_whole_corpus(name):
     # Lengths 4 and 5 against 6 and 4: the second row's surplus word makes up for one that lacks.

@@ -183,6 +183,15 @@ def test_the_total_of_runs_by_rdp_is_by_rdp_and_old_plans_are_such(folder):
     assert both.accountant == "pld" and both.epsilon == both.epsilon_pld
 
 
+@pytest.mark.checklist(40)
+def test_a_delta_that_publishing_a_row_would_keep_is_no_budget(folder):
+    for delta in (1 / ROWS, 0.5):
+        loose = Folder(folder.path / str(delta))
+        with pytest.raises(ValueError, match=r"the run 37 rows; .* below 0\.027; leave out of"):
+            loose.run([1], budget=Budget(8.0, delta))
+    folder.run([1], budget=Budget(8.0, 0.99 / ROWS))
+
+
 @pytest.mark.checklist(3)
 def test_the_same_randomness_serves_no_other_plan_or_config(folder):
     folder.run([1, 2])

@@ -75,6 +75,25 @@ def test_a_score_that_one_record_lacks_is_said(example):
     assert text.splitlines()[-2:] == ["not scored", "25.0"]
 
 
+@pytest.mark.checklist(39)
+def test_a_run_of_a_fixed_seed_is_not_shown_as_private_in_any_table(example):
+    told = {"reproducible_noise": "fixed seed: not private against who knows it"}
+    seeded = example(epsilon=8.0, epsilon_pld=6.5, epsilon_rdp=8.0, **told)
+    for column, value in (
+        ("epsilon", "8.000"),
+        ("epsilon by RDP", "8.000"),
+        ("epsilon by PLD", "6.500"),
+    ):
+        text = tables.table([seeded], (column,), "terminal")
+        assert text.splitlines()[-1] == f"{value} (fixed seed: not private)"
+    config = {"privacy": {"epsilon": 8.0}}
+    by_epsilon = [dataclasses.replace(seeded, config=config), example(method="side", config=config)]
+    last = tables.by_epsilon(by_epsilon, None, "terminal").splitlines()[-2:]
+    assert [row.endswith("81.2 (fixed seed: not private)") for row in last] == [True, False]
+    free = example(epsilon=float("inf"), **told)
+    assert tables.table([free], ("epsilon",), "terminal").splitlines()[-1] == "inf"
+
+
 def test_a_table_by_epsilon_has_a_row_a_method_and_a_column_a_budget(example):
     def made(method, epsilon, score):
         config = {"privacy": {"epsilon": epsilon}}

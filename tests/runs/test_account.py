@@ -23,7 +23,9 @@ def test_the_account_is_that_of_the_run(config):
     config.privacy.accountant = "rdp"
     by_rdp = account.planned(parse(config.to_dict())[0], None)
     assert by_rdp.accountant == "rdp" and by_rdp.epsilon_pld < by_rdp.epsilon_rdp <= 8.0
-    assert by_rdp.sigma > found.sigma
+    assert by_rdp.sigma > found.sigma and by_rdp.seed == "fixed: not private"
+    config.seed = None
+    assert account.planned(parse(config.to_dict())[0], None).seed == "fresh"
 
 
 def test_a_given_number_of_rows_spares_the_data(config):
