@@ -17,6 +17,7 @@ def get_config(preset="full"):
     config = common.classification("reviews")
     common.embedded(config)
     config.head.pooling = "mean"
+    config.privacy.accountant = "rdp"  # As its result in results/audit was made.
     config.privacy.engine = "vmap"
     config.privacy.expected_batch_size = 500
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 64

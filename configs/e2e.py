@@ -37,6 +37,7 @@ def get_config(preset="full"):
     config.model.dtype = config.model.storage_dtype = "bfloat16"
     config.privacy.delta = 8e-6
     config.privacy.clipping = "automatic"
+    config.privacy.accountant = "rdp"  # As the papers that it is compared with.
     config.privacy.expected_batch_size = 1024
     config.privacy.engine = "vmap"
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 128

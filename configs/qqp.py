@@ -11,6 +11,7 @@ from configs import common
 def get_config(preset="full"):
     common.check_preset(preset)
     config = common.classification("qqp")
+    config.privacy.accountant = "rdp"  # As the papers that it is compared with.
     if preset == "smoke":
         common.smoke(config)
     return config

@@ -32,6 +32,7 @@ def get_config(preset="full"):
     config.decoding.max_tokens = 72
     config.privacy.delta = 8e-6
     config.privacy.clipping = "automatic"
+    config.privacy.accountant = "rdp"  # As the papers that it is compared with.
     config.privacy.expected_batch_size = 1024
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 64
     config.optimizer.warmup_fraction = 0.0

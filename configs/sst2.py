@@ -31,6 +31,7 @@ def get_config(preset="full"):
     config.data.buckets = (6, 8, 10, 12, 16, 20, 24, 32, 40, 64)
     config.head.pooling = "mean"  # These weights were trained for it.
     config.privacy.clipping = "automatic"
+    config.privacy.accountant = "rdp"  # As the papers that it is compared with.
     config.privacy.engine = "vmap"
     config.privacy.microbatch_size = config.privacy.physical_batch_size = 16
     config.optimizer.warmup_fraction = 0.0

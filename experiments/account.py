@@ -44,7 +44,7 @@ def _print_ledger(folder: Path) -> int:
     by_rdp = "not covered" if total.epsilon_rdp is None else f"{total.epsilon_rdp:.6g}"
     print(
         f"\nTogether: epsilon {by_rdp} by RDP, {total.epsilon_pld:.6g} by PLD, at delta "
-        f"{total.delta:g}; the budget is {budget.epsilon:g}."
+        f"{total.delta:g}; the budget is {budget.epsilon:g} by {total.accountant.upper()}."
     )
     return 0
 

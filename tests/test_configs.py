@@ -9,6 +9,7 @@ import pytest
 from configs import common
 from memarc.measure import case as cases
 from memarc.models import backbone
+from memarc.privacy.mechanism import PrivacyConfig
 from memarc.runs import assemble
 from memarc.runs.parse import parse
 
@@ -34,6 +35,14 @@ def test_the_smoke_preset_can_be_put_together(name):
     for run in parse(config.to_dict()):
         assembled = assemble.assemble(run)
         assert assembled.mechanism.steps <= 5
+
+
+def test_paper_configs_take_the_accountant_of_the_papers_and_own_data_the_one_of_less_noise():
+    by_rdp = {"sst2", "mnli", "qnli", "qqp", "e2e", "smollm2_e2e"}
+    for name in {*by_rdp, "quickstart"}:
+        for run in parse(importlib.import_module(f"configs.{name}").get_config().to_dict()):
+            assert run.privacy.accountant == ("rdp" if name in by_rdp else "pld")
+    assert PrivacyConfig(epsilon=8.0, delta=1e-5).accountant == "pld"
 
 
 PUBLISHED = {  # Parameters of the models as they were released; RoBERTa's without its pooler.

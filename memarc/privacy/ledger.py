@@ -85,6 +85,12 @@ class Entry:
         )
         return Spending(sampler, plan["noise_multiplier"], self.steps)
 
+    @property
+    def accountant(self) -> str:
+        """The accountant of the run's promise; older plans took RDP wherever it covers."""
+        covered = accounting.supports(self.spending.sampler, "rdp")
+        return self.plan.get("accountant", "rdp" if covered else "pld")
+
 
 class Ledger:
     """The ledger of one data set, in one folder, held by one process at a time."""
@@ -184,15 +190,16 @@ class Ledger:
                 "in another workdir, with noise and a charge of its own. (A run that was stopped "
                 "by a signal can go on anywhere.)"
             )
-        others = [entry.spending for name, entry in self.entries.items() if name != run]
-        whole = Spending(mechanism.sampler, mechanism.noise_multiplier, mechanism.steps)
-        total, before = self._total([*others, whole]), self._total(others)
-        if total > self.budget.epsilon:
+        others = {name: entry for name, entry in self.entries.items() if name != run}
+        before = spent(others, self.budget)
+        total = spent({**others, run: Entry(plan, mechanism.steps, ())}, self.budget)
+        if total.epsilon > self.budget.epsilon:
             raise ValueError(
-                f"{self.path}: other runs on these data have spent epsilon {before:.4g}; with "
-                f"this one it would be {total:.4g}, above the budget of {self.budget.epsilon:g} at "
-                f"delta {self.budget.delta:g}. Plan fewer steps or more noise, or go on with the "
-                "run that was begun (its checkpoint or seed)."
+                f"{self.path}: other runs on these data have spent epsilon {before.epsilon:.4g}; "
+                f"with this one it would be {total.epsilon:.4g} by {total.accountant}, above the "
+                f"budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}. Plan fewer "
+                "steps or more noise, or go on with the run that was begun (its checkpoint or "
+                "seed)."
             )
         if not known:
             self._file.append({"kind": "run", "run": run, "plan": plan})
@@ -228,13 +235,6 @@ class Ledger:
         """Unlocks the ledger."""
         self._file.close()
 
-    def _total(self, parts: list[Spending]) -> float:
-        """Epsilon of several runs at the budget's delta, by RDP where that covers all samplers."""
-        has_rdp = all(accounting.supports(part.sampler, "rdp") for part in parts)
-        return accounting.composed_epsilon(
-            tuple(parts), delta=self.budget.delta, accountant="rdp" if has_rdp else "pld"
-        )
-
 
 def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
     """Reads all runs of a folder's ledger, and its budget; nothing is changed.
@@ -252,7 +252,11 @@ def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
 
 
 def spent(entries: dict[str, Entry], budget: Budget) -> Spent:
-    """Gives both epsilons of all runs together at the budget's delta."""
+    """Gives both epsilons of all runs together at the budget's delta.
+
+    The total is by RDP where all runs were planned so, and by PLD as soon as one was not: PLD
+    covers every run, and one that PLD calibrated to the budget would not fit it by RDP.
+    """
     parts = tuple(entry.spending for entry in entries.values())
     has_rdp = all(accounting.supports(part.sampler, "rdp") for part in parts)
     total = {
@@ -264,6 +268,7 @@ def spent(entries: dict[str, Entry], budget: Budget) -> Spent:
         delta=budget.delta,
         epsilon_rdp=total.get("rdp"),
         epsilon_pld=total["pld"],
+        accountant="pld" if any(x.accountant == "pld" for x in entries.values()) else "rdp",
     )
 
 
@@ -283,6 +288,7 @@ def _plan(mechanism: Mechanism, config: dict[str, Any]) -> dict[str, Any]:
         "clipping": f"{clipping.rule}, {clipping.scope}",
         "divisor": mechanism.divisor,
         "steps": mechanism.steps,
+        "accountant": mechanism.accountant,
         "config": hashlib.sha256(chained_file.canonical(config)).hexdigest(),
     }
 

@@ -36,8 +36,7 @@ class Record:
       task: The task's name.
       backbone: What the weights are: kind, sizes, and where they come from.
       engine: The engine of the clipped sums.
-      epsilon: The epsilon spent, by Renyi accounting, or by PLD where that does not cover the
-        sampler.
+      epsilon: The epsilon spent, by ``accountant``.
       epsilon_pld: The epsilon spent, by privacy loss distributions.
       delta: The delta of both epsilons.
       clip_norm: C, gradient units.
@@ -62,7 +61,9 @@ class Record:
       commit: The commit of the code, with "-dirty" if files differ; "unknown" outside a repository.
       config: The run's whole config.
       sampler: How batches are drawn.
-      accountant: The accountant that ``epsilon`` comes from.
+      accountant: The accountant that calibrated the noise and that ``epsilon`` comes from.
+      epsilon_rdp: The epsilon spent, by Renyi accounting; None where that does not cover the
+        sampler.
       ledger: Number, epsilon and delta of all runs in the run's ledger, this run included. None in
         records that were made before there was a ledger.
       chosen: What the method chose from the public weights before training, such as the range of
@@ -99,6 +100,7 @@ class Record:
     config: dict[str, Any]
     sampler: str = "poisson"
     accountant: str = "rdp"
+    epsilon_rdp: float | None = None
     ledger: dict[str, float] | None = None
     chosen: dict[str, float] | None = None
 
@@ -140,8 +142,11 @@ def read(path: Path) -> Record:
             f"{path} is no record: it lacks {sorted(needed - given)} and has unknown "
             f"{sorted(given - fields)}."
         )
-    for name in ("epsilon", "epsilon_pld"):
-        content[name] = float(content[name])
+    if "epsilon_rdp" not in content and content.get("accountant", "rdp") == "rdp":
+        content["epsilon_rdp"] = content["epsilon"]  # Older records hold it once.
+    for name in ("epsilon", "epsilon_pld", "epsilon_rdp"):
+        if content.get(name) is not None:
+            content[name] = float(content[name])
     if content.get("ledger"):
         content["ledger"]["epsilon"] = float(content["ledger"]["epsilon"])
     return Record(**content)

@@ -20,6 +20,10 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
         for name, value in _headlines(record.scores).items()
     ),
     "epsilon": lambda record: _number(record.epsilon),
+    "accountant": lambda record: record.accountant,
+    "epsilon by RDP": lambda record: (
+        "not covered" if record.epsilon_rdp is None else _number(record.epsilon_rdp)
+    ),
     "epsilon by PLD": lambda record: _number(record.epsilon_pld),
     "delta": lambda record: f"{record.delta:g}",
     "trainable": lambda record: f"{record.trainable_parameters:,}",

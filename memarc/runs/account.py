@@ -16,6 +16,7 @@ class Account:
     Attributes:
       run: Name of the run.
       sigma: Standard deviation of the noise over the clip norm.
+      accountant: Whose epsilon is promised, "rdp" or "pld"; the other stands beside it.
       epsilon_rdp: Epsilon by Renyi accounting; None where that does not cover the draws.
       epsilon_pld: Epsilon by privacy loss distributions.
       delta: The delta of both.
@@ -29,6 +30,7 @@ class Account:
 
     run: str
     sigma: float
+    accountant: str
     epsilon_rdp: float | None
     epsilon_pld: float
     delta: float
@@ -57,6 +59,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
     return Account(
         run=run.name,
         sigma=mechanism.noise_multiplier,
+        accountant=spent.accountant,
         epsilon_rdp=spent.epsilon_rdp,
         epsilon_pld=spent.epsilon_pld,
         delta=mechanism.delta,
@@ -78,6 +81,7 @@ def spent_by(entries: Mapping[str, ledger.Entry], budget: ledger.Budget) -> list
             Account(
                 run=name[:8],
                 sigma=plan["noise_multiplier"],
+                accountant=spent.accountant,
                 epsilon_rdp=spent.epsilon_rdp,
                 epsilon_pld=spent.epsilon_pld,
                 delta=budget.delta,

@@ -52,6 +52,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         commit=records.commit(Path(__file__).parent),
         config=settings.plain,
         accountant=spent.accountant,
+        epsilon_rdp=spent.epsilon_rdp,
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
     )

@@ -9,10 +9,12 @@ its death would. What they tell each other goes over the cluster's network as it
 import faulthandler
 import json
 import logging
+import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
@@ -39,6 +41,8 @@ def start(
 ) -> None:
     """Joins this process to the others; to be called before any device is looked at.
 
+    Processes talk to each other directly, whatever proxy the environment names.
+
     Args:
       coordinator: "HOST:PORT" of process 0; None, with the next two, finds SLURM, Open MPI, Cloud
         TPU and GKE by itself.
@@ -58,15 +62,26 @@ def start(
     faulthandler.disable()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        jax.distributed.initialize(
-            coordinator,
-            count,
-            number,
-            initialization_timeout=connect_seconds,
-            heartbeat_timeout_seconds=heartbeat_seconds,
-            shutdown_timeout_seconds=_GOODBYE_SECONDS,
-        )
-    except ValueError as error:
+        with _without_proxy():
+            jax.distributed.initialize(
+                coordinator,
+                count,
+                number,
+                initialization_timeout=connect_seconds,
+                heartbeat_timeout_seconds=heartbeat_seconds,
+                shutdown_timeout_seconds=_GOODBYE_SECONDS,
+            )
+    except jax.errors.JaxRuntimeError:  # Of the connection.
+        raise
+    except (
+        KeyError
+    ) as error:  # JAX reads variables of a cluster without a look at whether they are.
+        raise ValueError(
+            f"A part of a cluster's variables is there, and {error} is not. Start the processes by "
+            "the cluster's own launcher, or give --coordinator_address=HOST:PORT, --num_processes "
+            "and --process_id."
+        ) from error
+    except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"No cluster was found: {str(error).rstrip('.')}. JAX knows SLURM, Open MPI, Cloud TPU "
             "and GKE; elsewhere give --coordinator_address=HOST:PORT, --num_processes and "
@@ -82,6 +97,18 @@ def start(
         jax.device_count(),
         heartbeat_seconds,
     )
+
+
+@contextmanager
+def _without_proxy() -> Iterator[None]:
+    """Takes variables such as http_proxy away for a while: gRPC would send even localhost there."""
+    taken = {name: value for name, value in os.environ.items() if "_proxy" in name.lower()}
+    for name in taken:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
 
 
 def _checked(
@@ -163,14 +190,14 @@ def everywhere(make: Callable[[], _Value]) -> _Value:
       This process's own result.
 
     Raises:
-      ValueError: If ``make`` raised a ValueError or OSError anywhere.
+      ValueError: If ``make`` raised a ValueError, OSError or RuntimeError anywhere.
     """
     if jax.process_count() == 1:
         return make()
     value, error = None, None
     try:
         value = make()
-    except (ValueError, OSError) as raised:
+    except (ValueError, OSError, RuntimeError) as raised:
         error = raised
     told = gather(str(error) or repr(error) if error else "")
     if any(told):

@@ -3,10 +3,13 @@
 import math
 
 import absl.logging
+import numpy as np
 import pytest
+import scipy.integrate
 import scipy.optimize
 import scipy.special
 import scipy.stats
+from dp_accounting import pld
 
 from memarc.privacy import accounting
 from memarc.privacy.sampling import PoissonSampler
@@ -27,6 +30,10 @@ GOLDEN = [  # (n, expected batch, steps, delta, epsilon, noise by RDP, noise by 
     (42_061, 1024, 205, 8e-6, 1, 1.721, 1.599),
     (42_061, 1024, 205, 8e-6, 3, 0.960, 0.897),
     (42_061, 1024, 205, 8e-6, 8, 0.656, 0.618),
+    (67_349, 1024, 66, 1e-5, 3, 0.754, 0.688),  # SST-2, one pass.
+    (67_349, 1024, 66, 1e-5, 8, 0.523, 0.485),
+    (42_061, 1024, 123, 8e-6, 3, 0.900, 0.835),  # E2E, three passes.
+    (42_061, 1024, 123, 8e-6, 8, 0.618, 0.580),
 ]
 
 
@@ -77,6 +84,67 @@ def test_pld_epsilon_at_the_golden_multiplier_is_the_target_and_below_rdp(row):
     got = spend(sampler, by_pld, steps, "pld", delta)
     assert got == pytest.approx(target, rel=5e-3)
     assert got < spend(sampler, by_pld, steps, "rdp", delta)
+
+
+def delta_by_contour(rate, noise_multiplier, steps, epsilon):
+    """The delta of removing a row, which no grid of privacy losses and no FFT is asked for.
+
+    It is the integral of M(z)^steps exp(-z epsilon) / (2 pi i z (z + 1)) along a vertical line, M
+    the moments of one step's privacy loss (Alghamdi et al. 2023, arXiv:2208.09595, theorem 3.1).
+    The line is the one on which the integrand is least, where it falls off fastest.
+    """
+    x = np.linspace(-40 * noise_multiplier, 60 * noise_multiplier, 10_001)
+    tilt = np.log(rate) + (2 * x - 1) / (2 * noise_multiplier**2)
+    loss = np.logaddexp(np.log1p(-rate), tilt)  # log of the mixture over N(0, s^2), at x
+    log_density = loss + scipy.stats.norm.logpdf(x, scale=noise_multiplier) + np.log(x[1] - x[0])
+
+    def log_integrand(z):
+        log_moment = scipy.special.logsumexp(log_density + z * loss)
+        return steps * log_moment - z * epsilon - np.log(z * (z + 1))
+
+    line = np.exp(
+        scipy.optimize.minimize_scalar(
+            lambda log_real: log_integrand(np.exp(log_real)), bounds=(-2, 4), method="bounded"
+        ).x
+    )
+    heights = np.linspace(0, 40, 401)
+    values = np.array([np.exp(log_integrand(line + 1j * y)).real for y in heights])
+    assert abs(values[-1]) < 1e-3 * values[0]
+    return scipy.integrate.trapezoid(values, heights) / np.pi
+
+
+@pytest.mark.checklist(36)
+@pytest.mark.parametrize("row", GOLDEN[-4:], ids=str)
+def test_pld_calibration_gives_the_golden_noise_and_an_integral_of_its_own_the_delta(row):
+    examples, batch, steps, delta, target, by_rdp, by_pld = row
+    got = accounting.calibrate_noise(
+        poisson(batch / examples, examples),
+        epsilon=target,
+        delta=delta,
+        steps=steps,
+        accountant="pld",
+    )
+    assert got == pytest.approx(by_pld, abs=6e-4)
+    assert 0.06 < 1 - got / by_rdp < 0.09
+    assert 0.99 * delta < delta_by_contour(batch / examples, got, steps, target) <= delta
+
+
+@pytest.mark.checklist(36)
+def test_pld_says_nothing_below_its_least_delta_and_calibration_says_so():
+    assert spend(poisson(), 1.0, 66, "pld", accounting.PLD_LEAST_DELTA) < 10
+    assert spend(poisson(), 1.0, 66, "pld", 1e-18) == math.inf
+    assert spend(poisson(), 1.0, 66, "rdp", 1e-18) < 10
+    with pytest.raises(ValueError, match=r"delta is 1e-18; PLD bounds nothing below 1e-14"):
+        accounting.calibrate_noise(poisson(), epsilon=8.0, delta=1e-18, steps=66, accountant="pld")
+
+
+@pytest.mark.checklist(36)
+def test_a_grid_ten_times_finer_hardly_lowers_epsilon():
+    for noise_multiplier, steps in ((0.5, 66), (1.27, 150)):
+        fine = pld.PLDAccountant(accounting._RELATION, value_discretization_interval=1e-4)
+        fine.compose(accounting.event(poisson(), noise_multiplier=noise_multiplier, steps=steps))
+        exact = fine.get_epsilon(1e-5)
+        assert exact <= spend(poisson(), noise_multiplier, steps, "pld") <= 1.0002 * exact
 
 
 @pytest.mark.checklist(36)

@@ -29,6 +29,7 @@ def plan(**changes) -> Mechanism:
         microbatch_size=2,
         physical_batch_size=4,
         noise_multiplier=2.0,
+        accountant="rdp",
     )
     config = dataclasses.replace(config, **changes)
     return Mechanism.create(config, num_examples=ROWS, steps=STEPS, unit="one row")
@@ -154,6 +155,32 @@ def test_the_budget_stops_a_run_before_its_first_step(folder):
     assert folder.lines() == before
     folder.run([], entropy=1, done=5, budget=tight)  # The run that was made may go on.
     folder.run([1], plan(noise_multiplier=100.0), entropy=3, budget=tight)
+
+
+@pytest.mark.checklist(40)
+def test_a_run_that_pld_calibrated_to_the_budget_fits_it_once(folder):
+    """The total is by RDP until one run is by PLD, which covers them all."""
+    whole = plan(noise_multiplier=None, accountant="pld")
+    assert whole.epsilon(STEPS, "pld") <= 8.0 < whole.epsilon(STEPS, "rdp")
+    total = folder.run(range(1, 6), whole, entropy=1)
+    assert (total.accountant, total.epsilon) == ("pld", whole.epsilon(STEPS, "pld"))
+    for accountant in accounting.ACCOUNTANTS:
+        with pytest.raises(ValueError, match=r"it would be \S+ by pld, above the budget of 8"):
+            folder.run([1], plan(accountant=accountant), entropy=2)
+
+
+@pytest.mark.checklist(40)
+def test_the_total_of_runs_by_rdp_is_by_rdp_and_old_plans_are_such(folder):
+    assert folder.run([1, 2]).accountant == "rdp"
+    (entry,) = read(folder.path)[0].values()
+    old = dataclasses.replace(
+        entry, plan={k: x for k, x in entry.plan.items() if k != "accountant"}
+    )
+    assert old.accountant == "rdp" and spent({"x": old}, BUDGET).accountant == "rdp"
+    cut = dataclasses.replace(old, plan={**old.plan, "max_batch_size": 9})
+    assert cut.accountant == "pld"
+    both = spent({"x": old, "y": cut}, BUDGET)
+    assert both.accountant == "pld" and both.epsilon == both.epsilon_pld
 
 
 @pytest.mark.checklist(3)

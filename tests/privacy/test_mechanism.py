@@ -27,6 +27,7 @@ CONFIG = PrivacyConfig(
     microbatch_size=4,
     physical_batch_size=16,
     noise_multiplier=None,
+    accountant="rdp",  # The faster one.
 )
 
 
@@ -47,6 +48,17 @@ def test_every_part_comes_from_the_same_plan():
         mechanism.sampler, noise_multiplier=mechanism.noise_multiplier, steps=20
     )
     assert mechanism.neighbouring == "add_or_remove_one" and mechanism.unit == "one row"
+
+
+@pytest.mark.checklist(36)
+def test_the_accountant_that_is_chosen_calibrates_and_is_the_one_reported():
+    by_pld = create(accountant="pld")
+    spent = by_pld.spent(20)
+    assert 2.99 < spent.epsilon_pld <= 3.0 < spent.epsilon_rdp
+    assert (spent.accountant, spent.epsilon) == ("pld", spent.epsilon_pld)
+    by_rdp = create().spent(20)
+    assert (by_rdp.accountant, by_rdp.epsilon) == ("rdp", by_rdp.epsilon_rdp)
+    assert by_pld.noise_multiplier < create().noise_multiplier
 
 
 @pytest.mark.checklist(36)
@@ -88,6 +100,7 @@ def test_infinite_epsilon_runs_the_same_code_without_noise():
 @pytest.mark.checklist(15)
 def test_truncated_draws_are_accounted_by_pld_and_never_exceed_the_maximum():
     small = {"num_examples": 100, "steps": 2, "delta": 1e-3, "epsilon": 0.1}
+    small["accountant"] = "pld"
     mechanism = create(**small, max_batch_size=31, noise_multiplier=25.0)
     spent = mechanism.spent(2)
     assert spent.epsilon_rdp is None
@@ -171,7 +184,9 @@ def test_microbatch_and_engine_do_not_change_the_mechanism():
         ({"microbatch_size": 17}, "microbatch_size is 17; give 1 to physical_batch_size, 16"),
         ({"microbatch_size": 0}, "microbatch_size is 0"),
         ({"noise_multiplier": -1.0}, "noise_multiplier is -1.0"),
-        ({"noise_multiplier": 0.6}, r"noise_multiplier 0.6 spends epsilon \S+ in 20 steps"),
+        ({"noise_multiplier": 0.6}, r"noise_multiplier 0.6 spends epsilon \S+ in 20 steps by rdp"),
+        ({"accountant": "gdp"}, r"Unknown accountant 'gdp'; choose one of"),
+        ({"max_batch_size": 40}, "rdp accountant does not cover truncated"),
         ({"steps": 0}, "steps is 0"),
         ({"num_examples": 0}, "num_examples is 0"),
     ],

@@ -1,5 +1,6 @@
 """Records survive the file; tables hold what records hold."""
 
+import dataclasses
 import json
 
 import pytest
@@ -14,6 +15,23 @@ def test_a_record_comes_back_as_it_was_and_is_strict_json(tmp_path, epsilon, exa
     assert records.read(path) == record
     json.loads(path.read_text(), parse_constant=pytest.fail)  # No Infinity or NaN.
     assert [item.name for item in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_both_epsilons_stand_beside_each_other_and_older_records_hold_them_too(tmp_path, example):
+    by_pld = example(epsilon=8.0, epsilon_pld=8.0, epsilon_rdp=9.5, accountant="pld")
+    older = {**dataclasses.asdict(example(epsilon=8.0, epsilon_pld=6.5))}
+    del older["epsilon_rdp"], older["accountant"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    cut = {**older, "accountant": "pld"}  # Of truncated draws.
+    (tmp_path / "cut.json").write_text(json.dumps(cut))
+    found = [by_pld, *(records.read(tmp_path / f"{name}.json") for name in ("older", "cut"))]
+    columns = ("epsilon", "accountant", "epsilon by RDP", "epsilon by PLD")
+    rows = tables.table(found, columns, "markdown").splitlines()[2:]
+    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
+        ["8.000", "pld", "9.500", "8.000"],
+        ["8.000", "rdp", "8.000", "6.500"],
+        ["8.000", "pld", "not covered", "6.500"],
+    ]
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path, example):

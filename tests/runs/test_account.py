@@ -19,12 +19,16 @@ def test_the_account_is_that_of_the_run(config):
         assert value == accounting.epsilon(
             sampler, noise_multiplier=found.sigma, steps=3, delta=1e-3, accountant=accountant
         )
-    assert found.epsilon_pld < found.epsilon_rdp <= 8.0
+    assert found.accountant == "pld" and found.epsilon_pld <= 8.0 < found.epsilon_rdp
+    config.privacy.accountant = "rdp"
+    by_rdp = account.planned(parse(config.to_dict())[0], None)
+    assert by_rdp.accountant == "rdp" and by_rdp.epsilon_pld < by_rdp.epsilon_rdp <= 8.0
+    assert by_rdp.sigma > found.sigma
 
 
 def test_a_given_number_of_rows_spares_the_data(config):
     config.data.train_rows = 10**9  # Would be refused if it were read.
-    config.privacy.update(epsilon=8.0, delta=1e-5, expected_batch_size=1000)
+    config.privacy.update(epsilon=8.0, delta=1e-5, expected_batch_size=1000, accountant="rdp")
     config.training.epochs = 10.0
     found = account.planned(parse(config.to_dict())[0], 50_000)
     assert found.steps == 500 and found.sampling_rate == 0.02
@@ -32,9 +36,12 @@ def test_a_given_number_of_rows_spares_the_data(config):
 
 
 def test_truncated_draws_are_covered_by_pld_alone(config):
-    config.privacy.update(max_batch_size=25, noise_multiplier=1.5)  # To calibrate takes long.
+    config.privacy.update(max_batch_size=25, noise_multiplier=1.5)  # To calibrate takes seconds.
     found = account.planned(parse(config.to_dict())[0], None)
     assert found.epsilon_rdp is None and found.epsilon_pld <= 8.0
+    config.privacy.accountant = "rdp"
+    with pytest.raises(ValueError, match="rdp accountant does not cover truncated"):
+        account.planned(parse(config.to_dict())[0], None)
 
 
 def test_no_noise_is_infinite_epsilon(config):

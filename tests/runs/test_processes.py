@@ -58,6 +58,7 @@ def start(folder, weights, count, *more, devices=1, only_last=()):
             cwd=ROOT,
             env={
                 **os.environ,
+                "http_proxy": "http://localhost:1",  # Nobody answers there.
                 "XLA_FLAGS": fast_compile.flags(
                     f"--xla_force_host_platform_device_count={devices}"
                 ),
@@ -208,6 +209,33 @@ def test_one_process_talks_to_itself():
     assert processes_lib.is_first()
     with pytest.raises(OSError, match="as it was"):
         processes_lib.everywhere(lambda: (_ for _ in ()).throw(OSError("as it was")))
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, RuntimeError])
+def test_what_one_raises_all_raise(monkeypatch, kind):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes_lib, "gather", lambda text: ["", text])
+    with pytest.raises(ValueError, match=r"Process 1 of 2: the disk\Z"):
+        processes_lib.everywhere(lambda: (_ for _ in ()).throw(kind("the disk")))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("4096.0;tcp://10.0.0.1:9", "A part of a cluster's variables is there, and 'OMPI_COMM_W"),
+        ("4096.0;unknown", "No cluster was found: Could not parse coordinator IP address from"),
+    ],
+)
+def test_a_part_of_open_mpi_is_no_cluster(monkeypatch, uri, message):
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", uri)
+    monkeypatch.setenv("https_proxy", "http://localhost:1")
+    was_on = faulthandler.is_enabled()
+    with pytest.raises(ValueError, match=re.escape(message)):
+        processes_lib.start(None, None, None, connect_seconds=0, heartbeat_seconds=9)
+    assert os.environ["https_proxy"] == "http://localhost:1"
+    if was_on:
+        faulthandler.enable()
 
 
 def test_processes_that_differ_are_named(monkeypatch):
