@@ -22,6 +22,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import all_options
 from memarc.ops.uses import Place, find_places
+from memarc.privacy import summation
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
@@ -139,7 +140,7 @@ def private_step(
     accumulate = step.make_accumulate(model.loss, model.precompute, settings)
     update = step.make_update(*_transforms(case))
     if placement is None:
-        return step.make_private_step(accumulate, update, step.zero_sum)
+        return step.make_private_step(accumulate, update, summation.zero)
     return step.make_private_step(
         placement.accumulate(accumulate, abstract(case)[1]),
         placement.update(update),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from memarc.ops.precision import wide
 from memarc.ops.taps import How, kept_shapes, refilled, squared_norms_kept, weighted_sum_kept
 from memarc.ops.uses import Place, attach, find_places
+from memarc.privacy import summation
 from memarc.privacy.apart import check_shape
 from memarc.privacy.clipping import (
     Clipping,
@@ -22,6 +23,7 @@ from memarc.privacy.clipping import (
     clip_factors,
     wide_dtype,
 )
+from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Batch, LossFn, Params, Precompute, PyTree
 
 Aux = dict[str, Array]
@@ -89,13 +91,13 @@ def clipped_grad_sum(
     stacked = _split((batch, is_padding), microbatch_size)
 
     def add_microbatch(
-        total: Params, rows: tuple[Batch, Array]
-    ) -> tuple[Params, tuple[Array, Array]]:
+        total: CompensatedSum, rows: tuple[Batch, Array]
+    ) -> tuple[CompensatedSum, tuple[Array, Array]]:
         grad_sum, norms, losses = microbatch_sum(*rows)
-        return jax.tree.map(jnp.add, total, grad_sum), (norms, losses)
+        return summation.add(total, grad_sum), (norms, losses)
 
-    grad_sum, (norms, losses) = jax.lax.scan(add_microbatch, _zero_sum(trainable), stacked)
-    return grad_sum, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
+    total, (norms, losses) = jax.lax.scan(add_microbatch, summation.zero(trainable), stacked)
+    return total.value, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
 
 
 def loop(
@@ -109,7 +111,9 @@ def loop(
     """Takes one example at a time: slow, obviously right, the oracle of all other engines."""
     clip = _clipper(loss_fn, trainable, frozen, batch, clipping)
 
-    def add_row(total: Params, row: tuple[Batch, Array]) -> tuple[Params, tuple[Array, Array]]:
+    def add_row(
+        total: CompensatedSum, row: tuple[Batch, Array]
+    ) -> tuple[CompensatedSum, tuple[Array, Array]]:
         example, is_row_padding = row
         batch_of_one = jax.tree.map(lambda leaf: leaf[None], example)
         loss, gradient = jax.value_and_grad(_row_loss)(trainable, loss_fn, frozen, batch_of_one)
@@ -117,11 +121,11 @@ def loop(
         gradient = jax.tree.map(lambda leaf: leaf[None], gradient)
         clipped, norms, is_added = clip(gradient, is_kept[None])
         loss = jnp.where(is_added[0], loss, jnp.zeros_like(loss))
-        return jax.tree.map(jnp.add, total, clipped), (norms[0], loss)
+        return summation.add(total, clipped), (norms[0], loss)
 
     rows = (batch, is_padding)
-    grad_sum, (norms, losses) = jax.lax.scan(add_row, _zero_sum(trainable), rows)
-    return grad_sum, norms, losses
+    total, (norms, losses) = jax.lax.scan(add_row, summation.zero(trainable), rows)
+    return total.value, norms, losses
 
 
 def vmap(
@@ -330,11 +334,6 @@ def _row_loss(trainable: Params, loss_fn: LossFn, frozen: Params, batch_of_one: 
     losses = loss_fn(trainable, frozen, batch_of_one)
     check_shape(losses, 1)
     return losses[0]
-
-
-def _zero_sum(trainable: Params) -> Params:
-    """The sum over no rows; a gradient's dtype is that of its parameter."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, wide_dtype(leaf)), trainable)
 
 
 def _batch_size(batch: Batch, is_padding: Array) -> int:

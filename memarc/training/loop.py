@@ -15,10 +15,11 @@ import optax
 from memarc.ops.compiled import compiled_bytes
 from memarc.ops.flops import matrix_flops
 from memarc.ops.uses import NeedsTaps
-from memarc.privacy import auto, sampling
+from memarc.privacy import auto, sampling, summation
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
+from memarc.privacy.summation import CompensatedSum
 from memarc.training import step
 from memarc.training.checkpoint import Checkpoints
 from memarc.training.log import Log, NoLog
@@ -53,13 +54,13 @@ class Problem:
     coins: str | None = None
     placement: Placement | None = None
 
-    def zero_sum(self, trainable: Params) -> Params:
+    def zero_sum(self, trainable: Params) -> CompensatedSum:
         """The clipped sum of an empty draw."""
         if self.placement:
             return self.placement.zero_sum(trainable)
-        return step.zero_sum(trainable)
+        return summation.zero(trainable)
 
-    def accumulate(self, settings: step.GradientSettings) -> Callable[..., Params]:
+    def accumulate(self, settings: step.GradientSettings) -> Callable[..., CompensatedSum]:
         """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
         accumulate = step.make_accumulate(self.loss_fn, self.precompute, settings)
         if self.placement:

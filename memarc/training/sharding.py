@@ -20,6 +20,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from memarc.ops.sharded import Shard
+from memarc.privacy import summation
+from memarc.privacy.summation import CompensatedSum
 from memarc.training import step
 from memarc.typing import Array, Batch, Params, PyTree
 
@@ -109,17 +111,17 @@ class Placement:
         """Puts frozen parameters on the mesh, big ones cut; what lies right stays where it is."""
         return jax.tree.map(_put, frozen, self._frozen_shardings(frozen))
 
-    def zero_sum(self, trainable: Params) -> Params:
+    def zero_sum(self, trainable: Params) -> CompensatedSum:
         """The clipped sum of an empty draw, one part a device, [N, ...]."""
         sharding = NamedSharding(self.mesh, P(AXES))
-        zeros = jax.eval_shape(step.zero_sum, trainable)
+        zeros = jax.eval_shape(summation.zero, trainable)
         return jax.tree.map(
             lambda x: jnp.zeros((self.size, *x.shape), x.dtype, device=sharding), zeros
         )
 
     def accumulate(
-        self, accumulate: Callable[..., Params], frozen: Params
-    ) -> Callable[..., Params]:
+        self, accumulate: Callable[..., CompensatedSum], frozen: Params
+    ) -> Callable[..., CompensatedSum]:
         """Makes `step.make_accumulate`'s function work on every device's own rows.
 
         Args:
@@ -132,8 +134,12 @@ class Placement:
         specs = self._specs(frozen)
 
         def local(
-            grad_sum: Params, trainable: Params, frozen: Params, batch: Batch, is_padding: Array
-        ) -> Params:
+            grad_sum: CompensatedSum,
+            trainable: Params,
+            frozen: Params,
+            batch: Batch,
+            is_padding: Array,
+        ) -> CompensatedSum:
             frozen = jax.tree.map(_as_shard, frozen, specs)
             grad_sum = jax.tree.map(lambda x: x[0], grad_sum)
             grad_sum = accumulate(grad_sum, trainable, frozen, batch, is_padding)
@@ -155,7 +161,7 @@ class Placement:
     def update(self, update: Callable[..., Any]) -> Callable[..., Any]:
         """Makes `step.make_update`'s function add up the devices' parts first."""
 
-        def total(state: step.TrainState, parts: Params) -> tuple[step.TrainState, Any]:
+        def total(state: step.TrainState, parts: CompensatedSum) -> tuple[step.TrainState, Any]:
             state, metrics = update(state, jax.tree.map(lambda x: x.sum(0), parts))
             lie = jax.tree.map(lambda x: self.state_sharding(x.shape), state)
             return jax.lax.with_sharding_constraint(state, lie), metrics

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from memarc.privacy import summation
 from memarc.privacy.clipping import Clipping, wide_dtype
 from memarc.privacy.engines import clipped_grad_sum
+from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 
@@ -68,22 +70,21 @@ def init_state(
     )
 
 
-def zero_sum(trainable: Params) -> Params:
-    """The clipped sum of an empty draw, float32 (float64 where a parameter is)."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, wide_dtype(x)), trainable)
-
-
 def make_accumulate(
     loss_fn: LossFn, precompute: Precompute, settings: GradientSettings
-) -> Callable[[Params, Params, Params, Batch, Array], Params]:
+) -> Callable[[CompensatedSum, Params, Params, Batch, Array], CompensatedSum]:
     """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``.
 
     Norms and losses of the rows are private and do not leave the function.
     """
 
     def accumulate(
-        grad_sum: Params, trainable: Params, frozen: Params, batch: Batch, is_padding: Array
-    ) -> Params:
+        grad_sum: CompensatedSum,
+        trainable: Params,
+        frozen: Params,
+        batch: Batch,
+        is_padding: Array,
+    ) -> CompensatedSum:
         more, _ = clipped_grad_sum(
             loss_fn,
             trainable,
@@ -95,22 +96,22 @@ def make_accumulate(
             microbatch_size=settings.microbatch_size,
             precompute=precompute,
         )
-        return jax.tree.map(jnp.add, grad_sum, more)
+        return summation.add(grad_sum, more)
 
     return accumulate
 
 
 def make_update(
     privatize: optax.GradientTransformation, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Params], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[[TrainState, CompensatedSum], tuple[TrainState, dict[str, Array]]]:
     """Builds ``(state, grad_sum) -> (state, metrics)``.
 
     The metrics are functions of noised values only, so they are free to publish:
     ``noised_gradient_norm`` (gradient units) and ``update_norm`` (parameter units).
     """
 
-    def update(state: TrainState, grad_sum: Params) -> tuple[TrainState, dict[str, Array]]:
-        gradient, noise_state = privatize.update(grad_sum, state.noise_state)
+    def update(state: TrainState, grad_sum: CompensatedSum) -> tuple[TrainState, dict[str, Array]]:
+        gradient, noise_state = privatize.update(grad_sum.value, state.noise_state)
         with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         metrics = {
@@ -128,9 +129,9 @@ def make_update(
 
 
 def make_private_step(
-    accumulate: Callable[..., Params],
+    accumulate: Callable[..., CompensatedSum],
     update: Callable[..., tuple[TrainState, dict[str, Array]]],
-    zeros: Callable[[Params], Params],
+    zeros: Callable[[Params], CompensatedSum],
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Builds ``(state, frozen, batch, is_padding[B]) -> (state, metrics)`` in one program.
 
@@ -140,7 +141,7 @@ def make_private_step(
     Args:
       accumulate: What `make_accumulate` builds.
       update: What `make_update` builds.
-      zeros: `zero_sum`, or that of a mesh.
+      zeros: `memarc.privacy.summation.zero`, or that of a mesh.
     """
 
     def private_step(
@@ -168,6 +169,8 @@ def make_plain_step(
             return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
 
         gradient = jax.grad(mean_loss)(state.trainable)
-        return make_update(optax.identity(), optimizer)(state, gradient)
+        return make_update(optax.identity(), optimizer)(
+            state, summation.add(summation.zero(gradient), gradient)
+        )
 
     return plain_step

@@ -128,14 +128,16 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
     (first,) = run.run_all(config.to_dict(), tmp_path / "a")
     assert first.ledger == {"runs": 1, "epsilon": first.epsilon, "delta": 1e-3}
     config.seed = 6
-    with pytest.raises(ValueError, match=r"have spent epsilon 8.*above the budget of 8\.5"):
+    with pytest.raises(
+        ValueError, match=r"have spent epsilon 7\.9.*by pld, above the budget of 8\.5"
+    ):
         run.run_all(config.to_dict(), tmp_path / "b")
     assert not (tmp_path / "b" / "record.json").exists()
     config.privacy.epsilon = 0.2  # Noise for a small run leaves room.
     (second,) = run.run_all(config.to_dict(), tmp_path / "c")
     assert second.ledger["runs"] == 2 and first.epsilon < second.ledger["epsilon"] <= 8.5
     done = commands.run("experiments.account", f"--ledger={tmp_path / 'ledger'}")
-    assert f"epsilon {second.ledger['epsilon']:.6g} by RDP" in done.stdout, done.stderr
+    assert f", {second.ledger['epsilon']:.6g} by PLD" in done.stdout, done.stderr
 
 
 @pytest.mark.checklist(3, 40)

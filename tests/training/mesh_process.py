@@ -14,7 +14,7 @@ from memarc.models import backbone
 from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
-from memarc.privacy import noise
+from memarc.privacy import noise, summation
 from memarc.privacy.clipping import Clipping
 from memarc.training import loop, sharding, step
 from tests import fast_compile
@@ -87,7 +87,7 @@ def summed(method, engine, placement):
     settings = step.GradientSettings(Clipping(0.5, "abadi"), engine, 2)
     accumulate = jax.jit(found.accumulate(settings), compiler_options=fast_compile.options())
     total = accumulate(found.zero_sum(trainable), trainable, found.frozen, *batch())
-    return jax.tree.map(lambda x: np.asarray(x).sum(0) if placement else np.asarray(x), total)
+    return jax.tree.map(lambda x: np.asarray(x).sum(0) if placement else np.asarray(x), total.value)
 
 
 def noised(placement):
@@ -97,7 +97,7 @@ def noised(placement):
     optimizer = optax.sgd(1.0)
     state = step.init_state(trainable, privatize, optimizer)
     update = step.make_update(privatize, optimizer)
-    parts = step.zero_sum(trainable)
+    parts = summation.zero(trainable)
     if placement:
         state, parts = placement.place_state(state), placement.zero_sum(trainable)
         update = placement.update(update)

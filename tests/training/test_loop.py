@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from memarc.privacy import sampling
+from memarc.privacy import sampling, summation
 from memarc.privacy.sampling import PoissonSampler
 from memarc.training import loop, step
 
@@ -172,11 +172,12 @@ def test_metrics_are_functions_of_the_noised_gradient_alone(toy):
     state = toy.start()
     grad_sum = {"w": np.float32([1, 2, 3]), "b": np.float32(4)}
     noised, _ = privatize.update(grad_sum, state.noise_state)
+    summed = lambda found: summation.add(summation.zero(found), found)
     replay = lambda updates, state, params=None: (noised, state)
     frozen_noise = privatize._replace(update=replay)
     other = {"w": np.float32([-9, 0, 9]), "b": np.float32(0)}
-    changed = step.make_update(frozen_noise, optimize)(state, other)
-    wanted = update(state, grad_sum)
+    changed = step.make_update(frozen_noise, optimize)(state, summed(other))
+    wanted = update(state, summed(grad_sum))
     assert equal(changed[1], wanted[1])
     assert equal(changed[0].opt_state, wanted[0].opt_state)
     assert equal(changed[0].trainable, wanted[0].trainable)
@@ -187,7 +188,7 @@ def test_the_state_is_donated_and_the_callers_arrays_are_not(toy, tmp_path):
     privatize, optimize, _ = toy.transforms()
     state = step.init_state(start, privatize, optimize)
     compiled = toy.programs(toy.problem(), state)
-    compiled.update(state, step.zero_sum(state.trainable))
+    compiled.update(state, summation.zero(state.trainable))
     np.testing.assert_array_equal(start["w"], np.ones(3))
 
 
@@ -200,10 +201,10 @@ def test_the_sum_does_not_depend_on_microbatches(toy, microbatch_size):
     def summed(size):
         settings = step.GradientSettings(toy.mechanism.clipping, "vmap", size)
         add = step.make_accumulate(problem.loss_fn, problem.precompute, settings)
-        total = step.zero_sum(state.trainable)
+        total = summation.zero(state.trainable)
         for _, batch, is_padding in toy.chunks(draw):
             total = add(total, state.trainable, problem.frozen, batch, is_padding)
-        return total
+        return total.value
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), summed(microbatch_size), summed(2)

@@ -24,7 +24,7 @@ from jax.experimental import io_callback
 from memarc.models.build import build
 from memarc.models.head import HeadConfig
 from memarc.models.methods import METHODS
-from memarc.privacy import noise
+from memarc.privacy import noise, summation
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
 from memarc.training import step
@@ -85,7 +85,7 @@ def compiled_parts():
     """How the project's step begins and ends, with a stand where its noise is, for all tests."""
 
     def start(trainable):
-        return step.init_state(trainable, PRIVATIZE, OPTIMIZER), step.zero_sum(trainable)
+        return step.init_state(trainable, PRIVATIZE, OPTIMIZER), summation.zero(trainable)
 
     update = step.make_update(PRIVATIZE, OPTIMIZER)
     return [jax.jit(part, compiler_options=fast_compile.options()) for part in (start, update)]
@@ -231,7 +231,7 @@ def finish(total, divisor, extra=()):
 
 def clips_the_mean(rows, recorder):
     """Two rows are clipped as one and counted twice: their sum may move by twice the bound."""
-    total = step.zero_sum(toy_trainable())
+    total = summation.zero(toy_trainable()).value
     for batch, is_padding in chunks(rows, 2):
         kept = (~is_padding).astype(np.float32)
         mean = lambda t, f, b, kept=kept: toy_loss(t, f, b) * kept / kept.sum()
@@ -242,7 +242,7 @@ def clips_the_mean(rows, recorder):
 
 def project_sum(rows, trainable=None, clipping=CLIPPING, loss_fn=toy_loss, size=3):
     trainable = toy_trainable() if trainable is None else trainable
-    total = step.zero_sum(trainable)
+    total = summation.zero(trainable).value
     for batch, is_padding in chunks(rows, size):
         more, _ = clipped_grad_sum(
             loss_fn,
@@ -263,7 +263,7 @@ def divides_by_the_realised_batch(rows, recorder):
 
 
 def noises_every_microbatch(rows, recorder):
-    total = step.zero_sum(toy_trainable())
+    total = summation.zero(toy_trainable()).value
     for start in range(0, len(rows["x"]), 3):
         part = {k: v[start : start + 3] for k, v in rows.items()}
         total = jax.tree.map(jnp.add, total, recorder.add_noise(project_sum(part)))
