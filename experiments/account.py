@@ -2,8 +2,10 @@
 
     python -m experiments.account --config=configs/quickstart.py
     python -m experiments.account --ledger=FOLDER
+    python -m experiments.account --statement=OUT
 
-With --num_examples the data are not even read.
+With --num_examples the data are not even read. --statement writes privacy_statement.md and .json
+into the folder of a finished run (memarc/runs/statement.py).
 """
 
 import dataclasses
@@ -16,11 +18,14 @@ from absl import flags
 from experiments import cli
 from memarc import paths
 from memarc.privacy import ledger
+from memarc.runs import statement
 from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
 _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")
+
+_STATEMENT = flags.DEFINE_string("statement", None, "Folder of a finished run.")
 
 _NOTE = (
     "\nsigma: noise standard deviation over clip norm. Neighbours differ by adding or removing "
@@ -32,6 +37,9 @@ def main() -> int:
     """Prints one line a run."""
     if _LEDGER.value:
         return _print_ledger(paths.place(_LEDGER.value))
+    if _STATEMENT.value:
+        print(*statement.write(paths.place(_STATEMENT.value)), sep="\n")
+        return 0
     _print([planned(run, _NUM_EXAMPLES.value) for run in parse(cli.config())])
     return 0
 

@@ -33,7 +33,12 @@ GATES = {  # Library -> the files that may import it.
     "tensorflow_datasets": {"data/tfds_source.py"},
     "dp_accounting": {"privacy/accounting.py"},
     "jax_privacy": {"privacy/audit.py"},
-    "safetensors": {"models/pretrained.py", "models/tensor_files.py", "training/export.py"},
+    "safetensors": {
+        "models/peft_files.py",
+        "models/pretrained.py",
+        "models/tensor_files.py",
+        "training/export.py",
+    },
     "gguf": {"models/gguf_file.py"},
     "orbax": {"training/checkpoint.py"},
     "sklearn": {"evaluation/scores.py"},

@@ -24,7 +24,7 @@ _READ_BY_SOURCE = {
     "text": ("own",),
     "label": ("own",),
     "target": ("own",),
-    "messages": ("own",),
+    "messages": ("memory", "own"),
     "labels": ("memory", "own"),
     "range": ("memory", "own"),
     "metrics": ("memory", "own"),

@@ -23,7 +23,8 @@ class OwnConfig:
       target: Column of the text that is wanted, in generation.
       messages: Column of conversations in generation, instead of ``text`` and ``target``: each a
         list of {"role": .., "content": ..} that ends with the assistant's turn. The tokenizer's own
-        chat template writes them out, and only the assistant's turns are learned.
+        chat template writes them out, and only the assistant's turns are learned. With lists any
+        name says that inputs are conversations.
       labels: All labels that rows may have in classification, declared in public.
       range: (low, high) of the numbers of regression, declared in public: what lies outside is
         refused.

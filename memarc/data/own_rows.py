@@ -56,7 +56,8 @@ def inputs(task: Task, config: DataConfig, place: str) -> tuple[list[str], ...]:
     if config.messages is not None:
         table = own_files.read(place, (config.messages,), config.encoding)
         talks = _talks(table, config.messages, is_whole=False)
-        return ([json.dumps(talk) for talk in talks],)
+        asked = [talk[:-1] if chat.ends_with_assistant(talk) else talk for talk in talks]
+        return ([json.dumps(talk) for talk in asked],)
     return _inputs(task, config, own_files.read(place, config.text, config.encoding))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memarc.models import partition
 from memarc.models.method import OfParameters
@@ -38,6 +39,11 @@ class LowRankKernel:
     def linear(self, x: Array, bias: Array | None) -> Array:
         """Maps x [..., I] to [..., O]; the product a @ b is never formed."""
         return linear(x, self.base, bias) + self.scale * linear(linear(x, self.a), self.b)
+
+    def merged(self) -> np.ndarray:
+        """The one kernel [.., I, O] that is the same map, float32."""
+        update = np.asarray(self.a, np.float32) @ np.asarray(self.b, np.float32)
+        return np.asarray(self.base, np.float32) + np.float32(self.scale) * update
 
 
 @dataclasses.dataclass(frozen=True)

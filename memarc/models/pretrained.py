@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from memarc import gguf_header, paths
 from memarc.models import hub_config, tensor_files
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
+from memarc.models.hub_head import HubHead
 from memarc.models.tensor_files import INDEX, WEIGHTS, full_name
 from memarc.models.tensor_names import Entry
 from memarc.typing import Params
@@ -139,8 +140,10 @@ def save(
     params: Params,
     *,
     max_shard_bytes: int | None = None,
+    head: HubHead | None = None,
+    stated: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a folder that `load` and `transformers` read; it has no pooler.
+    """Writes a folder that `load` and `transformers` read; without ``head`` it has no pooler.
 
     Every file appears whole or not at all; weights of an earlier save are removed last.
 
@@ -150,6 +153,9 @@ def save(
       params: Tree of `memarc.models.backbone.init`; leaves keep their dtype.
       max_shard_bytes: Largest size of one file, in bytes of weights; a larger single tensor gets
         a file of its own. None writes one file. One file's kernels are copied at a time.
+      head: The head of a task, which makes the folder one of a model with it; an output table is
+        left out.
+      stated: Further fields of config.json.
 
     Raises:
       ValueError: If ``params`` is not this config's tree, a tensor that a file has once differs
@@ -158,25 +164,28 @@ def save(
     if max_shard_bytes is not None and max_shard_bytes < 1:
         raise ValueError(f"max_shard_bytes is {max_shard_bytes}; it must be at least 1 or None.")
     family, table = known.get(config.kind), known.name_table(config)
-    content = hub_config.content(config)
+    content = {**hub_config.content(config), **(stated or {})}
+    if head is not None:
+        content["architectures"] = [head.model_class]
     leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(params))
     _check_leaves(config, table, leaves)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = _plan_shards(config, table, leaves, max_shard_bytes)
     files = _file_names(len(shards))
+    name_of = partial(full_name, family=family, has_head=head is not None)
+    places, total = {}, 0
     for file, shard in zip(files, shards, strict=True):
         with _whole_file(folder / file) as path:
-            arrays = {full_name(name, family): _file_array(leaves, parts) for name, parts in shard}
+            arrays = {name_of(name): _file_array(leaves, parts) for name, parts in shard}
+            if head is not None:
+                arrays.pop(family.table, None)
+                arrays |= head.tensors if file == files[-1] else {}
             # transformers refuses files that do not name the framework they are laid out for.
             safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+            places |= dict.fromkeys(arrays, file)
+            total += sum(array.nbytes for array in arrays.values())
     if len(shards) > 1:
-        places = {
-            full_name(name, family): file
-            for file, shard in zip(files, shards, strict=True)
-            for name, _ in shard
-        }
-        total = sum(_bytes(leaves, parts) for shard in shards for _, parts in shard)
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
         files.append(INDEX)
     _write_json(folder / _CONFIG, content)

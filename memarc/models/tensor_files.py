@@ -116,9 +116,12 @@ def bare_name(name: str, family: Family) -> str:
     return name
 
 
-def full_name(name: str, family: Family) -> str:
-    """The name to write: a decoder's file is of the whole language model, an encoder's is not."""
-    is_bare = not family.parts.is_decoder or name == family.table
+def full_name(name: str, family: Family, *, has_head: bool = False) -> str:
+    """The name to write: a decoder's file is of the whole language model, an encoder's is not.
+
+    With the head of a task it is of a whole model for either.
+    """
+    is_bare = not (family.parts.is_decoder or has_head) or name == family.table
     return name if is_bare else family.prefix + name
 
 

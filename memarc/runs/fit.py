@@ -21,7 +21,7 @@ from memarc.runs.parts import Run
 from memarc.runs.run import make_one
 from memarc.runs.sections import HeadChoice, LedgerConfig, ModelSource, TrainingConfig
 from memarc.runs.settings import Settings
-from memarc.runs.tuned import Text, Tuned, columns, load
+from memarc.runs.tuned import Input, Text, Tuned, columns, load, prompts_of
 from memarc.training.interrupt import stop_requests
 from memarc.training.optimizer import OptimizerConfig
 from memarc.training.sharding import MeshConfig
@@ -121,20 +121,21 @@ def fit_regressor(
 
 
 def fit_writer(
-    inputs: Sequence[str],
+    inputs: Sequence[Input],
     targets: Sequence[str],
     *,
     weights: str,
     folder: str | Path,
     privacy: PrivacyConfig,
-    dev: tuple[Sequence[str], Sequence[str]] | None = None,
+    dev: tuple[Sequence[Input], Sequence[str]] | None = None,
     data: DataConfig | None = None,
     **choices: Unpack[Choices],
 ) -> Tuned:
     """Trains a language model privately to write a target for an input.
 
     Args:
-      inputs: N texts that are given.
+      inputs: N texts that are given, or N conversations, lists of {"role": .., "content": ..}, that
+        the assistant is to go on with.
       targets: N texts that are wanted; an input and its target are one row, and a privacy unit.
       weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
       folder: Where parameters, record, log and ledger go; made if absent.
@@ -150,9 +151,15 @@ def fit_writer(
       ValueError: For settings that do not go together.
     """
     data = data or DataConfig(source="memory")
+    if not all(isinstance(given, str) for given in inputs):
+        data = dataclasses.replace(data, messages=data.messages or "messages")
+    is_chat = data.messages is not None
+    train = Rows((prompts_of(inputs, is_chat=is_chat), list(targets)), None)
+    evals = {}
+    if dev is not None:
+        evals = {"dev": Rows((prompts_of(dev[0], is_chat=is_chat), list(dev[1])), None)}
     settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
-    evals = {} if dev is None else {"dev": Rows((list(dev[0]), list(dev[1])), None)}
-    return _fit(settings, Rows((list(inputs), list(targets)), None), evals, paths.place(folder))
+    return _fit(settings, train, evals, paths.place(folder))
 
 
 def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Path) -> Tuned:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -107,14 +106,7 @@ class Tuned:
           ValueError: If the model writes no texts, or reads no such inputs.
         """
         self._check((GENERATION,), "write")
-        is_chat = self.parts.codec.is_chat
-        if not is_chat and not all(isinstance(given, str) for given in inputs):
-            raise ValueError("This model was tuned on texts, not on conversations; give texts.")
-        if is_chat and any(not chat.conversation(_plain(given)) for given in inputs):
-            raise ValueError(
-                'This model was tuned on conversations; give lists of {"role": .., "content": ..}.'
-            )
-        texts = [given if isinstance(given, str) else json.dumps(list(given)) for given in inputs]
+        texts = prompts_of(inputs, is_chat=self.parts.codec.is_chat)
         prompts = self.parts.codec.prompts(texts)
         return generation.write(self.parts, self.trainable, self.frozen, prompts)[0]
 
@@ -184,9 +176,24 @@ def _check_defined(found: np.ndarray) -> None:
         )
 
 
-def _plain(given: Input) -> Any:
-    """A conversation as JSON holds it."""
-    return given if isinstance(given, str) else list(given)
+def prompts_of(inputs: Sequence[Input], *, is_chat: bool) -> list[str]:
+    """Inputs as a codec reads them: texts as they are, conversations as JSON.
+
+    Raises:
+      ValueError: If there are conversations where texts are wanted, or the other way round.
+    """
+    if is_chat:
+        talks = [given if isinstance(given, str) else list(given) for given in inputs]
+        read = [chat.conversation(talk) for talk in talks]
+        if not all(read):
+            raise ValueError(
+                'This model reads conversations; give lists of {"role": .., "content": ..}.'
+            )
+        return [json.dumps(talk) for talk in read]
+    texts = [given for given in inputs if isinstance(given, str)]
+    if len(texts) < len(inputs):
+        raise ValueError("This model reads texts, and some inputs are none; give texts.")
+    return texts
 
 
 def columns(texts: Sequence[Text]) -> tuple[list[str], ...]:

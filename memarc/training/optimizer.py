@@ -16,6 +16,9 @@ from memarc.typing import PyTree
 NAMES = ("adamw", "sgd")
 SCHEDULES = ("constant", "linear", "cosine")
 
+_SPARED = ("bias", "scale")
+"""How names of leaves end that weight decay leaves alone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -26,7 +29,7 @@ class OptimizerConfig:
       learning_rate: Peak rate, above 0.
       schedule: After the warm-up: "constant", or "linear" or "cosine" decay to zero.
       warmup_fraction: Share of all steps in which the rate rises linearly, in [0, 1).
-      weight_decay: Decoupled weight decay, at least 0.
+      weight_decay: Decoupled weight decay, at least 0, of all but biases and norms.
       beta1: Decay of the first moment, or momentum of "sgd"; in [0, 1).
       beta2: Decay of the second moment, in [0, 1); unused by "sgd".
       epsilon: Added to the root of the second moment; unused by "sgd".
@@ -109,10 +112,12 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
             b2=config.beta2,
             eps=config.epsilon,
             weight_decay=config.weight_decay,
+            mask=_decays,
         )
     else:
         optimizer = optax.chain(
-            optax.add_decayed_weights(config.weight_decay), optax.sgd(rate, momentum=config.beta1)
+            optax.add_decayed_weights(config.weight_decay, _decays),
+            optax.sgd(rate, momentum=config.beta1),
         )
     rest_from = round(config.head_first * steps)
     parts = {
@@ -122,6 +127,16 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
         ),
     }
     return optax.chain(optimizer, optax.transforms.partition({**parts}, _parts))
+
+
+def _decays(tree: PyTree) -> PyTree:
+    """Which leaves decay: those that are no bias and no norm's scale, by their names."""
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        del leaf
+        return not (path and str(getattr(path[-1], "key", "")).endswith(_SPARED))
+
+    return jax.tree_util.tree_map_with_path(decays, tree)
 
 
 def _parts(tree: PyTree) -> PyTree:

@@ -112,6 +112,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.checklist(18)
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN)
 def test_a_broken_file_is_refused_by_line_and_quotes_no_row(write, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:

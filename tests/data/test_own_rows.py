@@ -108,6 +108,7 @@ BAD = [
 ]
 
 
+@pytest.mark.checklist(18)
 @pytest.mark.parametrize(("task", "content", "fields", "message"), BAD)
 def test_rows_that_do_not_fit_are_named_by_line_and_not_quoted(
     read, task, content, fields, message

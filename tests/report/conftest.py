@@ -10,10 +10,10 @@ from memarc.report import records
 @pytest.fixture
 def example():
     """A function that gives a record with some fields changed."""
-    return _example
+    return made
 
 
-def _example(**changes):
+def made(**changes):
     record = records.Record(
         name="lora-inf",
         method="lora",
@@ -38,7 +38,7 @@ def _example(**changes):
         seconds=61.4,
         compile_seconds=2.0,
         examples_per_second=3.5,
-        memory={"backward_bytes_per_example": 2**20, "backward_bytes": 3 * 2**20},
+        memory={"backward_bytes_permade": 2**20, "backward_bytes": 3 * 2**20},
         device="cpu",
         versions={"jax": "0"},
         commit="0123456789abcdef",

@@ -3,15 +3,19 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import memarc
 from configs import own
 from memarc.data import reviews, tokenize
+from memarc.models import backbone, pretrained
+from memarc.models.families.known import make_config
 from memarc.runs import predictions, run
 from memarc.runs.parse import parse
 from tests import commands
+from tests.data.test_chat import TEMPLATE
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +124,70 @@ def test_numbers_of_a_declared_range_come_back_in_their_unit(config, files, weig
         memarc.fit_regressor(
             ["a"], [5.0], range=(0, 4), weights=weights, folder=tmp_path, privacy=settings.privacy
         )
+
+
+@pytest.fixture(scope="module")
+def chatter(tmp_path_factory):
+    """A folder of a tiny random GPT-2 with a tokenizer that has a chat template."""
+    folder = tmp_path_factory.mktemp("chatter")
+    made = tokenize.train_tokenizer(["user assistant"], 280, end_token="<|im_end|>")
+    made.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    made.chat_template = TEMPLATE
+    tokenize.save_tokenizer(made, str(folder))
+    config = make_config(
+        "gpt2",
+        vocab_size=len(made),
+        width=8,
+        layers=1,
+        heads=2,
+        feed_forward=12,
+        max_positions=60,
+        norm_epsilon=1e-5,
+        activation="gelu_new",
+        dtype="float32",
+    )
+    params = jax.jit(backbone.init, static_argnums=0)(config, jax.random.key(0))
+    pretrained.save(folder, config, jax.device_get(params))
+    return str(folder)
+
+
+def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path):
+    asked = [[{"role": "user", "content": f"Is {i} odd?"}] for i in range(30)]
+    said = ["Yes." if i % 2 else "No." for i in range(30)]
+    with (tmp_path / "talks.jsonl").open("w", encoding="utf-8") as file:
+        for talk, text in zip(asked, said, strict=True):
+            turns = [*talk, {"role": "assistant", "content": text}]
+            file.write(json.dumps({"talk": turns}) + "\n")
+    config = own.get_config("writing")
+    config.method, config.seed, config.model.weights = "lora", 3, chatter
+    config.data.update(train=str(tmp_path / "talks.jsonl"), messages="talk", max_length=52)
+    config.data.update(dev=str(tmp_path / "talks.jsonl"), metrics="perplexity", max_prompt=50)
+    config.decoding.max_tokens = 5
+    config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=15)
+    config.privacy.update(microbatch_size=8, physical_batch_size=8)
+    (record,) = run.run_all(config.to_dict(), tmp_path / "out")
+    assert list(record.scores) == ["dev_perplexity"]  # Nothing was written.
+    (settings,) = parse(config.to_dict())
+    choices = {"method": "lora", "seed": 3, "decoding": settings.decoding}
+    data = memarc.DataConfig(source="memory", max_length=52, max_prompt=50, metrics=("perplexity",))
+    model = memarc.fit_writer(
+        asked,
+        said,
+        dev=(asked, said),
+        weights=chatter,
+        folder=tmp_path / "lists",
+        privacy=settings.privacy,
+        data=data,
+        **choices,
+    )
+    assert model.record.scores == record.scores
+    (text,) = model.write(asked[:1])
+    assert model.write([json.dumps(asked[0])]) == [text] and "<|im" not in text
+    with pytest.raises(ValueError, match="This model reads conversations; give lists"):
+        model.write(["Is 3 odd?"])
+    model = memarc.load(tmp_path / "out")
+    (prompts,) = predictions.inputs_of(model, str(tmp_path / "talks.jsonl"))
+    assert json.loads(prompts[0]) == asked[0]  # Without the answer that is there.
 
 
 def test_a_command_line_alone_says_everything(files, weights, tmp_path):

@@ -35,22 +35,32 @@ def choices(weights, tmp_path_factory):
     return {"weights": weights, "privacy": PRIVACY, "method": "head", "data": data}
 
 
-def test_lists_become_a_model_whose_folder_says_the_same(rows, choices, tmp_path):
+@pytest.mark.checklist(39)
+def test_lists_become_a_model_whose_folder_says_the_same(rows, choices, tmp_path, capfd, caplog):
+    """And nothing that a run leaves behind or says spells a private row."""
     texts, labels = rows
+    planted = [f"zq8planted{i} {text}" for i, text in enumerate(texts)]
     tuned = memarc.fit_classifier(
-        texts, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
+        planted, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
     )
+    left = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    said = "".join(capfd.readouterr()) + caplog.text
+    assert {"record.json", "log.jsonl", "ledger.jsonl"} <= {path.name for path in left}
+    assert not [path for path, content in left.items() if b"zq8planted" in content]
+    assert "zq8planted" not in said + " ".join(map(str, left))
     assert tuned.labels == NAMES and set(tuned.predict(texts)) <= set(NAMES)
     right = sum(x == y for x, y in zip(tuned.predict(texts), labels, strict=True))
     assert tuned.record.scores == {"dev_accuracy": right / 60}
     assert tuned.record.config["data"]["labels"] == list(NAMES)
     assert records.read(tmp_path / "record.json") == tuned.record
     again = memarc.fit_classifier(
-        texts, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
+        planted, labels, names=NAMES, folder=tmp_path, dev=(texts, labels), **choices
     )
     assert again.record == tuned.record  # A finished run is given back.
     with pytest.raises(ValueError, match="has not seen these rows"):
-        memarc.fit_classifier([*texts[1:], "bad"], labels, names=NAMES, folder=tmp_path, **choices)
+        memarc.fit_classifier(
+            [*planted[1:], "bad"], labels, names=NAMES, folder=tmp_path, **choices
+        )
 
 
 def test_pairs_of_texts_need_no_dev_set(rows, choices, tmp_path):

@@ -51,6 +51,20 @@ def test_sgd_with_momentum_and_decay_by_hand():
         params = optax.apply_updates(params, updates)
 
 
+@pytest.mark.parametrize("name", optimizer.NAMES)
+def test_decay_spares_biases_and_norms_and_nothing_else(name):
+    config = dataclasses.replace(BASE, name=name, schedule="constant", warmup_fraction=0.0)
+    names = {"head": ("kernel", "bias"), "tuning": ("a", "up_bias", "scale", "gate")}
+    tree = {part: {leaf: jnp.asarray([2.0]) for leaf in leaves} for part, leaves in names.items()}
+    transform = optimizer.build(config, 3)
+    still = jax.tree.map(jnp.zeros_like, tree)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = transform.update(still, transform.init(tree), tree)
+    moved = {leaf for part in updates.values() for leaf, x in part.items() if x[0]}
+    assert moved == {"kernel", "a", "gate"}
+    np.testing.assert_allclose(updates["head"]["kernel"], [-0.2 * 0.1 * 2.0], rtol=1e-6)
+
+
 def test_the_head_moves_by_its_factor_and_the_rest_as_before():
     tree = {"head": {"w": jnp.asarray([1.0, -2.0])}, "tuning": {"w": jnp.asarray([3.0])}}
     plain = optimizer.build(BASE, 3)

@@ -1,0 +1,142 @@
+"""Exports a tuned model as a folder that PEFT or transformers opens, with tokenizer and card."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from memarc import gguf_header, paths
+from memarc.batches import GENERATION, REGRESSION
+from memarc.data import tokenize
+from memarc.models import hub_head, peft_files, pretrained
+from memarc.models.classifier import Headed
+from memarc.models.hub_head import HubHead
+from memarc.models.lora import Lora, LowRankKernel
+from memarc.models.partition import join
+from memarc.models.subset import Subset
+from memarc.report import card
+from memarc.runs.tuned import Tuned
+from memarc.typing import Params
+
+PEFT, TRANSFORMERS = FORMS = ("peft", "transformers")
+
+_SHARD_BYTES = 5_000_000_000
+
+
+def export(tuned: Tuned, to: str, folder: Path) -> None:
+    """Writes a tuned model for another library.
+
+    Args:
+      tuned: The model.
+      to: One of `FORMS`: "peft" writes what LoRA adds, "transformers" a whole model.
+      folder: Made if absent.
+
+    Raises:
+      ValueError: If the other library has no form for the method or the head, or the folder holds
+        something else.
+    """
+    if to not in FORMS:
+        raise ValueError(f"Unknown form {to!r}; choose one of {', '.join(FORMS)}.")
+    settings, method = tuned.parts.settings, tuned.parts.model.method
+    if to == PEFT and not isinstance(method, Lora):
+        known = "as a whole model, --to=transformers" if isinstance(method, Subset) else _LOAD
+        raise ValueError(f"Method {settings.method!r} has no form in PEFT; use it {known}.")
+    if not isinstance(method, Lora | Subset):
+        raise ValueError(
+            f"Method {settings.method!r} has no form in transformers, whose models are the plain "
+            f"backbone; use it {_LOAD}, or tune by lora, full, bitfit or head."
+        )
+    weights = settings.model.weights
+    if to == PEFT and gguf_header.is_file(weights):
+        raise ValueError(
+            f"The weights are {weights}, a GGUF file, which PEFT cannot be put on; use it as a "
+            "whole model, --to=transformers."
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty; name a new folder.")
+    head = _head(tuned)
+    params = _plain(method.parameters(tuned.trainable["tuning"], tuned.frozen))
+    params = hub_head.shifted(params, head) if head else params
+    labels = () if settings.kind == REGRESSION else tuned.labels
+    folder.mkdir(parents=True, exist_ok=True)
+    base = str(paths.place(weights).resolve()) if paths.place(weights).exists() else weights
+    if isinstance(method, Lora) and to == PEFT:
+        pairs = join(tuned.trainable["tuning"], tuned.frozen["drawn"])
+        peft_files.save(
+            folder,
+            tuned.parts.backbone,
+            pairs,
+            alpha=method.alpha,
+            base=base,
+            head=head,
+            params=params,
+        )
+    else:
+        stated = {} if head is None else hub_head.stated(labels)
+        pad = {"pad_token_id": tuned.parts.codec.info.pad_id}
+        pretrained.save(
+            folder,
+            tuned.parts.backbone,
+            params,
+            max_shard_bytes=_SHARD_BYTES,
+            head=head,
+            stated={**stated, **(pad if head else {})},
+        )
+    tokenize.save_tokenizer(tuned.parts.codec.tokenizer, str(folder))
+    opens = _opens(tuned, to, base, labels)
+    text = card.text(tuned.record, library=to, base=weights, opens=opens)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+_LOAD = "by memarc.load"
+
+
+def _head(tuned: Tuned) -> HubHead | None:
+    """The head of a model that has one, in regression in the user's unit."""
+    model = tuned.parts.model
+    if not isinstance(model, Headed):
+        return None
+    params: Params = jax.device_get(tuned.trainable["head"])
+    if tuned.parts.settings.kind == REGRESSION:
+        low, high = tuned.parts.settings.data.range
+        params = {
+            "kernel": params["kernel"] * (high - low),
+            "bias": low + params["bias"] * (high - low),
+        }
+    return hub_head.of_head(tuned.parts.backbone, model.head.pooling, params)
+
+
+def _plain(params: Params) -> Params:
+    """Parameters as arrays of the host, low-rank updates added up; these make all float32."""
+
+    def is_kernel(leaf: Any) -> bool:
+        return isinstance(leaf, LowRankKernel)
+
+    leaves = jax.tree.leaves(params, is_leaf=is_kernel)
+    has_updates = any(map(is_kernel, leaves))
+
+    def plain(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, LowRankKernel):
+            return leaf.merged()
+        return np.asarray(leaf, np.float32) if has_updates else np.asarray(leaf)
+
+    return jax.tree.map(plain, params, is_leaf=is_kernel)
+
+
+def _opens(tuned: Tuned, to: str, base: str, labels: tuple[Any, ...]) -> str:
+    """Python code that opens the folder."""
+    settings = tuned.parts.settings
+    name = "AutoModelForCausalLM"
+    given = f'"{base if to == PEFT else "FOLDER"}"'
+    if settings.kind != GENERATION:
+        name = "AutoModelForSequenceClassification"
+        if to == PEFT:
+            names = {i: str(label) for i, label in enumerate(labels)} or {0: "value"}
+            pad = tuned.parts.codec.info.pad_id
+            given += f", id2label={names}, pad_token_id={pad}"
+    lines = [f"from transformers import {name}", f"model = {name}.from_pretrained({given})"]
+    if to == PEFT:
+        lines = ["from peft import PeftModel", *lines]
+        lines.append('model = PeftModel.from_pretrained(model, "FOLDER")')
+    return "\n".join(lines) + "\n"
