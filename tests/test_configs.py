@@ -29,7 +29,7 @@ def test_every_preset_gives_checked_settings(name):
         assert parse(module.get_config(preset).to_dict())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "own"])
 def test_the_smoke_preset_can_be_put_together(name):
     config = importlib.import_module(f"configs.{name}").get_config("smoke")
     for run in parse(config.to_dict()):

@@ -24,7 +24,7 @@ def text(record: Record, *, library: str, base: str, opens: str) -> str:
     """
     scores = ", ".join(f"{name} {value:.4g}" for name, value in record.scores.items()) or "none"
     facts = {
-        "epsilon": f"{record.epsilon:.6g} ({record.accountant}), {record.epsilon_pld:.6g} by PLD",
+        "epsilon": f"{record.epsilon:.6g} (by {record.accountant.upper()})",
         "delta": f"{record.delta:g}",
         "unit": record.unit,
         "neighbours": record.neighbouring,

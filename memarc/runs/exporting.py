@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memarc import gguf_header, paths
+from memarc import gguf_header
 from memarc.batches import GENERATION, REGRESSION
 from memarc.data import tokenize
 from memarc.models import hub_head, peft_files, pretrained
@@ -22,6 +22,10 @@ from memarc.typing import Params
 PEFT, TRANSFORMERS = FORMS = ("peft", "transformers")
 
 _SHARD_BYTES = 5_000_000_000
+"""Largest size of one file of weights."""
+
+_LOAD = "by memarc.load"
+"""How a model without another form is used."""
 
 
 def export(tuned: Tuned, to: str, folder: Path) -> None:
@@ -36,6 +40,42 @@ def export(tuned: Tuned, to: str, folder: Path) -> None:
       ValueError: If the other library has no form for the method or the head, or the folder holds
         something else.
     """
+    settings, method = tuned.parts.settings, tuned.parts.model.method
+    _check(tuned, to, folder)
+    head = _head(tuned)
+    labels = () if settings.kind == REGRESSION else tuned.labels
+    folder.mkdir(parents=True, exist_ok=True)
+    if to == PEFT:
+        assert isinstance(method, Lora)  # As `_check` has seen.
+        backbone = tuned.frozen["backbone"]
+        peft_files.save(
+            folder,
+            tuned.parts.backbone,
+            join(tuned.trainable["tuning"], tuned.frozen["drawn"]),
+            alpha=method.alpha,
+            base=settings.model.weights,
+            head=head,
+            params=hub_head.shifted(backbone, head) if head else backbone,
+        )
+    else:
+        params = _plain(method.parameters(tuned.trainable["tuning"], tuned.frozen))
+        stated = {"pad_token_id": tuned.parts.codec.info.pad_id, **hub_head.stated(labels)}
+        pretrained.save(
+            folder,
+            tuned.parts.backbone,
+            hub_head.shifted(params, head) if head else params,
+            max_shard_bytes=_SHARD_BYTES,
+            head=head,
+            stated=stated if head else None,
+        )
+    tokenize.save_tokenizer(tuned.parts.codec.tokenizer, str(folder))
+    opens = _opens(tuned, to, labels)
+    text = card.text(tuned.record, library=to, base=settings.model.weights, opens=opens)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _check(tuned: Tuned, to: str, folder: Path) -> None:
+    """Raises ValueError where a method has no form, or the folder holds something."""
     if to not in FORMS:
         raise ValueError(f"Unknown form {to!r}; choose one of {', '.join(FORMS)}.")
     settings, method = tuned.parts.settings, tuned.parts.model.method
@@ -47,49 +87,13 @@ def export(tuned: Tuned, to: str, folder: Path) -> None:
             f"Method {settings.method!r} has no form in transformers, whose models are the plain "
             f"backbone; use it {_LOAD}, or tune by lora, full, bitfit or head."
         )
-    weights = settings.model.weights
-    if to == PEFT and gguf_header.is_file(weights):
+    if to == PEFT and gguf_header.is_file(settings.model.weights):
         raise ValueError(
-            f"The weights are {weights}, a GGUF file, which PEFT cannot be put on; use it as a "
-            "whole model, --to=transformers."
+            f"The weights are {settings.model.weights}, a GGUF file, which PEFT cannot be put on; "
+            "use it as a whole model, --to=transformers."
         )
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder.")
-    head = _head(tuned)
-    params = _plain(method.parameters(tuned.trainable["tuning"], tuned.frozen))
-    params = hub_head.shifted(params, head) if head else params
-    labels = () if settings.kind == REGRESSION else tuned.labels
-    folder.mkdir(parents=True, exist_ok=True)
-    base = str(paths.place(weights).resolve()) if paths.place(weights).exists() else weights
-    if isinstance(method, Lora) and to == PEFT:
-        pairs = join(tuned.trainable["tuning"], tuned.frozen["drawn"])
-        peft_files.save(
-            folder,
-            tuned.parts.backbone,
-            pairs,
-            alpha=method.alpha,
-            base=base,
-            head=head,
-            params=params,
-        )
-    else:
-        stated = {} if head is None else hub_head.stated(labels)
-        pad = {"pad_token_id": tuned.parts.codec.info.pad_id}
-        pretrained.save(
-            folder,
-            tuned.parts.backbone,
-            params,
-            max_shard_bytes=_SHARD_BYTES,
-            head=head,
-            stated={**stated, **(pad if head else {})},
-        )
-    tokenize.save_tokenizer(tuned.parts.codec.tokenizer, str(folder))
-    opens = _opens(tuned, to, base, labels)
-    text = card.text(tuned.record, library=to, base=weights, opens=opens)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-_LOAD = "by memarc.load"
 
 
 def _head(tuned: Tuned) -> HubHead | None:
@@ -124,11 +128,11 @@ def _plain(params: Params) -> Params:
     return jax.tree.map(plain, params, is_leaf=is_kernel)
 
 
-def _opens(tuned: Tuned, to: str, base: str, labels: tuple[Any, ...]) -> str:
+def _opens(tuned: Tuned, to: str, labels: tuple[Any, ...]) -> str:
     """Python code that opens the folder."""
     settings = tuned.parts.settings
     name = "AutoModelForCausalLM"
-    given = f'"{base if to == PEFT else "FOLDER"}"'
+    given = f'"{settings.model.weights if to == PEFT else "FOLDER"}"'
     if settings.kind != GENERATION:
         name = "AutoModelForSequenceClassification"
         if to == PEFT:

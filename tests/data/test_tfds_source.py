@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from memarc.data import tfds_source
+from memarc.data import own_files, tfds_source
 from memarc.data.config import DataConfig
 from memarc.data.load import load
 from memarc.data.tasks import get_task
@@ -59,6 +59,15 @@ def test_a_prepared_folder_gives_its_rows_back_with_labels_told_apart_by_name(tm
     assert sorted(listed(rows)) == [("", 0), ("a good one", 1), ('é "x"', 0)]
     assert rows.labels.dtype == np.int32
     assert listed(read("dev")) == [("fine", 1)]
+
+
+def test_columns_of_any_prepared_folder_are_read_by_their_names(tmp_path):
+    folder = prepare(tmp_path)
+    columns = own_files.read(f"{folder}:train", ("label", "sentence"), "utf-8").columns
+    assert sorted(zip(columns["sentence"], columns["label"], strict=True)) == sorted(TRAIN)
+    for place, wanted in ((f"{folder}:test", "label"), (f"{folder}:train", "note")):
+        with pytest.raises(ValueError, match=r"the splits \['train', 'validation'\] and the feat"):
+            own_files.read(place, (wanted,), "utf-8")
 
 
 def test_the_prepared_order_is_the_same_each_time(tmp_path):

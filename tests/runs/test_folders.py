@@ -179,7 +179,9 @@ def test_predictions_are_in_the_order_of_the_texts_and_agree_with_their_probabil
     np.testing.assert_allclose(found[3:6], found[:3], rtol=1e-5)
     np.testing.assert_allclose(tuned.probabilities(texts[1:2])[0], found[1], rtol=1e-5)
     assert tuned.predict(texts) == [tuned.labels[i] for i in found.argmax(1)]
-    with pytest.raises(ValueError, match=r"one of classification; call predict\(\)"):
+    with pytest.raises(
+        ValueError, match=r"one of classification, which has no write\(\); call predict\(\)"
+    ):
         tuned.write(["x"])
 
 

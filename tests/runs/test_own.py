@@ -81,6 +81,13 @@ def test_labels_are_learned_from_files_scored_and_given_to_new_rows(config, file
     assert [row["label"] for row in rows] == model.predict(texts)
     found = [float(row["probability of cardiology"]) for row in rows]
     np.testing.assert_allclose(found, odds[:, 1], rtol=1e-5)
+    done = commands.run(
+        "experiments.export", f"--run={tmp_path / 'out'}", f"--output={tmp_path / 'model'}"
+    )
+    assert done.returncode == 0, done.stderr
+    stated = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert stated["id2label"] == {"0": "surgery", "1": "cardiology"}
+    assert f"| epsilon | {record.epsilon:.6g}" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_a_row_that_leaves_the_range_has_no_prediction(config, tmp_path):
@@ -214,6 +221,12 @@ def test_the_resolved_config_is_shown_and_nothing_is_made(tmp_path):
     (shown,) = json.loads(done.stdout).values()
     assert shown["privacy"]["epsilon"] == 3.0 and shown["method"] == "side"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("preset", [x for x in own.PRESETS if x != "smoke"])
+def test_a_preset_lacks_nothing_but_files_and_what_is_declared(preset):
+    with pytest.raises(ValueError, match=r"(labels|range|train) is \(\); "):
+        parse(own.get_config(preset).to_dict())
 
 
 def test_a_field_that_is_misspelt_is_told_its_neighbour(config):
