@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from memarc.batches import CLASSIFICATION
 from memarc.data.dataset import padded_chunks
 from memarc.models.classifier import Classifier
 from memarc.privacy import audit, sampling
@@ -94,8 +95,10 @@ def _parse(config: Mapping[str, Any]) -> tuple[AuditConfig, Settings]:
     found = parse({key: value for key, value in config.items() if key != "audit"})
     if len(found) != 1:
         raise ValueError(f"The config has {len(found)} runs; an audit is of one.")
-    if found[0].decoding:
-        raise ValueError(f"Task {found[0].task!r} generates text; an audit needs a classifier.")
+    if found[0].kind != CLASSIFICATION:
+        raise ValueError(
+            f"Task {found[0].task!r} is one of {found[0].kind}; an audit needs a classifier."
+        )
     chosen = AuditConfig(**config["audit"])
     return chosen, dataclasses.replace(found[0], audit=chosen)
 

@@ -12,7 +12,7 @@ from configs import own
 from memarc.data import reviews, tokenize
 from memarc.models import backbone, pretrained
 from memarc.models.families.known import make_config
-from memarc.runs import predictions, run
+from memarc.runs import audit, predictions, run
 from memarc.runs.parse import parse
 from tests import commands
 from tests.data.test_chat import TEMPLATE
@@ -243,6 +243,13 @@ def test_a_dev_file_without_rows_is_found_before_training(config, files, tmp_pat
     with pytest.raises(ValueError, match="The evaluation set 'dev' of task classification has no"):
         run.run_all(made.to_dict(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_audit_of_numbers_is_refused_before_anything_is_read(config, tmp_path):
+    plain = config("regression", label="days", range="0,5").to_dict()
+    canaries = dict(gradient_canaries=60, text_canaries=60, confidence=0.9, claimed_epsilon=None)
+    with pytest.raises(ValueError, match="'regression' is one of regression; an audit needs a cl"):
+        audit.run({**plain, "audit": canaries}, tmp_path / "out", lambda: False)
 
 
 def test_class_weights_that_clipping_would_undo_are_refused(config):
