@@ -152,7 +152,8 @@ def test_every_method_trains_is_scored_and_recorded(made, case):
     folder, record = made[case]
     assert records.read(folder / "record.json") == record
     assert record.method == ENCODER[case][0] and record.task == "reviews" and record.steps == 3
-    assert 7.9 < record.epsilon <= 8.0 and record.epsilon_pld < record.epsilon
+    assert record.accountant == "pld" and 7.9 < record.epsilon == record.epsilon_pld <= 8.0
+    assert record.epsilon_rdp > record.epsilon
     assert record.sampling_rate == 20 / 60 and record.noise_multiplier > 0
     assert record.reproducible_noise is False
     assert set(record.scores) == {"dev_accuracy"}
