@@ -187,7 +187,7 @@ def _told(value: Any) -> str:
         return ", ".join(f"{name} {_told(x)}" for name, x in value.items() if x is not None)
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "not known" if value is None else str(value)
+    return "none" if value is None else str(value)
 
 
 def write(folder: Path) -> tuple[Path, Path]:
