@@ -1,5 +1,6 @@
 """Makes places out of what users write, and places that their owner alone may read."""
 
+import contextlib
 import logging
 import os
 import stat
@@ -40,10 +41,8 @@ def make_private(file: Path) -> None:
 
 def _restrict(path: Path, mode: int) -> None:
     """Takes away what others may do; says so where a file system does not keep that."""
-    try:
+    with contextlib.suppress(PermissionError):  # Another's: what others may do is told below.
         os.chmod(path, mode)
-    except PermissionError:  # Of another owner, who is as trusted as the folder is.
-        pass
     found = stat.S_IMODE(path.stat().st_mode)
     if found & 0o077:
         _LOGGER.warning(

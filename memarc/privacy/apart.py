@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memarc.typing import Batch, LossFn, Params, Precompute, PyTree
+from memarc.typing import Array, Batch, LossFn, Params, Precompute, PyTree
 
 _WHAT = "which breaks the bound of every clipped sum. Take each example's loss of it alone."
 
@@ -93,11 +93,21 @@ def random_rows(abstract: PyTree, seed: int = 0) -> PyTree:
 def _compare(what: str, second: Any, parameters: tuple[Params, ...], batch: Batch) -> None:
     """Runs a program on two rows and on the second row twice; it must not tell the difference."""
     same = jax.tree.map(lambda x: np.stack([np.asarray(x)[1]] * 2), batch)
-    first = jax.tree.leaves(jax.device_get(second(*parameters, batch)))
-    again = jax.tree.leaves(jax.device_get(second(*parameters, same)))
-    differs = [not np.array_equal(a, b, equal_nan=True) for a, b in zip(first, again, strict=True)]
+    # Compared where they lie: gradients may be large, and on devices of other processes.
+    found = jax.jit(_differences)(second(*parameters, batch), second(*parameters, same))
+    differs = [bool(x) for x in jax.device_get(found)]
     if any(differs):
         raise ValueError(
             f"The loss couples examples: another row in the batch changes {what} ({sum(differs)} "
             f"of {len(differs)} arrays, on public rows), {_WHAT}"
         )
+
+
+def _differences(first: PyTree, again: PyTree) -> list[Array]:
+    """For each leaf whether a value differs; what is no number is equal to its like."""
+
+    def differs(a: Array, b: Array) -> Array:
+        return jnp.any((a != b) & ~((a != a) & (b != b)))
+
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True)
+    return [differs(a, b) for a, b in pairs]

@@ -268,6 +268,10 @@ ENGINES: dict[str, MicrobatchEngine] = {
 }
 
 
+ROW_BY_ROW = ("loop", "vmap")
+"""Engines that show the loss one example at a time, so that it cannot couple any."""
+
+
 def check_engine(name: str, *others: str) -> None:
     """Raises ValueError unless a name is one of `ENGINES`, or of other choices that stand there."""
     choices = (*others, *ENGINES)

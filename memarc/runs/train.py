@@ -16,6 +16,7 @@ from memarc.data import public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
+from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.runs import inputs
 from memarc.runs.parts import Run
@@ -153,7 +154,7 @@ def _prepare(
 def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:
     """Raises ValueError if examples are coupled where the engine takes several at once."""
     rows = apart.random_rows(problem.shapes[min(problem.shapes)])
-    if engine in ("loop", "vmap"):
+    if engine in ROW_BY_ROW:
         apart.check_precompute_apart(problem.precompute, problem.frozen, rows)
     else:
         given = (problem.loss_fn, state.trainable, problem.frozen, rows)

@@ -18,6 +18,7 @@ from memarc.models.build import build
 from memarc.models.head import HeadConfig
 from memarc.models.methods import METHODS, all_options
 from memarc.models.model import Model
+from memarc.privacy import engines
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
@@ -339,6 +340,23 @@ def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, rand
         norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(total)))
         assert aux["norms"][row] > 0.1
         assert 0.999 <= norm / 1e-2 <= 1.0
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_ghost_makes_one_forward_pass_of_every_method(sizes, weights, rows, monkeypatch, case):
+    """Its second pull-back is the first with other factors in the taps, not one made anew."""
+    found, real = [], engines.refilled
+
+    def refilled(*given):
+        found.append(real(*given))
+        return found[-1]
+
+    monkeypatch.setattr(engines, "refilled", refilled)
+    model = build(*CASES[case], sizes(), HEAD)
+    start, frozen = jax.eval_shape(model.init, jax.random.key(3), weights(sizes()))
+    total = summed(model, "ghost", 5, model.precompute)
+    jax.eval_shape(total, start, frozen, rows(), ALL)
+    assert len(found) == 1 and found[0] is not None
 
 
 # One loss per example.
