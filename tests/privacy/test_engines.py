@@ -196,9 +196,7 @@ def test_engines_follow_the_scale_of_a_root_mean_square_norm(engine):
             np.zeros(ROWS, bool),
         )
         got, expected = (
-            compiled(root_mean_square_loss, clipping=ABADI, engine=name, microbatch_size=ROWS)(
-                *args
-            )
+            compiled(of_normed, clipping=ABADI, engine=name, microbatch_size=ROWS)(*args)
             for name in (engine, "loop")
         )
         assert_close(got, expected, 1e-9)
