@@ -13,6 +13,7 @@ import pytest
 
 from memarc.models import pretrained, tensor_files
 from memarc.models.families.known import name_table
+from tests import fast_compile
 from tests.models import load_process
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,7 +40,10 @@ def start(devices, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "tests.models.load_process", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+        env={
+            **os.environ,
+            "XLA_FLAGS": fast_compile.flags(f"--xla_force_host_platform_device_count={devices}"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
