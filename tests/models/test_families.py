@@ -27,10 +27,10 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import METHODS
 from memarc.models.reversible import Reversible
-from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
+from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from tests import fast_compile
-from tests.models import page
+from tests.models import by_row, page
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -390,13 +390,6 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
     batch = labelled(model.method.config)
 
     @functools.partial(jax.jit, compiler_options=fast_compile.options())
-    def by_row(trainable, frozen, batch):
-        """Each row's gradient by itself."""
-        prepared = model.precompute(frozen, batch)
-        losses, pullback = jax.vjp(lambda t: model.loss(t, frozen, prepared), trainable)
-        return jax.lax.map(lambda row: pullback(row)[0], jnp.eye(len(losses)))
-
-    @functools.partial(jax.jit, compiler_options=fast_compile.options())
     def summed(trainable, frozen, batch):
         return clipped_grad_sum(
             model.loss,
@@ -410,15 +403,14 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
             precompute=model.precompute,
         )
 
-    gradients = jax.tree.map(np.asarray, by_row(trainable, frozen, batch))
-    squares = [np.square(x).reshape(len(x), -1).sum(1) for x in jax.tree.leaves(gradients)]
-    norms, bound = np.sqrt(sum(squares)), 0.05 * (1.0 - ROUNDING_SLACK)
-    factors = bound / np.maximum(norms, bound)
-    wanted = jax.tree.map(lambda x: np.tensordot(factors, x, 1), gradients)
-    got, aux = summed(trainable, frozen, batch)
-    np.testing.assert_allclose(aux["norms"], norms, rtol=1e-9)
+    given = trainable, frozen, batch
+    oracle = functools.partial(by_row.gradients, model)
+    found = jax.jit(oracle, compiler_options=fast_compile.options())(*given)
+    wanted, wanted_aux = by_row.clipped(found, 0.05, np.zeros(len(LENGTHS), bool))
+    got, aux = summed(*given)
+    np.testing.assert_allclose(aux["norms"], wanted_aux["norms"], rtol=1e-9)
     largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
-    assert (norms[:2] > 0.05).all() and np.isfinite(largest)
+    assert (aux["norms"][:2] > 0.05).all() and np.isfinite(largest)
     for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
         assert np.abs(leaf).max() > 0.0, jax.tree_util.keystr(path)
     jax.tree.map(

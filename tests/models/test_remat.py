@@ -11,9 +11,10 @@ from memarc.models import backbone
 from memarc.models.attention import dot_product_attention
 from memarc.models.build import build
 from memarc.models.head import HeadConfig
-from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
+from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.report.memory import backward_bytes_per_example
+from tests.models import by_row
 
 HEAD = HeadConfig("mean", 3)
 SMALL = {"remat": "layer", "attention_block": 3}
@@ -46,27 +47,6 @@ def test_blocks_of_queries_attend_as_all_do(float64, fast_jit):
         )
 
 
-def written_out(model, trainable, frozen, batch):
-    """Losses [B] and each row's gradient by itself [B, ..]."""
-
-    def losses(trainable):
-        return model.loss(trainable, frozen, model.precompute(frozen, batch))
-
-    values, pullback = jax.vjp(losses, trainable)
-    return values, jax.lax.map(lambda row: pullback(row)[0], jnp.eye(len(values)))
-
-
-def clipped(losses, gradients, is_left_out):
-    """A bound that some rows pass, the clipped sum, and what engines tell beside it."""
-    squares = [np.square(x).reshape(len(x), -1).sum(1) for x in jax.tree.leaves(gradients)]
-    norms = np.sqrt(sum(squares)) * ~is_left_out
-    bound = float(np.median(norms))
-    most = bound * (1.0 - ROUNDING_SLACK)
-    factors = most / np.maximum(norms, most) * ~is_left_out
-    total = jax.tree.map(lambda x: np.tensordot(factors, x, 1), gradients)
-    return bound, (total, {"norms": norms, "losses": losses * ~is_left_out})
-
-
 # Each engine once, on the layers of a backbone and on a side network's.
 OFTEN = (("full", "book_keeping"), ("full", "vmap"), ("side", "ghost"))
 
@@ -92,12 +72,13 @@ def test_every_engine_gives_the_same_with_layers_computed_again(
 
     start, frozen = once(("start", method), begin)
     given = randomise(start, scale=0.1), frozen, rows()
-    by_row = once(
+    found = once(
         ("not rematerialised", method),
-        lambda: fast_jit(functools.partial(written_out, plain))(*given),
+        lambda: fast_jit(functools.partial(by_row.gradients, plain))(*given),
     )
     left_out = np.arange(5) == 3
-    bound, wanted = clipped(*by_row, left_out)
+    bound = float(np.median(by_row.norms(found)))  # Some rows are clipped and some are not.
+    wanted = by_row.clipped(found, bound, left_out)
     summed = functools.partial(
         clipped_grad_sum,
         again.loss,
