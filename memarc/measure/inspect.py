@@ -25,6 +25,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import all_options
 from memarc.models.reversible import Reversible
+from memarc.ops.quantised import is_quantised
 from memarc.privacy.clipping import Clipping
 from memarc.training.optimizer import OptimizerConfig
 from memarc.typing import Batch, Params
@@ -80,7 +81,7 @@ def facts(model: Opened) -> dict[str, Any]:
     return {
         "family": config.kind,
         "sizes": sizes,
-        "parameters": sum(x.size for x in jax.tree.leaves(model.params)),
+        "parameters": sum(x.size for x in jax.tree.leaves(model.params, is_leaf=is_quantised)),
         "file_dtypes": dict(sorted(dtypes.items())),
     }
 

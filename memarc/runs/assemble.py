@@ -109,6 +109,7 @@ def _backbone(source: ModelSource, placement: Placement | None) -> tuple[Backbon
         source.weights,
         dtype=source.dtype,
         storage_dtype=source.storage_dtype,
+        storage_block=source.storage_block,
         sharding_of=placement.frozen_sharding if placement else None,
     )
     return dataclasses.replace(

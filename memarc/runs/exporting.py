@@ -15,6 +15,7 @@ from memarc.models.hub_head import HubHead
 from memarc.models.lora import Lora, LowRankKernel
 from memarc.models.partition import join
 from memarc.models.subset import Subset
+from memarc.ops import quantised
 from memarc.report import card
 from memarc.runs.tuned import Tuned
 from memarc.typing import Params
@@ -117,6 +118,7 @@ def _plain(params: Params) -> Params:
     def is_kernel(leaf: Any) -> bool:
         return isinstance(leaf, LowRankKernel)
 
+    params = quantised.widened(params)
     leaves = jax.tree.leaves(params, is_leaf=is_kernel)
     has_updates = any(map(is_kernel, leaves))
 

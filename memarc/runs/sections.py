@@ -12,7 +12,9 @@ class ModelSource:
     Attributes:
       weights: A local folder, a GGUF file, or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
-      storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
+      storage_dtype: How frozen weights are held: "float32", "bfloat16", or the maps of layers in
+        blocks of "int8" or "int4", or as a GGUF file has them, "gguf" (`pretrained.load`).
+      storage_block: How many inputs of a map share a scale in "int8" and "int4".
       remat: "none", or "layer" to keep only each layer's input for the backward pass.
       attention_block: Queries that attend at once; 0 means all. It changes memory and speed only.
     """
@@ -20,6 +22,7 @@ class ModelSource:
     weights: str
     dtype: str = "float32"
     storage_dtype: str = "float32"
+    storage_block: int = 32
     remat: str = "none"
     attention_block: int = 0
 
