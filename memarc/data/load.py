@@ -56,7 +56,7 @@ class Splits:
 
     @property
     def num_examples(self) -> int:
-        """Examples of the train set, each a unit; the privacy plan takes it as a public constant."""
+        """Examples of the train set, each a unit; the privacy plan takes it as public."""
         return len(self.train)
 
 

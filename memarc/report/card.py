@@ -5,8 +5,8 @@ import math
 from memarc.report.records import Record
 
 _NOT_COVERED = (
-    "Not covered are exact scores on evaluation rows{people}, and choices that were made by looking "
-    "at scores. The backbone's own training data are not protected."
+    "Not covered are exact scores on evaluation rows{people}, and choices that were made by "
+    "looking at scores. The backbone's own training data are not protected."
 )
 
 
