@@ -231,17 +231,13 @@ def _together(ledger: Ledger) -> dict[str, float]:
 def open_ledger(run: Run, folder: Path) -> Ledger:
     """The ledger in which the run spends: its own, or the one it shares."""
     choice, data = run.settings.ledger, run.settings.data
+    unit = data.protects if data.user is None else f"{data.protects} named by {data.user}"
     if choice.folder is None:
         place, budget = folder, Budget(run.settings.privacy.epsilon, run.mechanism.delta)
     else:
         place, budget = paths.identity(choice.folder), choice.budget
-    return Ledger(
-        place,
-        data=run.splits.rows_hash,
-        budget=budget,
-        dataset=choice.dataset,
-        unit=data.protects if data.user is None else f"{data.protects} named by {data.user}",
-    )
+    hashed = run.splits.rows_hash
+    return Ledger(place, data=hashed, budget=budget, dataset=choice.dataset, unit=unit)
 
 
 def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Problem:

@@ -95,9 +95,7 @@ def test_every_engine_clips_once_a_person(
 ):
     cfg, given = sizes(dtype="float64"), rows()
     model, trainable, frozen = made(method, "mean", cfg, weights, randomise)
-    _, gradients = once(
-        method, lambda: of_single_rows(model, trainable, frozen, given, fast_jit)
-    )
+    _, gradients = once(method, lambda: of_single_rows(model, trainable, frozen, given, fast_jit))
     means = jax.tree.map(of_people, gradients)
     norms = np.sqrt(sum(np.square(x).reshape(3, -1).sum(1) for x in jax.tree.leaves(means)))
     clip = Clipping(float(np.median(norms)), "abadi")

@@ -103,9 +103,7 @@ def test_lists_and_a_file_with_people_are_one_run_planned_over_people(
 
 
 @pytest.mark.checklist("32b")
-def test_a_ledger_of_rows_takes_no_run_on_people(
-    rows, choices, tmp_path
-):
+def test_a_ledger_of_rows_takes_no_run_on_people(rows, choices, tmp_path):
     texts, labels, users = rows
     shared = LedgerConfig(str(tmp_path / "ledger"), 100.0, 1e-2, "clinic")
     given = {**choices, "names": NAMES, "ledger": shared}
