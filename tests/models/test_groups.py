@@ -78,7 +78,7 @@ def test_the_loss_of_a_person_is_the_mean_of_the_rows_that_are_there(
     assert found[3] == 0.0
 
 
-OFTEN = {("lora", "vmap"), ("lora", "ghost"), ("lora", "book_keeping"), ("full", "ghost")}
+OFTEN = {("lora", "vmap"), ("lora", "ghost"), ("lora", "book_keeping")}
 
 
 @pytest.mark.checklist("32b", 24, "19b")

@@ -11,9 +11,13 @@ import pytest
 import memarc
 from configs import own
 from memarc.data import reviews, tokenize
+from memarc.data.rows import Rows
 from memarc.report import card
 from memarc.runs import audit, run, statement
-from memarc.runs.sections import LedgerConfig
+from memarc.runs.assemble import assemble_rows
+from memarc.runs.sections import LedgerConfig, ModelSource
+from memarc.runs.settings import Settings
+from memarc.runs.train import open_ledger
 
 PEOPLE, KEPT = 12, 3
 PRIVACY = memarc.PrivacyConfig(
@@ -81,6 +85,7 @@ def test_lists_and_a_file_with_people_are_one_run_planned_over_people(
     assert not [path for path, content in left.items() if b"zq8person" in content]
     first = json.loads((tmp_path / "out" / "ledger.jsonl").read_text().splitlines()[0])
     assert first["unit"] == "person named by users"
+    _check_that_no_run_on_rows_spends_from(tmp_path / "out", rows, choices)
 
     made = statement.make(tmp_path / "out")
     assert (made["promise"]["unit"], made["promise"]["most_rows_of_a_unit"]) == (UNIT, KEPT)
@@ -102,16 +107,21 @@ def test_lists_and_a_file_with_people_are_one_run_planned_over_people(
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
-@pytest.mark.checklist("32b")
-def test_a_ledger_of_rows_takes_no_run_on_people(rows, choices, tmp_path):
-    texts, labels, users = rows
-    shared = LedgerConfig(str(tmp_path / "ledger"), 100.0, 1e-2, "clinic")
-    given = {**choices, "names": NAMES, "ledger": shared}
-    bare = {**given, "rows_per_user": None}
-    memarc.fit_classifier(texts, labels, folder=tmp_path / "rows", **bare)
-    with pytest.raises(ValueError, match=r"on units of 'row'; the run's unit is 'person named by"):
-        memarc.fit_classifier(texts, labels, users=users, folder=tmp_path / "people", **given)
-    assert not (tmp_path / "people" / "trainable.safetensors").exists()
+def _check_that_no_run_on_rows_spends_from(folder, rows, choices):
+    """A run on the same rows, each a unit, is refused by a ledger of people."""
+    texts, labels, _ = rows
+    settings = Settings(
+        "classification",
+        dataclasses.replace(choices["data"], labels=NAMES),
+        ModelSource(choices["weights"]),
+        PRIVACY,
+        method="head",
+        ledger=LedgerConfig(str(folder)),
+    )
+    places = np.array([NAMES.index(label) for label in labels], np.int32)
+    alone = assemble_rows(settings, Rows((texts,), places), {})
+    with pytest.raises(ValueError, match="units of 'person named by users'; the run's .* 'row'"):
+        open_ledger(alone, folder / "none")
 
 
 def test_numbers_are_learned_from_people(rows, choices, tmp_path):
