@@ -120,7 +120,7 @@ def _check_that_no_run_on_rows_spends_from(folder, rows, choices):
     )
     places = np.array([NAMES.index(label) for label in labels], np.int32)
     alone = assemble_rows(settings, Rows((texts,), places), {})
-    with pytest.raises(ValueError, match="units of 'person named by users'; the run's .* 'row'"):
+    with pytest.raises(ValueError, match=r"units of 'person named by users'; the run's .* 'row'"):
         open_ledger(alone, folder / "none")
 
 
