@@ -99,6 +99,11 @@ def _parse(config: Mapping[str, Any]) -> tuple[AuditConfig, Settings]:
         raise ValueError(
             f"Task {found[0].task!r} is one of {found[0].kind}; an audit needs a classifier."
         )
+    if found[0].data.user is not None:
+        raise ValueError(
+            f"data.user is {found[0].data.user!r}; canaries are rows, so an audit is of rows: "
+            "leave it None."
+        )
     chosen = AuditConfig(**config["audit"])
     return chosen, dataclasses.replace(found[0], audit=chosen)
 

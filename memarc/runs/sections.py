@@ -94,7 +94,8 @@ class TrainingConfig:
     """Length and housekeeping of a run.
 
     Attributes:
-      epochs: Expected passes over the train rows; a run has epochs * N / batch steps, at least 1.
+      epochs: Expected passes over the train set; a run has epochs * N / batch steps, at least 1,
+        where N counts units.
       eval_batch_size: Rows per batch of predictions.
       log_every: Steps between lines of the log.
       checkpoint_every: Steps between checkpoints.
