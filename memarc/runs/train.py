@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -19,7 +20,7 @@ from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.runs import inputs
-from memarc.runs.parts import Run
+from memarc.runs.parts import Parts, Run
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
@@ -245,15 +246,22 @@ def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Pr
     del streams
     train, buckets = run.splits.train, run.splits.buckets
     rows = run.settings.privacy.physical_batch_size
-    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if run.model.needs_coins else {}
     return loop.Problem(
         loss_fn=run.model.loss,
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes={
-            length: {**abstract(train.kind, rows, length, train.group), **coins}
-            for length in buckets
-        },
+        shapes=shapes_of(run),
         coins=COINS if run.model.needs_coins else None,
     )
+
+
+def shapes_of(parts: Parts) -> dict[int, Any]:
+    """Length T -> an abstract batch of a run, one per bucket; no rows are needed."""
+    data, rows = parts.settings.data, parts.settings.privacy.physical_batch_size
+    group = () if data.references_per_group is None else (data.references_per_group,)
+    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if parts.model.needs_coins else {}
+    return {
+        length: {**abstract(parts.settings.kind, rows, length, group), **coins}
+        for length in data.padded_lengths
+    }
