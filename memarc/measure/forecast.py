@@ -153,9 +153,6 @@ def largest_microbatch(
 ) -> int | None:
     """The most rows that a device can differentiate at once, its calls being of as many.
 
-    Bytes grow in proportion to rows, so two compilations tell where to look, and further ones
-    whether it is true.
-
     Args:
       settings: The run.
       engine: The engine of the clipped sums.
@@ -169,23 +166,41 @@ def largest_microbatch(
     """
 
     def taken(rows: int) -> int | None:
-        """Bytes with so many rows at once; None where they do not fit."""
+        """Bytes with so many rows at once; None where the compiler refuses them."""
         try:
             found = compile_for(sketch(_at_once(settings, engine, rows, len(devices)), devices))
         except jax.errors.JaxRuntimeError as error:
             if not does_not_fit(error):
                 raise
             return None
-        whole = found.taken["whole_bytes"]
-        return whole if whole <= limit else None
+        return found.taken["whole_bytes"]
+
+    return most_that_fit(taken, limit, most)
+
+
+def most_that_fit(taken: Callable[[int], int | None], limit: int, most: int) -> int | None:
+    """The most rows whose bytes are within a limit, to a sixteenth of them.
+
+    Bytes grow nearly in proportion to rows, so two numbers tell where to look, and further ones
+    whether it is true.
+
+    Args:
+      taken: ``rows -> bytes``, None where they do not fit whatever the limit; each call is slow.
+      limit: In bytes.
+      most: The most rows that are wanted.
+    """
+
+    def fits(rows: int) -> bool:
+        found = taken(rows)
+        return found is not None and found <= limit
 
     few, more = 1, min(8, most)
     first, second = taken(few), taken(more)
-    if first is None or second is None:
-        return next((rows for rows in (more // 2, few) if rows and taken(rows)), None)
+    if first is None or second is None or second > limit:
+        return next((rows for rows in (more // 2, more // 4, few) if rows and fits(rows)), None)
     slope = max(1.0, (second - first) / max(1, more - few))
     rows = min(most, few + int((limit - first) / slope))
-    while rows > more and taken(rows) is None:
+    while rows > more and not fits(rows):
         rows = rows * 15 // 16
     return max(rows, more)
 
