@@ -17,6 +17,23 @@ SENTENCES = (
 """Pairs of texts: what is read, and what could be written after it."""
 
 
+def rows(codec: Codec, labels: np.ndarray | None = None) -> Rows:
+    """The sentences as rows of a codec's kind of task.
+
+    Args:
+      codec: A template's columns all hold what is read.
+      labels: Of each of the four pairs, where the kind has labels; None makes all 0.
+    """
+    read, written = zip(*SENTENCES, strict=True)
+    if codec.kind != GENERATION:
+        columns = 1 + max((x for x in codec.pieces if isinstance(x, int)), default=0)
+        zeros = np.zeros(len(read), LABEL_DTYPES[codec.kind])
+        return Rows((read,) * columns, labels=zeros if labels is None else labels)
+    if codec.is_chat:
+        read = tuple(json.dumps([{"role": "user", "content": text}]) for text in read)
+    return Rows((read, written), labels=None)
+
+
 def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
     """Encodes the sentences as rows of a run are: with the tokens that begin and part texts.
 
@@ -27,14 +44,6 @@ def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
     Returns:
       A batch of `memarc.batches` of the codec's kind, one row a pair; all labels are 0.
     """
-    read, written = zip(*SENTENCES, strict=True)
-    if codec.kind != GENERATION:
-        rows = Rows((read,), labels=np.zeros(len(read), LABEL_DTYPES[codec.kind]))
-    elif codec.is_chat:
-        talks = [json.dumps([{"role": "user", "content": text}]) for text in read]
-        rows = Rows((talks, written), labels=None)
-    else:
-        rows = Rows((read, written), labels=None)
-    dataset = codec.dataset(rows)
+    dataset = codec.dataset(rows(codec))
     whole = dataset.take(np.arange(len(dataset)), int(dataset.lengths.max()))
     return {key: x[:, :longest] if x.ndim == 2 else x for key, x in whole.items()}

@@ -4,6 +4,7 @@ Axes: B rows of a batch, T tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 
 from memarc import paths
 from memarc.batches import COINS, abstract
-from memarc.data import public_text
+from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
@@ -21,6 +22,7 @@ from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.runs import inputs
 from memarc.runs.parts import Parts, Run
+from memarc.runs.rehearsal import Score, rehearse
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
@@ -67,6 +69,7 @@ def train(
     run: Run,
     folder: Path,
     make_problem: MakeProblem,
+    score: Score | None,
     should_stop: Callable[[], bool],
 ) -> Trained:
     """Makes all updates of a run, from its last checkpoint on, and charges each to its ledger.
@@ -75,6 +78,7 @@ def train(
       run: What to train.
       folder: For log, checkpoints and, unless the run shares one, the ledger; made if absent.
       make_problem: ``(run, frozen, streams) -> problem``.
+      score: Scores rows, public ones before the first step and while it trains; None never does.
       should_stop: Asked after every update.
 
     Returns:
@@ -93,6 +97,8 @@ def train(
         entropy = processes.everywhere(checkpoints.entropy)
         streams = sampling.streams(entropy)
         state, problem, programs, engine = _prepare(run, checkpoints, streams, make_problem)
+        if score and run.splits.evals:
+            rehearse(run, score, state.trainable, problem.frozen)
         done = int(state.step)
         begun = {"step": done, "engine": engine, "randomness": ledger_lib.name_of(entropy)}
         processes.check_equal(begun, are_secret=False)
@@ -116,6 +122,7 @@ def train(
             schedule=optimizer.learning_rate(run.settings.optimizer, mechanism.steps),
             # The sum of a step needs all processes, so none is noised before it is charged.
             charge=ledger.charge if ledger else lambda number: None,
+            watch=functools.partial(_watch, run, score, problem.frozen, log),
             should_stop=lambda: processes.any_of(should_stop()),
         )
         if int(state.step) < mechanism.steps:
@@ -150,6 +157,20 @@ def _prepare(
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient.engine
+
+
+def _watch(
+    run: Run,
+    score: Score | None,
+    frozen: Params,
+    log: Log | NoLog,
+    number: int,
+    state: step.TrainState,
+) -> None:
+    """Scores rows that are public while a run trains; that costs no privacy."""
+    every, name = run.settings.training.eval_every, own_rows.VALIDATION
+    if score and every and number % every == 0:
+        log.scores(number, score(state.trainable, frozen, {name: run.splits.evals[name]}))
 
 
 def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:

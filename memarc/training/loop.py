@@ -184,6 +184,7 @@ def train(
     log: Log | NoLog,
     schedule: optax.Schedule,
     charge: Callable[[int], None],
+    watch: Callable[[int, step.TrainState], None],
     should_stop: Callable[[], bool],
 ) -> step.TrainState:
     """Makes the updates that the plan still has, from ``state.step`` on.
@@ -201,6 +202,7 @@ def train(
       schedule: Learning rate by step, for the log.
       charge: Called with the number of an update before its noise is drawn; returns when that
         is written down (`memarc.privacy.ledger`).
+      watch: Called with the number of an update and the state after it, which it may read alone.
       should_stop: Asked after every update; True ends the loop after a checkpoint.
 
     Returns:
@@ -220,6 +222,7 @@ def train(
             charge(done)
             state, metrics = programs.update(state, grad_sum)
             log.step(done, {"learning_rate": schedule(number), **metrics}, waited=inputs.waited)
+            watch(done, state)
             stop = should_stop() and done < mechanism.steps
             checkpoints.save(state, done, force=stop or done == mechanism.steps)
             if stop:
