@@ -1,11 +1,6 @@
-"""Scores public rows before the first step, so that nothing of scoring fails after the last one.
-
-Axes: N rows.
-"""
+"""Scores public rows before the first step, so that scoring does not fail after the last one."""
 
 from collections.abc import Callable, Mapping
-
-import numpy as np
 
 from memarc.batches import CLASSIFICATION, GENERATION
 from memarc.data import public_text
@@ -41,14 +36,13 @@ def rows(codec: Codec, classes: int) -> EvalSet:
 
     Args:
       codec: The run's.
-      classes: How many labels there are, which go round; regression's numbers rise from 0 to 1.
+      classes: How many labels there are, which go round; regression's numbers rise from 0.
     """
-    made = public_text.rows(codec)
+    pairs = public_text.SHORT
     if codec.kind == GENERATION:
+        made = public_text.rows(codec, pairs)
         inputs, texts = made.columns
-        return EvalSet(codec.dataset(made), codec.prompts(inputs, [(text,) for text in texts]))
-    count = np.arange(len(made))
+        return EvalSet(codec.dataset(made), codec.prompts(inputs, [[text] for text in texts]))
     is_class = codec.kind == CLASSIFICATION
-    labels = count % classes if is_class else count / max(1, len(count) - 1)
-    dtype = np.int32 if is_class else np.float32
-    return EvalSet(codec.dataset(public_text.rows(codec, labels.astype(dtype))), None)
+    labels = [n % classes if is_class else n / len(pairs) for n in range(len(pairs))]
+    return EvalSet(codec.dataset(public_text.rows(codec, pairs, labels)), None)
