@@ -19,7 +19,7 @@ from absl import flags
 from experiments import cli
 from memarc.measure import forecast
 from memarc.report import lines, plan_columns, records, tables, targets
-from memarc.runs import assemble, plan
+from memarc.runs import assemble, fields, plan
 from memarc.runs.settings import Settings
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs; all by default.")
@@ -121,4 +121,4 @@ def _print_affordable(plans: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)

@@ -13,7 +13,7 @@ import jax
 from absl import flags
 
 from experiments import cli, joining
-from memarc.runs import summary
+from memarc.runs import fields, summary
 from memarc.runs.parse import parse
 from memarc.runs.run import folders_of, run_all
 from memarc.runs.train import Stopped
@@ -47,4 +47,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)
