@@ -12,7 +12,7 @@ claim: the command says so and exits with 3.
 import json
 
 from experiments import cli
-from memarc.runs import audit
+from memarc.runs import audit, fields
 from memarc.runs.train import Stopped
 from memarc.training.interrupt import stop_requests
 
@@ -49,4 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)

@@ -20,6 +20,8 @@ _READ_BY_SOURCE = {
     "drop_broken": ("files",),
     "train": ("own",),
     "dev": ("own",),
+    "validation": ("own",),
+    "validation_public": ("own",),
     "encoding": ("own",),
     "text": ("own",),
     "label": ("own",),

@@ -17,6 +17,9 @@ class OwnConfig:
     Attributes:
       train: Files of train rows (`memarc.data.own_files`), one after the other; source "own".
       dev: Files of rows to score on, which are not trained on; () for none.
+      validation: Files of rows that are public, to score on while a run trains as well
+        (``training.eval_every``) and at its end; () for none.
+      validation_public: Your word that rows of ``validation`` are public: scores on them are exact.
       encoding: How text files are encoded, as Python names it.
       text: Columns that are read: one, or two for a pair of texts; any number with ``template``.
       label: Column of labels in classification, of numbers in regression.
@@ -38,6 +41,8 @@ class OwnConfig:
 
     train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    validation_public: bool = False
     encoding: str = "utf-8"
     text: tuple[str, ...] = ()
     label: str | None = None
@@ -51,11 +56,16 @@ class OwnConfig:
 
     def check_own(self) -> None:
         """Raises ValueError where a field is bad by itself."""
-        for name in ("train", "dev", "text", "labels", "metrics"):
+        for name in ("train", "dev", "validation", "text", "labels", "metrics"):
             _check_texts(name, getattr(self, name))
         for name in ("label", "target", "messages", "user"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), "the name of a column or leave it None")
+        if self.validation and not self.validation_public:
+            raise ValueError(
+                "validation_public is False; rows of validation are scored exactly, again and "
+                "again: set it to True if they are public. Others are scored once, as dev."
+            )
         try:
             codecs.lookup(self.encoding)
         except LookupError as error:

@@ -23,6 +23,9 @@ from memarc.data.own_files import Table
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task
 
+VALIDATION = "validation"
+"""The evaluation set whose rows are public, so that it may be scored while a run trains."""
+
 
 def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
     """Reads the train rows and the evaluation sets that a config names.
@@ -38,8 +41,12 @@ def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
       ValueError: If a file is missing or broken, or a row does not fit what is declared.
     """
     train = _joined([_rows(task, config, place, config.user) for place in config.train])
-    dev = [_rows(task, config, place, None) for place in config.dev]
-    return train, {"dev": _joined(dev)} if dev else {}
+    sets = {"dev": config.dev, VALIDATION: config.validation}
+    return train, {
+        name: _joined([_rows(task, config, place, None) for place in places])
+        for name, places in sets.items()
+        if places
+    }
 
 
 def inputs(task: Task, config: DataConfig, place: str) -> tuple[list[str], ...]:

@@ -20,7 +20,7 @@ from memarc.models.config import BackboneConfig
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
-from memarc.models.methods import all_options
+from memarc.models.methods import REMAT_SUFFIX, all_options
 from memarc.ops import quantised
 from memarc.ops.uses import Place, find_places
 from memarc.privacy import summation
@@ -31,7 +31,6 @@ from memarc.training.optimizer import OptimizerConfig
 from memarc.training.sharding import Placement
 from memarc.typing import Params, PyTree
 
-REMAT_SUFFIX = "+remat"
 _STEPS = 100  # Of the learning-rate schedule.
 
 

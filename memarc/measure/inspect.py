@@ -17,13 +17,13 @@ from memarc.batches import ATTENTION_MASK, INPUT_IDS, IS_TARGET, TOKEN_TYPE_IDS
 from memarc.data import public_text, tokenize
 from memarc.measure import peer, reversibility
 from memarc.measure import step as measure
-from memarc.measure.case import REMAT_SUFFIX, Case
+from memarc.measure.case import Case
 from memarc.models import backbone, pretrained, tensor_files
 from memarc.models.build import build
 from memarc.models.config import BackboneConfig
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
-from memarc.models.methods import all_options
+from memarc.models.methods import REMAT_SUFFIX, all_options
 from memarc.models.reversible import Reversible
 from memarc.ops.quantised import is_quantised
 from memarc.privacy.clipping import Clipping

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-from memarc.data import load
 from memarc.privacy import ledger
 from memarc.runs import assemble
 from memarc.runs.settings import Settings
@@ -63,7 +62,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
       ValueError: If the plan cannot keep its promise, or the data cannot be read.
     """
     if num_examples is None:
-        num_examples = load.load(run.task, run.data_to_load).num_examples
+        num_examples = assemble.rows_of(run).num_examples
     mechanism = assemble.plan(run, num_examples)
     spent = mechanism.spent(mechanism.steps)
     return Account(

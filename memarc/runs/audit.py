@@ -49,7 +49,7 @@ def run(config: Mapping[str, Any], folder: Path, should_stop: Callable[[], bool]
     base = assemble(settings)
     slots = Slots(len(base.splits.train), chosen.text_canaries, chosen.gradient_canaries)
     audited = audited_run(base, slots)
-    trained = train.train(audited, folder, make_problem(slots), should_stop)
+    trained = train.train(audited, folder, make_problem(slots), None, should_stop)
     with closing(trained.log):
         entropy = sampling.streams(trained.checkpoints.entropy()).canaries
         coins = slots.is_present(entropy)[slots.rows :]

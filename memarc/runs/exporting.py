@@ -22,6 +22,9 @@ from memarc.typing import Params
 
 PEFT, TRANSFORMERS = FORMS = ("peft", "transformers")
 
+EXPORTED = (Lora, Subset)
+"""The classes of methods that have a form in another library."""
+
 _SHARD_BYTES = 5_000_000_000
 """Largest size of one file of weights."""
 
@@ -83,7 +86,7 @@ def _check(tuned: Tuned, to: str, folder: Path) -> None:
     if to == PEFT and not isinstance(method, Lora):
         known = "as a whole model, --to=transformers" if isinstance(method, Subset) else _LOAD
         raise ValueError(f"Method {settings.method!r} has no form in PEFT; use it {known}.")
-    if not isinstance(method, Lora | Subset):
+    if not isinstance(method, EXPORTED):
         raise ValueError(
             f"Method {settings.method!r} has no form in transformers, whose models are the plain "
             f"backbone; use it {_LOAD}, or tune by lora, full, bitfit or head."

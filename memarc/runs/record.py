@@ -56,6 +56,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         epsilon_rdp=spent.epsilon_rdp,
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
+        eval_rows={name: len(given.dataset) for name, given in run.splits.evals.items()},
     )
 
 

@@ -97,6 +97,7 @@ class TrainingConfig:
       epochs: Expected passes over the train set; a run has epochs * N / batch steps, at least 1,
         where N counts units.
       eval_batch_size: Rows per batch of predictions.
+      eval_every: Steps between scores of ``data.validation`` while it trains; 0 for none.
       log_every: Steps between lines of the log.
       checkpoint_every: Steps between checkpoints.
       keep_checkpoints: How many of the latest checkpoints are kept while the run lasts.
@@ -105,6 +106,7 @@ class TrainingConfig:
 
     epochs: float = 1.0
     eval_batch_size: int = 128
+    eval_every: int = 0
     log_every: int = 10
     checkpoint_every: int = 20
     keep_checkpoints: int = 2
@@ -114,6 +116,10 @@ class TrainingConfig:
         """Checks what the training code does not."""
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"training.epochs is {self.epochs}; give a finite number above 0.")
+        if self.eval_every < 0:
+            raise ValueError(
+                f"training.eval_every is {self.eval_every}; give steps, or 0 for none."
+            )
         if self.eval_batch_size < 1:
             raise ValueError(
                 f"training.eval_batch_size is {self.eval_batch_size}; give at least 1."

@@ -138,13 +138,10 @@ def _composition(record: Record, folder: Path) -> dict[str, Any]:
 
 def _scores(record: Record) -> dict[str, Any]:
     """Scores, with the standard error of shares of rows where the number of rows is known."""
-    rows = record.config["data"].get("eval_rows")
-    found = {}
-    for name, value in record.scores.items():
-        is_share = name.endswith("accuracy") and rows
-        error = math.sqrt(value * (1 - value) / rows) if is_share else None
-        found[name] = {"value": value, "standard_error": error}
-    return found
+    return {
+        name: {"value": value, "standard_error": record.standard_error(name)}
+        for name, value in record.scores.items()
+    }
 
 
 def _hashes(record: Record, folder: Path) -> dict[str, Any]:

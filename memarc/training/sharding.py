@@ -113,11 +113,15 @@ class Placement:
 
     def zero_sum(self, trainable: Params) -> CompensatedSum:
         """The clipped sum of an empty draw, one part a device, [N, ...]."""
-        sharding = NamedSharding(self.mesh, P(AXES))
-        zeros = jax.eval_shape(summation.zero, trainable)
         return jax.tree.map(
-            lambda x: jnp.zeros((self.size, *x.shape), x.dtype, device=sharding), zeros
+            lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), self.abstract_sum(trainable)
         )
+
+    def abstract_sum(self, trainable: Params) -> CompensatedSum:
+        """Gives the shapes of `zero_sum`, and where they lie."""
+        zeros = jax.eval_shape(summation.zero, trainable)
+        parts = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), zeros)
+        return _abstract(parts, NamedSharding(self.mesh, P(AXES)))
 
     def accumulate(
         self, accumulate: Callable[..., CompensatedSum], frozen: Params
