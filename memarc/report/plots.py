@@ -81,7 +81,7 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     """
     figure, axes = _axes()
     for kind, (false, true) in curves.items():
-        axes.plot(false, true, label=f"{kind} canaries", drawstyle="steps-post")
+        axes.plot(false, true, label=kind, drawstyle="steps-post")
     axes.plot([1e-3, 1], [1e-3, 1], color="grey", linestyle=":", label="chance")
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
     axes.set_xlabel("false positive rate")
