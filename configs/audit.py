@@ -6,6 +6,7 @@ About a minute on two CPU cores. Expect a bound of about 1.4 that assumes nothin
 among mechanisms that differ in their noise alone. Other presets:
 
 - `full_batch` draws every row in every step, where an audit sees most: expect 2.1 and 2.8;
+- `small` is what `python -m tests.broken` audits broken mechanisms with;
 - `writer` audits LoRA on a small decoder, with texts of unused tokens and samples of the model
   itself among the canaries.
 
@@ -18,7 +19,7 @@ from ml_collections import config_dict
 
 from configs import common
 
-PRESETS = (*common.PRESETS, "full_batch", "writer")
+PRESETS = (*common.PRESETS, "full_batch", "small", "writer")
 
 
 def get_config(preset="full"):
@@ -41,6 +42,10 @@ def get_config(preset="full"):
     if preset == "full_batch":
         config.data.train_rows = config.privacy.expected_batch_size = 2000
         config.training.epochs = 5.0
+    if preset == "small":
+        config.data.train_rows, config.privacy.expected_batch_size = 1000, 250
+        config.training.epochs = 3.0
+        config.audit.gradient_canaries, config.audit.random_canaries = 4000, 0
     if preset == "smoke":
         common.smoke(config)
         config.audit.gradient_canaries = config.audit.random_canaries = 60

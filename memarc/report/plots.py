@@ -91,6 +91,34 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def audits(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws the lower bounds that audits found, a bar a mechanism, and what was proven.
+
+    Args:
+      lines: Lines of audits: "name", "proven_epsilon", "trajectory_epsilon", "released_epsilon".
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If there are no lines, or matplotlib is missing.
+    """
+    if not lines:
+        raise ValueError("There are no audits to draw; give at least one line.")
+    figure, axes = _axes()
+    places = range(len(lines))
+    for shift, seen in ((-0.2, "trajectory"), (0.2, "released")):
+        bounds = [line[f"{seen}_epsilon"] for line in lines]
+        label = {"trajectory": "noised gradients of all steps", "released": "released parameters"}
+        axes.barh([place + shift for place in places], bounds, height=0.38, label=label[seen])
+    proven = max(line["proven_epsilon"] for line in lines)
+    axes.axvline(proven, color="black", linestyle="--", label=f"proven: {proven:.3g}")
+    axes.set_yticks(places, [line["name"] for line in lines])
+    axes.invert_yaxis()
+    axes.set_xlabel("epsilon is at least")
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
 def _axes() -> tuple[Any, Any]:
     """An empty figure and its axes."""
     try:
