@@ -26,7 +26,7 @@ def get_config(preset="full"):
     common.check_preset(preset, PRESETS)
     config = _writer() if preset == "writer" else _classifier()
     config.privacy.epsilon = 4.0
-    config.privacy.clip_norm = 4.0  # Not 1, so that noise which forgets it shows.
+    config.privacy.clip_norm = 8.0  # Not 1, so that noise which forgets it shows.
     config.privacy.engine = "vmap"
     config.optimizer.learning_rate = 1e-2
     config.audit = dict(
@@ -43,9 +43,10 @@ def get_config(preset="full"):
         config.data.train_rows = config.privacy.expected_batch_size = 2000
         config.training.epochs = 5.0
     if preset == "small":
-        config.data.train_rows, config.privacy.expected_batch_size = 1000, 250
+        config.data.train_rows, config.privacy.expected_batch_size = 800, 100
+        config.privacy.microbatch_size = config.privacy.physical_batch_size = 32
         config.training.epochs = 3.0
-        config.audit.gradient_canaries, config.audit.random_canaries = 4000, 0
+        config.audit.gradient_canaries, config.audit.random_canaries = 6000, 0
     if preset == "smoke":
         common.smoke(config)
         config.audit.gradient_canaries = config.audit.random_canaries = 60

@@ -17,7 +17,7 @@ from memarc.privacy import accounting, one_run
 from memarc.privacy.accounting import Spending
 from memarc.privacy.one_run import Curve, Guesses
 
-GUESSED = ((0.03, 0.0), (0.1, 0.1), (0.3, 0.0))
+GUESSED = ((0.03, 0.0), (0.1, 0.1), (0.2, 0.0))
 """Shares of the canaries that are guessed to be in, by the highest scores, and out, by the lowest:
 three ways to guess, fixed beforehand, that share the confidence. What is drawn seldom shows in few
 high scores; weak scores need many guesses, and so does the proof of a large epsilon."""

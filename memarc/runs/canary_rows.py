@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from memarc.batches import GENERATION, IS_TARGET
+from memarc.batches import GENERATION
 from memarc.data import public_text
 from memarc.data.codec import Codec, Prompts
 from memarc.data.dataset import Dataset
@@ -21,7 +21,7 @@ from memarc.data.tokenize import Encoded
 from memarc.evaluation import decode
 from memarc.evaluation.decoding import DecodingConfig
 from memarc.models.language import LanguageModel
-from memarc.runs.canaries import GRADIENT, RANDOM, SAMPLED, UNUSED, Slots, mark_of
+from memarc.runs.canaries import GRADIENT, SAMPLED, UNUSED, Slots, mark_of
 from memarc.runs.generation import decoder_of
 from memarc.runs.parts import Run
 
