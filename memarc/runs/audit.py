@@ -28,10 +28,9 @@ from memarc.runs.parse import parse
 from memarc.runs.parts import Run
 from memarc.runs.sections import AuditConfig
 from memarc.runs.settings import Settings
+from memarc.runs.statement import AUDIT_FILE as FILE_NAME
 from memarc.training import loop
 from memarc.typing import Array, Batch, Params
-
-FILE_NAME = "audit.json"
 
 PICTURE = "audit.png"
 
