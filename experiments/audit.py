@@ -2,7 +2,8 @@
 
     python -m experiments.audit --config=configs/audit.py --workdir=DIR
 
-Each canary is in or out by a coin (`memarc.runs.canaries`). The command writes DIR/audit.json, and
+Each canary is in or out by a coin (`memarc.runs.canaries`; docs/audits.md tells of the
+bounds). The command writes DIR/audit.json, and
 DIR/audit.png (true over false positives) where matplotlib is installed.
 
 A lower bound above the proven epsilon, or above --config.audit.claimed_epsilon, contradicts the
@@ -23,6 +24,9 @@ _SHOWN = (
     "proven_epsilon",
     "claimed_epsilon",
     "empirical_epsilon",
+    "trajectory_epsilon",
+    "released_epsilon",
+    "family_epsilon",
     "confidence",
     "delta",
     "is_contradicted",

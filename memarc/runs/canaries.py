@@ -19,13 +19,13 @@ from memarc.ops.linear import take_rows
 from memarc.privacy import audit, sampling, witness
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import PoissonSampler
+from memarc.runs.sections import CANARY_KINDS
 from memarc.typing import Array, Batch, Params
 
 CANARIES = "canaries"
 """Top level of the trainable tree under which gradient canaries have their coordinates."""
 
-RANDOM, UNUSED, SAMPLED, GRADIENT = KINDS = ("random", "unused", "sampled", "gradient")
-"""Texts of random tokens, of tokens that no text becomes, and of the model's own; gradients."""
+RANDOM, UNUSED, SAMPLED, GRADIENT = CANARY_KINDS
 
 _STEEPNESS = 1e4
 """Gradient of a gradient canary before clipping: far above any clip norm."""
@@ -40,7 +40,7 @@ class Slots:
 
     Attributes:
       rows: Rows of the train set.
-      counts: Kind -> its number of canaries, in the order of `KINDS`.
+      counts: Kind -> its number of canaries, in the order of `CANARY_KINDS`.
     """
 
     rows: int

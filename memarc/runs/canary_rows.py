@@ -51,7 +51,7 @@ def with_canaries(run: Run, slots: Slots) -> Dataset:
     if train.labels is not None:
         classes = len(run.settings.record_of_task.labels)
         drawn = rng.integers(classes, size=slots.total - slots.rows)
-        drawn[slots.of(GRADIENT) - slots.rows] = mark_of(_numbers(slots), classes)
+        drawn[slots.of(GRADIENT) - slots.rows] = mark_of(np.arange(slots.counts[GRADIENT]), classes)
         labels = np.concatenate([train.labels, drawn.astype(train.labels.dtype)])
     encoded = _extended(train.encoded, rows)
     return Dataset(encoded, labels, None, train.pad_id, train.max_length)
@@ -150,11 +150,6 @@ def _length(run: Run) -> int:
 def _words(codec: Codec) -> np.ndarray:
     """Ids of ordinary tokens."""
     return np.setdiff1d(np.arange(codec.info.vocab_size), codec.info.special_ids)
-
-
-def _numbers(slots: Slots) -> np.ndarray:
-    """0 .. K - 1."""
-    return np.arange(slots.counts[GRADIENT])
 
 
 def _extended(encoded: Encoded, rows: Sequence[Row]) -> Encoded:

@@ -4,6 +4,9 @@ import dataclasses
 
 from memarc.privacy.ledger import Budget
 
+CANARY_KINDS = ("random", "unused", "sampled", "gradient")
+"""Texts of random tokens, of tokens that no text becomes, and of the model's own; gradients."""
+
 _LEAST_CANARIES = 50
 """Fewer of a kind tell nothing."""
 
@@ -146,7 +149,7 @@ class AuditConfig:
                 f"audit.gradient_canaries is {self.gradient_canaries}; give at least "
                 f"{_LEAST_CANARIES}."
             )
-        for kind in ("random", "unused", "sampled"):
+        for kind in CANARY_KINDS:
             given = getattr(self, f"{kind}_canaries")
             if given and given < _LEAST_CANARIES:
                 raise ValueError(
@@ -158,6 +161,5 @@ class AuditConfig:
     @property
     def counts(self) -> dict[str, int]:
         """Kind -> how many, of those that there are; gradient canaries last."""
-        kinds = ("random", "unused", "sampled", "gradient")
-        found = {kind: getattr(self, f"{kind}_canaries") for kind in kinds}
+        found = {kind: getattr(self, f"{kind}_canaries") for kind in CANARY_KINDS}
         return {kind: count for kind, count in found.items() if count}
