@@ -2,9 +2,9 @@
 
     python -m experiments.audit --config=configs/audit.py --workdir=DIR
 
-Each canary is in or out by a coin (`memarc.runs.canaries`; docs/audits.md tells of the
-bounds). The command writes DIR/audit.json, and
-DIR/audit.png (true over false positives) where matplotlib is installed.
+Each canary is in or out by a coin (`memarc.runs.canaries`; docs/audits.md tells of the bounds). The
+command writes DIR/audit.json, and DIR/audit.png (true over false positives) where matplotlib is
+installed.
 
 A lower bound above the proven epsilon, or above --config.audit.claimed_epsilon, contradicts the
 claim: the command says so and exits with 3.

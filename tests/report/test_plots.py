@@ -26,3 +26,13 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, example):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"memarc\[plot\]"):
         plots.scores_over_epsilon([example()], tmp_path / "x.png")
+
+
+def test_audits_are_drawn_a_pair_of_bars_a_mechanism(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ("as it is", "no noise", "noise without C")
+    found = {"proven_epsilon": 4.0, "trajectory_epsilon": 5.0, "released_epsilon": 1.0}
+    plots.audits([{"name": name, **found} for name in names], tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text().count('id="patch_') > 2 * len(names)
+    with pytest.raises(ValueError, match="no audits to draw"):
+        plots.audits([], tmp_path / "y.svg")
