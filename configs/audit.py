@@ -15,9 +15,8 @@ Without noise the audit must contradict the claim:
     --config.privacy.epsilon=inf --config.audit.claimed_epsilon=4
 """
 
-from ml_collections import config_dict
-
 from configs import common
+from memarc.runs.sections import AuditConfig
 
 PRESETS = (*common.PRESETS, "full_batch", "small", "writer")
 
@@ -29,15 +28,8 @@ def get_config(preset="full"):
     config.privacy.clip_norm = 8.0  # Not 1, so that noise which forgets it shows.
     config.privacy.engine = "vmap"
     config.optimizer.learning_rate = 1e-2
-    config.audit = dict(
-        gradient_canaries=10_000,
-        random_canaries=500,
-        unused_canaries=0,  # The word-level tokenizer of reviews has but one unused token.
-        sampled_canaries=0,
-        confidence=0.95,
-        claimed_epsilon=config_dict.placeholder(float),  # None: the proven epsilon.
-    )
-    if preset == "writer":
+    config.audit = common.section(AuditConfig)
+    if preset == "writer":  # The tokenizer of reviews has but one unused token.
         config.audit.unused_canaries = config.audit.sampled_canaries = 500
     if preset == "full_batch":
         config.data.train_rows = config.privacy.expected_batch_size = 2000

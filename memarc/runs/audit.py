@@ -41,13 +41,19 @@ Scores = Mapping[tuple[str, str], np.ndarray]
 """(kind of canary, what is seen) -> scores [M], higher where a canary seems to be in."""
 
 
-def run(config: Mapping[str, Any], folder: Path, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Audits one config.
+def run(
+    config: Mapping[str, Any],
+    folder: Path,
+    should_stop: Callable[[], bool],
+    only: str | None = None,
+) -> dict[str, Any]:
+    """Audits one run of a config.
 
     Args:
-      config: Plain values of a config with one run, and the section "audit" (`AuditConfig`).
+      config: Plain values of a config. It may have the section "audit" (`AuditConfig`).
       folder: Where audit.json and, with matplotlib, audit.png are written.
       should_stop: Asked after every update.
+      only: The name of the run, where the config has several.
 
     Returns:
       What audit.json holds.
@@ -58,7 +64,7 @@ def run(config: Mapping[str, Any], folder: Path, should_stop: Callable[[], bool]
     """
     if (folder / FILE_NAME).exists():
         raise ValueError(f"{folder / FILE_NAME} is there already; use another --workdir.")
-    chosen, settings = _parse(config)
+    chosen, settings = _parse(config, only)
     base = assemble(settings)
     slots = Slots(len(base.splits.train), chosen.counts)
     audited = audited_run(base, slots)
@@ -105,19 +111,21 @@ def make_problem(slots: Slots) -> train.MakeProblem:
     return make
 
 
-def _parse(config: Mapping[str, Any]) -> tuple[AuditConfig, Settings]:
+def _parse(config: Mapping[str, Any], only: str | None) -> tuple[AuditConfig, Settings]:
     """The canaries and the one run of a config."""
-    if "audit" not in config:
-        raise ValueError("The config declares no canaries; give one such as configs/audit.py.")
-    found = parse({key: value for key, value in config.items() if key != "audit"})
+    plain = {key: value for key, value in config.items() if key != "audit"}
+    found = parse(plain, None if only is None else [only])
     if len(found) != 1:
-        raise ValueError(f"The config has {len(found)} runs; an audit is of one.")
+        raise ValueError(
+            f"The config has {len(found)} runs and an audit is of one; name it by --only, one of "
+            f"{[x.name for x in found]}."
+        )
     if found[0].kind == REGRESSION:
         raise ValueError(
             f"Task {found[0].task!r} is one of {found[0].kind}; an audit is of a classifier or a "
             "language model."
         )
-    chosen = AuditConfig(**config["audit"])
+    chosen = AuditConfig(**config.get("audit", {}))
     return chosen, dataclasses.replace(found[0], audit=chosen)
 
 

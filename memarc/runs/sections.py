@@ -135,12 +135,12 @@ class AuditConfig:
       claimed_epsilon: The claim that is tested; None takes the proven epsilon.
     """
 
-    gradient_canaries: int
-    random_canaries: int
-    unused_canaries: int
-    sampled_canaries: int
-    confidence: float
-    claimed_epsilon: float | None
+    gradient_canaries: int = 10_000
+    random_canaries: int = 500
+    unused_canaries: int = 0
+    sampled_canaries: int = 0
+    confidence: float = 0.95
+    claimed_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         """Checks all fields."""

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from configs import audit as audit_config
+from configs import quickstart
 from memarc.privacy import sampling
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import PoissonSampler
@@ -157,8 +158,11 @@ def test_mistakes_are_found_before_anything_is_written(config, tmp_path, changes
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_without_canaries_is_refused(tmp_path):
-    from configs import quickstart
-
-    with pytest.raises(ValueError, match="declares no canaries"):
-        verdict(quickstart.get_config("smoke"), tmp_path / "out")
+def test_any_config_can_be_audited_and_one_of_several_runs_is_to_be_named():
+    given = quickstart.get_config("smoke").to_dict()
+    with pytest.raises(ValueError, match=r"has 4 runs .* --only, one of \['lora', 'reversible'"):
+        audit._parse(given, None)
+    chosen, settings = audit._parse(given, "lora")
+    assert settings.name == "lora" and chosen.counts == {"random": 500, "gradient": 10_000}
+    with pytest.raises(ValueError, match=r"no run \['ladder'\]"):
+        audit._parse(given, "ladder")
