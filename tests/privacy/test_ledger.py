@@ -272,6 +272,7 @@ def test_the_owner_alone_may_read_a_ledger_whatever_the_umask(tmp_path):
     assert (tmp_path / "new" / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.checklist(45)
 def test_two_spellings_of_a_folder_are_one_ledger(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

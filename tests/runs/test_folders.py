@@ -115,6 +115,7 @@ def scored_elsewhere(made):
     return {folders[name]: x for name, x in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
+@pytest.mark.checklist(47)
 @pytest.mark.parametrize("case", CASES)
 def test_the_folder_alone_scores_what_the_record_says(made, scored_elsewhere, case):
     _, record = made[case]
@@ -123,6 +124,7 @@ def test_the_folder_alone_scores_what_the_record_says(made, scored_elsewhere, ca
         assert scored_elsewhere[case][name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.checklist(47)
 def test_drawn_leaves_that_were_not_saved_would_show(made):
     """A negative control: other frozen factors beside the trained ones score otherwise."""
     folder, record = made["gpt2 lora b"]

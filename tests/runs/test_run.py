@@ -50,7 +50,7 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
     assert steps == [1, 2, 3, None]
 
 
-@pytest.mark.checklist(3, 21)
+@pytest.mark.checklist(3, 21, 44)
 def test_noised_steps_are_made_again_by_the_same_computation_alone(config, tmp_path, monkeypatch):
     """Whatever else decides a step's sums is named: the same noise must not meet other sums."""
     weights = shutil.copytree(config.model.weights, tmp_path / "weights")
