@@ -28,6 +28,7 @@ from memarc.models.families import known
 from memarc.models.hub_head import HubHead
 from memarc.models.tensor_files import INDEX, WEIGHTS, full_name
 from memarc.models.tensor_names import Entry
+from memarc.ops import quantised
 from memarc.typing import Params
 
 STORAGE_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -45,7 +46,7 @@ def load(
     *,
     dtype: str,
     storage_dtype: str,
-    storage_block: int = 32,
+    storage_block: int = quantised.BLOCK,
     sharding_of: ShardingOf | None = None,
 ) -> tuple[BackboneConfig, Params]:
     """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.

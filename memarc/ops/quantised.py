@@ -20,6 +20,9 @@ from memarc.typing import Array, Params
 BITS = {"int8": 8, "int4": 4}
 """Dtype of codes -> how many bits a code has."""
 
+BLOCK = 32
+"""How many inputs share a scale where nobody says otherwise."""
+
 
 @partial(
     jax.tree_util.register_dataclass,

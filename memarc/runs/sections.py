@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from memarc.ops import quantised
 from memarc.privacy.ledger import Budget
 
 CANARY_KINDS = ("random", "unused", "sampled", "gradient")
@@ -28,7 +29,7 @@ class ModelSource:
     weights: str
     dtype: str = "float32"
     storage_dtype: str = "float32"
-    storage_block: int = 32
+    storage_block: int = quantised.BLOCK
     remat: str = "none"
     attention_block: int = 0
 
