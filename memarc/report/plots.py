@@ -1,5 +1,6 @@
 """Pictures made from records or lines of measurements; needs matplotlib (extra "plot")."""
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,40 @@ def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None
     figure.savefig(path, dpi=150)
 
 
+def learning_curves(lines: Sequence[Mapping[str, Any]], noise_norm: float, path: Path) -> None:
+    """Draws what a run's log publishes: noised quantities, and scores of public rows.
+
+    Args:
+      lines: The log's; of a run that was killed a step may be there twice, and the last counts.
+      noise_norm: The norm that noise alone would nearly have, gradient units.
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If no step was logged, or matplotlib is missing.
+    """
+    steps = {line["step"]: line for line in lines if line["event"] == "step"}
+    scored = {line["step"]: line for line in lines if line["event"] == "validation"}
+    if not steps:
+        raise ValueError("The log holds no step; give that of a run that was trained.")
+    figure, axes = _axes()
+    for name in ("noised_gradient_norm", "update_norm"):
+        points = [(step, line[name]) for step, line in sorted(steps.items()) if name in line]
+        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    if noise_norm:
+        axes.axhline(noise_norm, color="grey", linestyle=":", label="noise alone")
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    if scored:
+        name = next(key for key in next(iter(scored.values())) if key.startswith("validation_"))
+        beside = axes.twinx()
+        points = [(step, line[name]) for step, line in sorted(scored.items())]
+        beside.plot(*zip(*points, strict=True), color="black", marker="o", markersize=3)
+        beside.set_ylabel(f"{name.replace('_', ' ')} (black)")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
 def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     """Draws true over false positive rates of membership inference, both axes logarithmic.
 
@@ -81,7 +116,7 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     """
     figure, axes = _axes()
     for kind, (false, true) in curves.items():
-        axes.plot(false, true, label=f"{kind} canaries", drawstyle="steps-post")
+        axes.plot(false, true, label=kind, drawstyle="steps-post")
     axes.plot([1e-3, 1], [1e-3, 1], color="grey", linestyle=":", label="chance")
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
     axes.set_xlabel("false positive rate")
@@ -89,6 +124,39 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def audits(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws the lower bounds that audits found, a bar a mechanism, and what was proven.
+
+    Args:
+      lines: Lines of audits: "name", "proven_epsilon", "trajectory_epsilon", "released_epsilon".
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If there are no lines, or matplotlib is missing.
+    """
+    if not lines:
+        raise ValueError("There are no audits to draw; give at least one line.")
+    figure, axes = _axes()
+    places = range(len(lines))
+    for shift, seen in ((-0.2, "trajectory"), (0.2, "released")):
+        bounds = [line[f"{seen}_epsilon"] for line in lines]
+        label = {"trajectory": "noised gradients of all steps", "released": "released parameters"}
+        axes.barh([place + shift for place in places], bounds, height=0.38, label=label[seen])
+    proven = max(line["proven_epsilon"] for line in lines)
+    axes.axvline(proven, color="black", linestyle="--", label=f"proven: {proven:.3g}")
+    axes.set_yticks(places, [line["name"] for line in lines])
+    axes.invert_yaxis()
+    axes.set_xlabel("epsilon is at least")
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def is_installed() -> bool:
+    """Whether there is matplotlib."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _axes() -> tuple[Any, Any]:

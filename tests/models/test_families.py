@@ -418,6 +418,24 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
     )
 
 
+GROUPED = ("mpnet", "modernbert")
+"""Families with terms of attention of their own: biases of distances, windows."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x in GROUPED else pytest.mark.slow) for x in FAMILIES]
+)
+def test_rows_of_one_example_have_the_states_of_rows_of_their_own(float64, randomise, name):
+    config = example(name, dtype="float64")
+    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    batch = jax.tree.map(jnp.asarray, rows(config))
+    encode = jax.jit(backbone.encode, static_argnums=0, compiler_options=fast_compile.options())
+    wanted = encode(config, params, batch)
+    grouped = jax.tree.map(lambda x: x.reshape(2, 2, -1), batch)
+    found = encode(config, params, grouped).reshape(wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 CACHED = ("mistral", "gemma3_text", "gpt_neox")
 DECODERS = [
     pytest.param(name, marks=() if name in CACHED else pytest.mark.slow)

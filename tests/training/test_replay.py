@@ -195,7 +195,7 @@ def test_a_row_of_any_kind_changes_nothing_but_the_input_of_the_noise(engine):
 OFTEN = {"full": "book_keeping", "head": "loop", "lora": "ghost", "bitfit": None, "adapter": None}
 """The engine with which a method runs by default, "vmap" where none is named.
 
-Some leaves of `full`, and maps in the same places as those of `lora`, run when asked for.
+Methods that train some leaves of `full`, or maps in the places of `lora`'s, run when asked for.
 """
 
 
