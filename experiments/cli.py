@@ -24,6 +24,9 @@ STOPPED = 143
 """The exit status after SIGTERM, as shells report it."""
 
 
+_TOLD = ("task", "method", "privacy.epsilon")
+"""The fields of a run that its name tells."""
+
 _HELP = ("-h", "-help", "--help")
 
 
@@ -40,7 +43,8 @@ def run(main: Callable[[], int | None], fields: Callable[..., str] | None = None
 def config() -> dict[str, Any]:
     """The config of --config, as plain values.
 
-    What the command line sets is meant for all of a config's runs: their own values give way.
+    What the command line sets is meant for all of a config's runs: their own values give way. Where
+    a run's name would then be wrong it tells what was set: "lora-eps8,method=bitfit".
 
     Raises:
       ValueError: If the flag is missing, or its file is.
@@ -59,16 +63,22 @@ def config() -> dict[str, Any]:
 
 
 def _forget_in_runs(config: dict[str, Any], path: Sequence[str]) -> None:
-    """Takes one field out of what each run of a config changes."""
+    """Takes one field out of what each run of a config changes.
+
+    A run that loses what its name tells is another run, and gets a name that says so.
+    """
     if path[0] == "more" and len(path) > 2:
         _forget_in_runs(config["more"][path[1]], path[2:])
         return
-    for changes in config.get("runs", {}).values():
-        section = changes
-        for key in path[:-1]:
-            section = section.get(key, {})
-        if path[-1] in section:
-            del section[path[-1]]
+    given = functools.reduce(lambda section, key: section[key], path, config)
+    runs = {}
+    for name, changes in config.get("runs", {}).items():
+        section = functools.reduce(lambda found, key: found.get(key, {}), path[:-1], changes)
+        own, field = section.pop(path[-1], given), ".".join(path)
+        is_another = field in _TOLD and own != given
+        runs[f"{name},{field}={str(given).removesuffix('.0')}" if is_another else name] = changes
+    if runs:
+        config["runs"] = runs
 
 
 def workdir() -> Path:

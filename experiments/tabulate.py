@@ -6,9 +6,13 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
 replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
-memory over the size that --over names (of chips: the peak of one). --by_epsilon makes one row a
-method and one column a budget, of the headline or of --score. Lines may also be texts that a run
-wrote (outputs-*.jsonl).
+memory over the size that --over names (of chips: the peak of one). Lines may also be texts that a
+run wrote (outputs-*.jsonl).
+
+--by_epsilon makes one row a method and one column a budget; --group=method,privacy.epsilon,... one
+row for all values of such fields of a config, or, with --by_epsilon, says what a row of it is.
+Runs that differ in nothing but their randomness are shown as one: mean, standard deviation and
+number. Others that would share a cell are refused. --scores names what is shown.
 """
 
 import glob
@@ -20,7 +24,7 @@ from absl import flags
 
 from experiments import cli
 from memarc import paths
-from memarc.report import plots, records, tables
+from memarc.report import groups, plots, records, spreads, tables
 
 _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of JSON lines.")
 _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
@@ -32,7 +36,8 @@ _OVER = flags.DEFINE_enum(
 _COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
 
 _BY_EPSILON = flags.DEFINE_bool("by_epsilon", False, "One row a method, one column a budget.")
-_SCORE = flags.DEFINE_string("score", None, "Of --by_epsilon, such as test_bleu_e2e.")
+_GROUP = flags.DEFINE_list("group", None, "Fields of configs whose values a row stands for.")
+_SCORES = flags.DEFINE_list("scores", [], "Such as test_bleu_e2e; --by_epsilon takes one.")
 
 _END = "<!-- end of table -->"
 
@@ -62,8 +67,14 @@ def _of_records(files: Sequence[Path], style: str) -> tuple[str, int]:
     if _PLOT.value:
         plots.scores_over_epsilon(found, paths.place(_PLOT.value))
     if _BY_EPSILON.value:
-        return tables.by_epsilon(found, _SCORE.value, style), len(found)
-    columns = _COLUMNS.value or tables.QUICK
+        if len(_SCORES.value) > 1:
+            raise ValueError(f"--by_epsilon shows one score; --scores is {_SCORES.value}.")
+        score = next(iter(_SCORES.value), None)
+        rows = [name for name in _GROUP.value or ["method"] if name != groups.EPSILON]
+        return spreads.by_epsilon(found, score, style, rows), len(found)
+    if _GROUP.value:
+        return spreads.by_fields(found, _GROUP.value, _SCORES.value, style), len(found)
+    columns = _COLUMNS.value or tables.with_telling(found, tables.QUICK)
     return tables.table(found, columns, style, tables.columns_of(found)), len(found)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from memarc.report.records import Record
 
 def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     """Draws the headline score of every method over its epsilon, one line a method.
+
+    Of several runs of a method and budget it is the mean, and a bar their standard deviation.
 
     Args:
       records: Runs of one task.
@@ -26,9 +29,14 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     # Infinity has no place on a number line, so budgets are categories in order.
     budgets = sorted({_budget(record) for record in records})
     for method in dict.fromkeys(record.method for record in records):
-        runs = sorted((_budget(r), r.headline) for r in records if r.method == method)
-        places = [budgets.index(budget) for budget, _ in runs]
-        axes.plot(places, [100 * score for _, score in runs], marker="o", label=method)
+        found: dict[float, list[float]] = {}
+        for record in records:
+            if record.method == method:
+                found.setdefault(_budget(record), []).append(100 * record.headline)
+        there = sorted(found)
+        means = [statistics.fmean(found[x]) for x in there]
+        spread = [statistics.stdev(found[x]) if len(found[x]) > 1 else 0.0 for x in there]
+        axes.errorbar([budgets.index(x) for x in there], means, spread, marker="o", label=method)
     axes.set_xticks(range(len(budgets)), [_label(budget) for budget in budgets])
     axes.set_xlabel("epsilon")
     axes.set_ylabel(f"{tasks[0]}, {next(iter(records[0].scores)).replace('_', ' ')} (%)")

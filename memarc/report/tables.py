@@ -6,21 +6,22 @@ from typing import Any, TypeVar
 
 import tabulate
 
-from memarc.report import targets
+from memarc.report import groups, targets
 from memarc.report.records import Record
 
 NOT_PERCENT = ("nist", "cider", "perplexity", "rmse")
 """How names of scores end that are shown as they are; all other scores are shares of 1."""
 
 COLUMNS: Mapping[str, Callable[[Record], str]] = {
+    "run": lambda record: record.name,
     "task": lambda record: record.task,
     "method": lambda record: record.method,
     "score": lambda record: ", ".join(
-        f"{_score(name, value)} ({name.replace('_', ' ')})"
+        f"{score_cell(name, value)} ({name.replace('_', ' ')})"
         for name, value in _headlines(record.scores).items()
     ),
     "scores": lambda record: ", ".join(
-        f"{_score(name, value)}{_error(record, name)} ({name.replace('_', ' ')})"
+        f"{score_cell(name, value)}{_error(record, name)} ({name.replace('_', ' ')})"
         for name, value in _headlines(record.scores).items()
     ),
     "epsilon": lambda record: _epsilon(record, record.epsilon),
@@ -52,6 +53,9 @@ QUICK = (
     "kept for backward",
     "seconds",
 )
+
+_IDENTITY = ("task", "method", groups.EPSILON, groups.ACCOUNTANT)
+"""Fields that usual tables show, exactly or as spent."""
 
 SUMMARY = (
     "task",
@@ -146,58 +150,41 @@ def table(
     return tabulate.tabulate(rows, columns, tablefmt=STYLES[style], disable_numparse=True)
 
 
-def by_epsilon(items: Sequence[Record], score: str | None, style: str) -> str:
-    """Renders one row a method, and one column a privacy budget that any run had.
+def with_telling(items: Sequence[Record], columns: Sequence[str]) -> tuple[str, ...]:
+    """Usual columns, and those without which some rows would read alike.
 
-    Args:
-      items: Records of one task; the last of a method and a budget counts.
-      score: Name of the score that is shown; None shows the headline.
-      style: A name in `STYLES`.
-
-    Returns:
-      The table; methods stand in the order of their best score.
-
-    Raises:
-      ValueError: If there are several tasks, or a record lacks the score.
+    They are the fields that tell apart runs of one task, method and epsilon, the accountant where
+    there are several, and the runs' names where there are repeats.
     """
-    tasks = sorted({record.task for record in items})
-    if len(tasks) != 1:
-        raise ValueError(f"The records are of tasks {tasks}; give those of one.")
-    name = score or next(iter(items[0].scores))
-    lacking = [record.name for record in items if name not in record.scores]
-    if lacking:
-        raise ValueError(f"Runs {lacking} have no score {name!r}; choose one that all have.")
-    found: dict[str, dict[str, Record]] = {}
-    budgets: dict[str, float] = {}
-    for record in items:
-        label = f"epsilon {record.config['privacy']['epsilon']}".removesuffix(".0")
-        budgets[label] = float(record.config["privacy"]["epsilon"])
-        found.setdefault(record.method, {})[label] = record
-    labels = sorted(budgets, key=budgets.__getitem__)
-
-    def cell(record: Record) -> str:
-        return f"{_score(name, record.scores[name])}{_mark(record)}"
-
-    rows = [
-        [method, *(cell(row[x]) if x in row else "" for x in labels)]
-        for method, row in sorted(
-            found.items(), key=lambda item: -max(x.scores[name] for x in item[1].values())
-        )
-    ]
-    header = [name.replace("_", " "), *labels]
-    return tabulate.tabulate(rows, header, tablefmt=STYLES[style], disable_numparse=True)
+    fields = groups.telling(items)
+    accountants = {record.accountant for record in items}
+    found = list(columns)
+    place = found.index("method") + 1
+    found[place:place] = fields
+    if len(accountants) > 1:
+        found.insert(found.index("epsilon") + 1, "accountant")
+    stated = [tuple(groups.facts(x).get(f, "") for f in _IDENTITY + tuple(fields)) for x in items]
+    return ("run", *found) if len(set(stated)) < len(stated) else tuple(found)
 
 
 def columns_of(items: Sequence[Record]) -> dict[str, Callable[[Record], str]]:
-    """Gives `COLUMNS`, and a column for every score that a record has, by the score's name."""
+    """Gives `COLUMNS`, and a column for every score and every field of a config, by its name."""
     names = dict.fromkeys(name for record in items for name in record.scores)
+    fields = dict.fromkeys(name for record in items for name in groups.facts(record))
 
     def of_score(name: str) -> Callable[[Record], str]:
         return lambda record: (
-            _score(name, record.scores[name]) if name in record.scores else "not scored"
+            score_cell(name, record.scores[name]) if name in record.scores else "not scored"
         )
 
-    return {**COLUMNS, **{name: of_score(name) for name in names}}
+    def of_field(name: str) -> Callable[[Record], str]:
+        return lambda record: groups.facts(record).get(name, "")
+
+    return {
+        **{name: of_field(name) for name in fields},
+        **COLUMNS,
+        **{name: of_score(name) for name in names},
+    }
 
 
 def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
@@ -208,7 +195,7 @@ def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: scores[name] for name in first.values()}
 
 
-def _score(name: str, value: float) -> str:
+def score_cell(name: str, value: float) -> str:
     """A score as a cell, in percent unless its name is in `NOT_PERCENT`."""
     return f"{value:.2f}" if name.endswith(NOT_PERCENT) else f"{100 * value:.1f}"
 
@@ -221,10 +208,10 @@ def _error(record: Record, name: str) -> str:
 
 def _epsilon(record: Record, value: float) -> str:
     """An epsilon as a cell."""
-    return "inf" if math.isinf(value) else f"{value:.3f}{_mark(record)}"
+    return "inf" if math.isinf(value) else f"{value:.3f}{seed_mark(record)}"
 
 
-def _mark(record: Record) -> str:
+def seed_mark(record: Record) -> str:
     """What a cell says of a run whose noise can be made, and taken off, again."""
     is_noised = not math.isinf(record.epsilon)
     return " (fixed seed: not private)" if is_noised and record.reproducible_noise else ""

@@ -35,7 +35,9 @@ def finish(made: Mapping[Path, Record]) -> str:
     """
     for folder, record in made.items():
         draw_curves(folder, record)
-    table = tables.table(list(made.values()), tables.SUMMARY, "terminal")
+    found = list(made.values())
+    columns = tables.with_telling(found, tables.SUMMARY)
+    table = tables.table(found, columns, "terminal", tables.columns_of(found))
     folder, record = next(iter(made.items()))
     places = "\n".join(f"  {place}" for place in made)
     names = [name for name in _FILES if any(any(place.glob(name)) for place in made)]

@@ -40,6 +40,37 @@ def test_a_config_that_is_not_here_is_the_installed_one(tmp_path, monkeypatch, g
     assert cli._installed("--config=configs/sst2.py") == "--config=configs/sst2.py"
 
 
+def test_a_run_that_is_made_another_on_the_command_line_says_so_in_its_name():
+    """Its own values give way to those of the command line; a name tells method and budget."""
+
+    def given():
+        own = {"a-eps8": ("a", 8.0), "b-eps3": ("b", 3.0)}
+        runs = {
+            name: {"method": method, "privacy": {"epsilon": budget}, "optimizer": {"rate": budget}}
+            for name, (method, budget) in own.items()
+        }
+        return {
+            "method": "b",
+            "privacy": {"epsilon": 3.0},
+            "optimizer": {"rate": 0.5},
+            "runs": runs,
+        }
+
+    config = given()
+    cli._forget_in_runs(config, ["method"])
+    assert list(config["runs"]) == ["a-eps8,method=b", "b-eps3"]
+    assert all("method" not in changes for changes in config["runs"].values())
+    cli._forget_in_runs(config, ["privacy", "epsilon"])
+    assert list(config["runs"]) == ["a-eps8,method=b,privacy.epsilon=3", "b-eps3"]
+    config = given()
+    cli._forget_in_runs(config, ["optimizer", "rate"])  # No name tells it.
+    assert list(config["runs"]) == ["a-eps8", "b-eps3"]
+    assert [x["optimizer"] for x in config["runs"].values()] == [{}, {}]
+    nested = {"runs": {}, "more": {"x": given()}}
+    cli._forget_in_runs(nested, ["more", "x", "method"])
+    assert "a-eps8,method=b" in nested["more"]["x"]["runs"] and nested["runs"] == {}
+
+
 def test_commands_are_thin():
     """They parse flags, call the library and print: no class and no numerics stand in them."""
     sizes = {path.name: len(path.read_text().splitlines()) for path in COMMANDS}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from memarc.report import records, tables
+from memarc.report import records, spreads, tables
 
 
 @pytest.mark.parametrize("epsilon", [8.0, float("inf")])
@@ -88,7 +88,7 @@ def test_a_run_of_a_fixed_seed_is_not_shown_as_private_in_any_table(example):
         assert text.splitlines()[-1] == f"{value} (fixed seed: not private)"
     config = {"privacy": {"epsilon": 8.0}}
     by_epsilon = [dataclasses.replace(seeded, config=config), example(method="side", config=config)]
-    last = tables.by_epsilon(by_epsilon, None, "terminal").splitlines()[-2:]
+    last = spreads.by_epsilon(by_epsilon, None, "terminal").splitlines()[-2:]
     assert [row.endswith("81.2 (fixed seed: not private)") for row in last] == [True, False]
     free = example(epsilon=float("inf"), **told)
     assert tables.table([free], ("epsilon",), "terminal").splitlines()[-1] == "inf"
@@ -100,15 +100,15 @@ def test_a_table_by_epsilon_has_a_row_a_method_and_a_column_a_budget(example):
         return example(method=method, config=config, scores={"dev_bleu": score, "dev_nist": 7.0})
 
     runs = [made("lora", 8.0, 0.5), made("side", "inf", 0.7), made("lora", "inf", 0.6)]
-    text = tables.by_epsilon(runs, None, "markdown")
+    text = spreads.by_epsilon(runs, None, "markdown")
     cells = [[x.strip() for x in line.strip("|").split("|")] for line in text.splitlines()]
     assert cells[0] == ["dev bleu", "epsilon 8", "epsilon inf"]
     assert cells[2:] == [["side", "", "70.0"], ["lora", "50.0", "60.0"]]
-    assert "7.00" in tables.by_epsilon(runs, "dev_nist", "markdown")
+    assert "7.00" in spreads.by_epsilon(runs, "dev_nist", "markdown")
     with pytest.raises(ValueError, match="have no score 'dev_f1'"):
-        tables.by_epsilon(runs, "dev_f1", "markdown")
+        spreads.by_epsilon(runs, "dev_f1", "markdown")
     with pytest.raises(ValueError, match=r"tasks \['qnli', "):
-        tables.by_epsilon([*runs, example(task="qnli")], None, "markdown")
+        spreads.by_epsilon([*runs, example(task="qnli")], None, "markdown")
 
 
 def test_unknown_columns_and_styles_are_named(example):

@@ -1,0 +1,111 @@
+"""Tables in which repeats of a run are one: the mean of a score, its deviation and their number."""
+
+import statistics
+from collections.abc import Sequence
+
+import tabulate
+
+from memarc.report import groups, tables
+from memarc.report.records import Record
+
+
+def by_epsilon(
+    items: Sequence[Record], score: str | None, style: str, rows: Sequence[str] = ("method",)
+) -> str:
+    """Renders one row a method, and one column a privacy budget that any run had.
+
+    The accountant is a field of the rows too where it is not the same in all runs.
+
+    Args:
+      items: Records of one task. Repeats of a run are one cell: mean, deviation and number.
+      score: Name of the score that is shown; None shows the headline.
+      style: A name in `STYLES`.
+      rows: Fields (`memarc.report.groups.facts`) that a row stands for.
+
+    Returns:
+      The table; rows stand in the order of their best score.
+
+    Raises:
+      ValueError: If there are several tasks, a record lacks the score, or runs of a cell are no
+        repeats of each other.
+    """
+    tasks = sorted({record.task for record in items})
+    if len(tasks) != 1:
+        raise ValueError(f"The records are of tasks {tasks}; give those of one.")
+    name, rows = score or next(iter(items[0].scores)), _with_accountant(items, rows)
+    found: dict[tuple[str, ...], dict[str, Sequence[Record]]] = {}
+    for (*key, budget), members in groups.grouped(items, (*rows, groups.EPSILON)).items():
+        found.setdefault(tuple(key), {})[budget] = members
+    labels = sorted({x for row in found.values() for x in row}, key=float)
+    lines = [
+        [*key, *(spread(row[x], name) if x in row else "" for x in labels)]
+        for key, row in sorted(
+            found.items(), key=lambda item: -max(_mean(x, name) for x in item[1].values())
+        )
+    ]
+    shown = name.replace("_", " ")
+    first = [shown] if len(rows) == 1 else [*rows[:-1], f"{rows[-1]}: {shown}"]
+    header = [*first, *(f"epsilon {x}" for x in labels)]
+    return tabulate.tabulate(lines, header, tablefmt=tables.STYLES[style], disable_numparse=True)
+
+
+def by_fields(
+    items: Sequence[Record], fields: Sequence[str], scores: Sequence[str], style: str
+) -> str:
+    """Renders one row for each group of repeats.
+
+    Args:
+      items: Records.
+      fields: Fields (`memarc.report.groups.facts`) that a row stands for, a column each.
+      scores: Names of scores, a column each of mean and deviation; () shows the headlines.
+      style: A name in `STYLES`.
+
+    Returns:
+      The table; "n" is the number of runs of a row.
+
+    Raises:
+      ValueError: If runs of a row are no repeats of each other, or a score or field is unknown.
+    """
+    shown = tuple(scores) or tuple(dict.fromkeys(next(iter(x.scores)) for x in items))
+    known = {name for record in items for name in record.scores}
+    unknown = [name for name in shown if name not in known]
+    if unknown:
+        raise ValueError(f"No run has the scores {unknown}; choose from {sorted(known)}.")
+    lines, fields = [], _with_accountant(items, fields)
+    for key, members in groups.grouped(items, fields).items():
+        cells = [
+            spread(members, name) if any(name in x.scores for x in members) else ""
+            for name in shown
+        ]
+        lines.append([*key, *cells, str(len(members))])
+    header = [*fields, *(name.replace("_", " ") for name in shown), "n"]
+    return tabulate.tabulate(lines, header, tablefmt=tables.STYLES[style], disable_numparse=True)
+
+
+def _with_accountant(items: Sequence[Record], fields: Sequence[str]) -> list[str]:
+    """Fields, and the accountant where runs differ in it: epsilons by two cannot be compared."""
+    several = len({record.accountant for record in items}) > 1
+    return list(dict.fromkeys([*fields, *([groups.ACCOUNTANT] if several else [])]))
+
+
+def spread(members: Sequence[Record], name: str) -> str:
+    """A score of repeats as a cell: "81.2 ± 0.4 (3)", mean, standard deviation and number.
+
+    The deviation is that of the runs, with n - 1; of one run there is the score alone.
+
+    Raises:
+      ValueError: If a run lacks the score.
+    """
+    mean, mark = tables.score_cell(name, _mean(members, name)), tables.seed_mark(members[0])
+    if len(members) == 1:
+        return f"{mean}{mark}"
+    deviation = statistics.stdev(record.scores[name] for record in members)
+    return f"{mean} ± {tables.score_cell(name, deviation)} ({len(members)}){mark}"
+
+
+def _mean(members: Sequence[Record], name: str) -> float:
+    """The mean of a score that all of some runs must have."""
+    lacking = [record.name for record in members if name not in record.scores]
+    if lacking:
+        raise ValueError(f"Runs {lacking} have no score {name!r}; choose one that all have.")
+    return statistics.fmean(record.scores[name] for record in members)
