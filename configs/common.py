@@ -159,4 +159,7 @@ def _trained(kind: str, task: str, weights: str) -> config_dict.ConfigDict:
     # Name -> another whole config that the same command runs. It has fields of its own: change
     # them by --config.more.NAME.privacy.epsilon=3 and the like.
     config.more = {}
+    # How often each run is made, those of ``more`` included. Repeats on private rows are several
+    # releases: each is charged like a run of its own.
+    config.repeats = 1
     return config

@@ -4,9 +4,9 @@
     python -m experiments.account --ledger=FOLDER
     python -m experiments.account --statement=OUT
 
-With --num_examples the data are not even read. --statement writes privacy_statement.md and .json
-into the folder of a finished run (memarc/runs/statement.py); --audit=DIR, the folder of an audit of
-the same run, adds what it found.
+Train rows are counted once for all runs on the same data; with --num_examples they are not read.
+--statement writes privacy_statement.md and .json into the folder of a finished run
+(memarc/runs/statement.py); --audit=DIR, the folder of an audit of the same run, adds what it found.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ def main() -> int:
         audit = paths.place(_AUDIT.value) if _AUDIT.value else None
         print(*statement.write(paths.place(_STATEMENT.value), audit), sep="\n")
         return 0
-    _print([planned(run, _NUM_EXAMPLES.value) for run in parse(cli.config())])
+    _print(planned(parse(cli.config()), _NUM_EXAMPLES.value))
     return 0
 
 

@@ -17,6 +17,7 @@ import jax
 from absl import flags
 
 from experiments import cli
+from memarc.data import load
 from memarc.measure import forecast
 from memarc.report import lines, plan_columns, records, tables, targets
 from memarc.runs import assemble, fields, plan
@@ -64,7 +65,7 @@ def _promised(settings: Settings) -> Settings:
 
 def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What one run will take, and what --seconds allow of it."""
-    rows = _NUM_EXAMPLES.value or assemble.rows_of(settings).num_examples
+    rows = _NUM_EXAMPLES.value or load.count(settings.task, settings.data_to_load)
     mechanism, drawn = assemble.plan(settings, rows), forecast.sketch(settings, devices)
     line = {
         "name": settings.name,

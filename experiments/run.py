@@ -2,9 +2,10 @@
 
     python -m experiments.run --config=configs/quickstart.py --workdir=/tmp/quickstart
 
-A config without ``runs`` writes to WORKDIR, one with runs to WORKDIR/NAME each. A run that was
-stopped goes on from its last checkpoint; a finished one is not run again. With --show the runs'
-whole configs are printed, and nothing is run.
+A config of one run writes to WORKDIR, one of several to WORKDIR/NAME each. A run that was stopped
+goes on from its last checkpoint; a finished one is not run again. --config.repeats=3 makes each
+three times, NAME, NAME-r2 and NAME-r3: on private rows these are three releases. With --show the
+runs' whole configs are printed, and nothing is run.
 """
 
 import json

@@ -96,6 +96,35 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
       ValueError: If config, task and rows do not fit together, or the tokenizer cannot be read or
         lacks a special token.
     """
+    train, evals, rows_hash, members = _units(config, task, train, evals)
+    codec = open_codec(task, config)
+    return Splits(
+        task=task,
+        privacy_unit=privacy_unit(task, config),
+        train=codec.dataset(train, members),
+        rows_hash=rows_hash,
+        evals={name: _eval_set(codec, rows, config.eval_rows) for name, rows in evals.items()},
+        codec=codec,
+        buckets=config.padded_lengths,
+    )
+
+
+def count(task_name: str, config: DataConfig) -> int:
+    """Counts the units of a task's train set: its `Splits.num_examples`. Needs no tokenizer.
+
+    Raises:
+      ValueError: As of ``load``, but for the tokenizer.
+    """
+    task = task_of(task_name, config)
+    check_fit(task, config)
+    train, _, _, members = _units(config, task, *sources.read(task, config))
+    return len(train) if members is None else len(members)
+
+
+def _units(
+    config: DataConfig, task: Task, train: Rows, evals: Mapping[str, Rows]
+) -> tuple[Rows, Mapping[str, Rows], str, np.ndarray | None]:
+    """Checks, splits and groups rows: train, evaluation sets, hash of train rows, members."""
     check_fit(task, config)
     for name, rows in (("train", train), *evals.items()):
         _check_rows(task, name, rows, len(train.columns))
@@ -113,16 +142,7 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
     if config.rows_per_unit is not None:  # So the unit is an input or a person.
         group = units.by_input if config.protects == "input" else units.by_person
         train, members = group(train, config.rows_per_unit)
-    codec = open_codec(task, config)
-    return Splits(
-        task=task,
-        privacy_unit=privacy_unit(task, config),
-        train=codec.dataset(train, members),
-        rows_hash=rows_hash,
-        evals={name: _eval_set(codec, rows, config.eval_rows) for name, rows in evals.items()},
-        codec=codec,
-        buckets=config.padded_lengths,
-    )
+    return train, evals, rows_hash, members
 
 
 def task_of(task_name: str, config: DataConfig) -> Task:

@@ -1,8 +1,10 @@
 """What a run will spend by its plan, without training; and what runs have spent by a ledger."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from memarc.data import load
+from memarc.data.config import DataConfig
 from memarc.privacy import ledger
 from memarc.runs import assemble
 from memarc.runs.settings import Settings
@@ -51,18 +53,24 @@ class Account:
     seed: str
 
 
-def planned(run: Settings, num_examples: int | None) -> Account:
-    """The plan of one run.
+def planned(runs: Sequence[Settings], num_examples: int | None) -> list[Account]:
+    """The plans of runs.
 
     Args:
-      run: The run.
-      num_examples: Examples of the train set; None reads the data to count them.
+      runs: The runs.
+      num_examples: Examples of the train set; None counts them, once for runs of the same data.
 
     Raises:
-      ValueError: If the plan cannot keep its promise, or the data cannot be read.
+      ValueError: If a plan cannot keep its promise, or the data cannot be read.
     """
-    if num_examples is None:
-        num_examples = assemble.rows_of(run).num_examples
+    units: dict[tuple[str, DataConfig], int] = {}
+    for source in dict.fromkeys((run.task, run.data_to_load) for run in runs):
+        units[source] = load.count(*source) if num_examples is None else num_examples
+    return [_planned(run, units[run.task, run.data_to_load]) for run in runs]
+
+
+def _planned(run: Settings, num_examples: int) -> Account:
+    """The plan of one run."""
     mechanism = assemble.plan(run, num_examples)
     spent = mechanism.spent(mechanism.steps)
     return Account(

@@ -113,7 +113,7 @@ def make_problem(slots: Slots) -> train.MakeProblem:
 
 def _parse(config: Mapping[str, Any], only: str | None) -> tuple[AuditConfig, Settings]:
     """The canaries and the one run of a config."""
-    plain = {key: value for key, value in config.items() if key != "audit"}
+    plain = {key: value for key, value in config.items() if key != "audit"} | {"repeats": 1}
     found = parse(plain, None if only is None else [only])
     if len(found) != 1:
         raise ValueError(

@@ -36,6 +36,10 @@ class Field:
     line: str
 
 
+_REPEATS = Field("repeats", "int", "1", "How often each run is made: each is a release of its own.")
+"""The field of a config file that is none of a run and can be set on command lines."""
+
+
 def of(cls: type) -> list[Field]:
     """The fields of a dataclass, in their order; a method's backbone is none of a config."""
     hints, lines = typing.get_type_hints(cls), _attributes(cls)
@@ -72,6 +76,7 @@ def text(config: Mapping[str, Any] | None) -> str:
     lines = ["Fields of a config, each changed by --config.FIELD=VALUE:"]
     tops = {field.name: field for field in of(Settings)}
     lines += [_told("config", tops[name], (config or {}).get(name)) for name in OTHERS[:-1]]
+    lines += [_told("config", _REPEATS, (config or {}).get(_REPEATS.name))]
     kind = get_task(config["task"]).kind if config else None
     for place, having, cls in sections():
         if kind and having and kind not in having.split(", "):

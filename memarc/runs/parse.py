@@ -13,8 +13,9 @@ from memarc.data.tasks import get_task
 from memarc.models.methods import METHODS, default_options
 from memarc.runs.settings import OTHERS, SECTIONS, Settings
 
-_OF_FILES = ("runs", "more")
-"""Fields of a config file that are none of a run: what single runs change, and further configs."""
+_OF_FILES = ("runs", "more", "repeats")
+"""Fields of a config file that are none of a run: what single runs change, further configs, and how
+often each run is made."""
 
 
 def parse(config: Mapping[str, Any], only: Sequence[str] | None = None) -> list[Settings]:
@@ -23,8 +24,10 @@ def parse(config: Mapping[str, Any], only: Sequence[str] | None = None) -> list[
     Args:
       config: Plain values as configs/common.py lays them out. A config without ``runs`` is one
         run, named like its method. The runs of the configs in ``more`` follow; one of these
-        without ``runs`` is named as it is there.
-      only: Names of the runs that are wanted; None means all.
+        without ``runs`` is named as it is there. All are made ``repeats`` times: the first under
+        its name, so that one that was made before counts, the others as NAME-r2, NAME-r3 and so on.
+        Each draws its own entropy, or has the next seed where there is one.
+      only: Names of the runs that are wanted, each with its repeats; None means all.
 
     Returns:
       One `Settings` per run, in the config's order.
@@ -35,14 +38,26 @@ def parse(config: Mapping[str, Any], only: Sequence[str] | None = None) -> list[
     found = _runs(config, None)
     for name, other in (config.get("more") or {}).items():
         others = _runs(other, name)
+        if other["repeats"] != 1:
+            raise ValueError(
+                f"config.more.{name}.repeats is {other['repeats']}; give config.repeats, which is "
+                "of all runs, and leave this 1."
+            )
         twice = sorted(found.keys() & others.keys())
         if twice:
             raise ValueError(f"config.more.{name} repeats the names of runs {twice}; rename them.")
         found |= others
-    strangers = sorted(set(only or ()) - set(found))
+    repeated = _repeated(found, config["repeats"])
+    known = {x for names in repeated.values() for x in names} | found.keys()
+    strangers = sorted(set(only or ()) - known)
     if strangers:
         raise ValueError(f"The config has no run {strangers}; its runs are {list(found)}.")
-    return [settings(plain, name) for name, plain in found.items() if only is None or name in only]
+    return [
+        settings(plain, name)
+        for run, repeats in repeated.items()
+        for name, plain in repeats.items()
+        if only is None or run in only or name in only
+    ]
 
 
 def settings(plain: Mapping[str, Any], name: str = "") -> Settings:
@@ -86,8 +101,29 @@ def _runs(config: Mapping[str, Any], alone: str | None) -> dict[str, dict[str, A
     found = {}
     for name, changes in variants.items():
         plain = _changed(config, changes, f"config.runs.{name}", ())
-        del plain["runs"], plain["more"]
+        plain = {key: value for key, value in plain.items() if key not in _OF_FILES}
         found[name] = {**plain, "options": _options_of(plain)}
+    return found
+
+
+def _repeated(
+    runs: Mapping[str, Mapping[str, Any]], repeats: Any
+) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Each run's name -> name of each repeat -> its plain values."""
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        raise ValueError(f"config.repeats is {repeats!r}; give a whole number from 1 up.")
+    found = {}
+    for name, plain in runs.items():
+        found[name] = {name: plain}
+        for place in range(1, repeats):
+            seed = plain["seed"]
+            again = {**plain, "seed": seed + place if isinstance(seed, int) else seed}
+            found[name][f"{name}-r{place + 1}"] = again
+        twice = sorted((found[name].keys() & runs.keys()) - {name})
+        if twice:
+            raise ValueError(
+                f"Runs {twice} have names of repeats of {name!r}; rename them, or make it once."
+            )
     return found
 
 

@@ -46,7 +46,7 @@ class Pace:
 def variants(
     config: Mapping[str, Any], only: Sequence[str] | None, methods: Sequence[str]
 ) -> list[Settings]:
-    """The runs of a config, or what they are with other methods.
+    """The runs of a config, each once, or what they are with other methods.
 
     Args:
       config: Plain values (`memarc.runs.parse.parse`).
@@ -57,6 +57,7 @@ def variants(
     Raises:
       ValueError: As of `parse`, and for an unknown method.
     """
+    config = {**config, "repeats": 1}  # They take alike.
     chosen = parse(config, only)
     found: dict[str, Settings] = {}
     for label in methods:

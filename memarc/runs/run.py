@@ -64,7 +64,7 @@ def run_all(
 
 def folders_of(config: Mapping[str, Any], chosen: Sequence[Settings], workdir: Path) -> list[Path]:
     """The folder of each run: ``workdir``, or one within it of a config with several."""
-    several = bool(config["runs"] or config["more"])
+    several = bool(config["runs"] or config["more"] or config["repeats"] > 1)
     return [workdir / settings.name if several else workdir for settings in chosen]
 
 

@@ -12,7 +12,7 @@ import pytest
 from memarc.data import restaurants, reviews, splits, tokenize
 from memarc.data.config import DataConfig
 from memarc.data.dataset import padded_chunks
-from memarc.data.load import from_rows, load, privacy_unit, task_of
+from memarc.data.load import count, from_rows, load, privacy_unit, task_of
 from memarc.data.rows import Rows
 
 REVIEWS = DataConfig(
@@ -150,8 +150,9 @@ def test_written_files_are_ready_with_one_row_as_the_unit(write_e2e, letter_fold
 
 
 def test_written_files_are_ready_with_one_input_as_the_unit(write_e2e, letter_folder):
-    loaded = load("e2e", written(write_e2e(TRAIN), letter_folder, **BY_INPUT))
-    assert loaded.num_examples == 3
+    config = written(write_e2e(TRAIN), letter_folder, **BY_INPUT)
+    loaded = load("e2e", config)
+    assert loaded.num_examples == count("e2e", config) == 3
     assert loaded.privacy_unit == "one meaning representation with its first 2 references"
     batch = loaded.train.take(np.array([0, 2]), 8)
     assert batch["attention_mask"].sum(-1).tolist() == [[8, 7], [6, 0]]

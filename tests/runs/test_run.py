@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from memarc.privacy import auto
-from memarc.report import records
-from memarc.runs import assemble, inputs, record, run, train
+from memarc.report import records, spreads
+from memarc.runs import assemble, inputs, plan, record, run, train
 from memarc.runs.parse import parse
 from memarc.training import export
 from tests import commands
@@ -119,6 +119,34 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
     before = (tmp_path / "tight" / "record.json").stat().st_mtime_ns
     assert run.run_all(config.to_dict(), tmp_path, ["tight"]) == [tight]
     assert (tmp_path / "tight" / "record.json").stat().st_mtime_ns == before
+
+
+def test_repeats_are_runs_of_their_own_with_their_own_ledgers_and_a_mean(config, tmp_path):
+    config.seed, config.repeats = None, 2
+    made = run.run_all(config.to_dict(), tmp_path)
+    assert parts(tmp_path) == ["head", "head-r2"] == [record.name for record in made]
+    first, second = (export.load(tmp_path / name)[0] for name in parts(tmp_path))
+    assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
+    assert all(record.ledger["runs"] == 1 for record in made)
+    assert made[0].config == made[1].config
+    mean = np.mean([100 * record.headline for record in made])
+    table = spreads.by_epsilon(made, None, "markdown")
+    assert f"{mean:.1f} ± " in table and "(2)" in table
+
+
+def test_repeats_have_names_and_seeds_in_order_and_come_with_their_run(config):
+    config.repeats = 3
+    config.runs = {"a": {}, "b": {"seed": 9}}
+    found = {x.name: x.seed for x in parse(config.to_dict())}
+    assert found == {"a": 5, "a-r2": 6, "a-r3": 7, "b": 9, "b-r2": 10, "b-r3": 11}
+    assert [x.name for x in parse(config.to_dict(), ["a-r3", "b"])] == ["a-r3", "b", "b-r2", "b-r3"]
+    assert [x.name for x in plan.variants(config.to_dict(), None, ())] == ["a", "b"]
+    config.runs = {"a": {}, "a-r2": {}}
+    with pytest.raises(ValueError, match=r"\['a-r2'\] have names of repeats of 'a'"):
+        parse(config.to_dict())
+    config.repeats = 0
+    with pytest.raises(ValueError, match=r"config\.repeats is 0; give a whole number from 1"):
+        parse(config.to_dict())
 
 
 @pytest.mark.checklist(40)
