@@ -3,11 +3,16 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
     python -m experiments.tabulate --records='results/sst2/*/record.json' \
         --into=README.md --mark=sst2
     python -m experiments.tabulate --records='results/memory/*.jsonl' --plot=depth.png --over=layers
+    python -m experiments.tabulate --config=configs/sst2.py --workdir=OUT --by_task
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
 replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
 memory over the size that --over names (of chips: the peak of one). Lines may also be texts that a
 run wrote (outputs-*.jsonl).
+
+With --config and --workdir the records are those of the config's runs that are finished, and the
+others are named. --by_task makes one row a method and budget, with columns for the scores of each
+task, memory and the share that is trained.
 
 --by_epsilon makes one row a method and one column a budget; --group=method,privacy.epsilon,... one
 row for all values of such fields of a config, or, with --by_epsilon, says what a row of it is.
@@ -17,6 +22,7 @@ number. Others that would share a cell are refused. --scores names what is shown
 
 import glob
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +31,7 @@ from absl import flags
 from experiments import cli
 from memarc import paths
 from memarc.report import groups, plots, records, spreads, tables
+from memarc.runs import run
 
 _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of JSON lines.")
 _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
@@ -36,22 +43,21 @@ _OVER = flags.DEFINE_enum(
 _COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
 
 _BY_EPSILON = flags.DEFINE_bool("by_epsilon", False, "One row a method, one column a budget.")
+_BY_TASK = flags.DEFINE_bool("by_task", False, "One row a method and budget, columns by task.")
 _GROUP = flags.DEFINE_list("group", None, "Fields of configs whose values a row stands for.")
 _SCORES = flags.DEFINE_list("scores", [], "Such as test_bleu_e2e; --by_epsilon takes one.")
+_ONLY = flags.DEFINE_list("only", None, "Names of the runs of --config; all by default.")
 
 _END = "<!-- end of table -->"
 
 
 def main() -> int:
     """Prints or writes the table."""
-    if not _RECORDS.value:
-        raise ValueError("No --records was given; name files, such as 'results/*/record.json'.")
-    files = [Path(file) for file in sorted(glob.glob(paths.expanded(_RECORDS.value)))]
-    if not files:
-        raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
     style = "markdown" if _INTO.value else "terminal"
-    is_lines = all(path.suffix == ".jsonl" for path in files)
-    table, count = (_of_lines if is_lines else _of_records)(files, style)
+    if cli.CONFIG.value is not None:
+        table, count = _of_config(style)
+    else:
+        table, count = _of_files(style)
     if not _INTO.value:
         print(table)
         return 0
@@ -61,21 +67,45 @@ def main() -> int:
     return 0
 
 
-def _of_records(files: Sequence[Path], style: str) -> tuple[str, int]:
-    """The table of records, and how many there are."""
-    found = sorted(map(records.read, files), key=_order)
+def _of_config(style: str) -> tuple[str, int]:
+    """The table of a config's runs that are finished, and how many there are; names the others."""
+    found, missing = run.finished(cli.config(), cli.workdir(), _ONLY.value)
+    if not found:
+        raise ValueError(f"None of the config's {len(missing)} runs is in {cli.workdir()}.")
+    if missing:
+        runs = len(found) + len(missing)
+        print(f"{len(missing)} of {runs} runs are missing: {', '.join(missing)}", file=sys.stderr)
+    return _of_records(found, style), len(found)
+
+
+def _of_files(style: str) -> tuple[str, int]:
+    """The table of the files of --records, and how many rows there are."""
+    if not _RECORDS.value:
+        raise ValueError("No --records was given; name files, such as 'results/*/record.json'.")
+    files = [Path(file) for file in sorted(glob.glob(paths.expanded(_RECORDS.value)))]
+    if not files:
+        raise ValueError(f"No file matches --records={_RECORDS.value!r}.")
+    if all(path.suffix == ".jsonl" for path in files):
+        return _of_lines(files, style)
+    return _of_records(sorted(map(records.read, files), key=_order), style), len(files)
+
+
+def _of_records(found: Sequence[records.Record], style: str) -> str:
+    """The table of records."""
     if _PLOT.value:
         plots.scores_over_epsilon(found, paths.place(_PLOT.value))
+    if _BY_TASK.value:
+        return spreads.by_task(found, _SCORES.value, style)
     if _BY_EPSILON.value:
         if len(_SCORES.value) > 1:
             raise ValueError(f"--by_epsilon shows one score; --scores is {_SCORES.value}.")
         score = next(iter(_SCORES.value), None)
         rows = [name for name in _GROUP.value or ["method"] if name != groups.EPSILON]
-        return spreads.by_epsilon(found, score, style, rows), len(found)
+        return spreads.by_epsilon(found, score, style, rows)
     if _GROUP.value:
-        return spreads.by_fields(found, _GROUP.value, _SCORES.value, style), len(found)
+        return spreads.by_fields(found, _GROUP.value, _SCORES.value, style)
     columns = _COLUMNS.value or tables.with_telling(found, tables.QUICK)
-    return tables.table(found, columns, style, tables.columns_of(found)), len(found)
+    return tables.table(found, columns, style, tables.columns_of(found))
 
 
 def _of_lines(files: Sequence[Path], style: str) -> tuple[str, int]:

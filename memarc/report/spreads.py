@@ -82,6 +82,51 @@ def by_fields(
     return tabulate.tabulate(lines, header, tablefmt=tables.STYLES[style], disable_numparse=True)
 
 
+def by_task(items: Sequence[Record], scores: Sequence[str], style: str) -> str:
+    """Renders one row a method and budget, and columns for the scores of each task.
+
+    Rows are of one model's weights, which are a field of them where there are several. Beside the
+    scores stand the most bytes that the step of a run of the row sets aside on its device, and the
+    share of all parameters that it trains.
+
+    Args:
+      items: Records. Repeats of a run are one cell: mean, deviation and number.
+      scores: Names of scores; a task has a column for each that its runs have. () shows headlines.
+      style: A name in `tables.STYLES`.
+
+    Returns:
+      The table; a run that is not there leaves its cell empty.
+
+    Raises:
+      ValueError: If runs of a cell are no repeats of each other, or no run has a score.
+    """
+    fields = ["method", groups.EPSILON]
+    fields = ["model.weights", *fields] if "model.weights" in groups.differing(items) else fields
+    fields = _with_accountant(items, fields)
+    found: dict[tuple[str, ...], dict[str, Sequence[Record]]] = {}
+    for (*key, task), members in groups.grouped(items, (*fields, "task")).items():
+        found.setdefault(tuple(key), {})[task] = members
+    shown = dict.fromkeys(
+        (record.task, name)
+        for record in items
+        for name in scores or [next(iter(record.scores))]
+        if name in record.scores
+    )
+    unknown = [name for name in scores if name not in {x for _, x in shown}]
+    if unknown:
+        raise ValueError(f"No run has the scores {unknown}; leave them out.")
+    lines = []
+    for key, row in found.items():
+        cells = [spread(row[task], name) if task in row else "" for task, name in shown]
+        runs = [record for members in row.values() for record in members]
+        taken = max(record.memory["reserved_bytes"] for record in runs)
+        share = max(record.trainable_parameters / record.total_parameters for record in runs)
+        lines.append([*key, *cells, f"{taken / 2**20:,.1f} MiB", f"{100 * share:.3f} %"])
+    named = [f"{task} {name.replace('_', ' ')}" for task, name in shown]
+    header = [*fields, *named, "training memory", "trainable"]
+    return tabulate.tabulate(lines, header, tablefmt=tables.STYLES[style], disable_numparse=True)
+
+
 def _with_accountant(items: Sequence[Record], fields: Sequence[str]) -> list[str]:
     """Fields, and the accountant where runs differ in it: epsilons by two cannot be compared."""
     several = len({record.accountant for record in items}) > 1

@@ -62,6 +62,21 @@ def run_all(
     return made
 
 
+def finished(
+    config: Mapping[str, Any], workdir: Path, only: Sequence[str] | None = None
+) -> tuple[list[records.Record], list[str]]:
+    """The records of a config's runs that are finished, and the names of the others.
+
+    Raises:
+      ValueError: For a mistake in the config, or a folder that holds a run of another config.
+    """
+    chosen = parse(config, only)
+    folders = folders_of(config, chosen, workdir)
+    found = {x.name: _finished(x, y) for x, y in zip(chosen, folders, strict=True)}
+    there = [record for record in found.values() if record is not None]
+    return there, [name for name, record in found.items() if record is None]
+
+
 def folders_of(config: Mapping[str, Any], chosen: Sequence[Settings], workdir: Path) -> list[Path]:
     """The folder of each run: ``workdir``, or one within it of a config with several."""
     several = bool(config["runs"] or config["more"] or config["repeats"] > 1)
