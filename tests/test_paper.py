@@ -98,7 +98,6 @@ CASES = [("classification", "head"), ("generation", "lora")]
         pytest.param(x, y, marks=() if (x, y) in CASES else pytest.mark.slow)
         for x in TABLES
         for y in grid.METHODS
-        if (x, y) != ("generation", "head")  # A language model gets no new head.
     ],
 )
 def test_the_path_of_a_table_runs_at_toy_sizes_and_one_command_makes_what_is_there_of_it(

@@ -20,7 +20,7 @@ def perplexity(
     *,
     buckets: tuple[int, ...],
     rows: int,
-) -> float:
+) -> tuple[float, float]:
     """The exponential of the mean loss of a target token, over all of them alike.
 
     It is by token, so models with different vocabularies cannot be compared by it.
@@ -34,17 +34,20 @@ def perplexity(
       rows: P.
 
     Returns:
-      At least 1; infinite if the mean loss is not finite, or beyond what floats hold.
+      The perplexity, at least 1, and infinite if the mean loss is not finite, or beyond what floats
+      hold; and the share of examples whose loss is not finite.
 
     Raises:
       ValueError: If no example has a target token.
     """
-    nats, tokens = 0.0, 0
+    nats, tokens, undefined = 0.0, 0, 0
     for _, batch, is_padding in padded_chunks(np.arange(len(dataset)), dataset, buckets, rows):
         found, counted = surprise(trainable, frozen, batch)
-        nats += float(np.asarray(found, np.float64)[~is_padding].sum())
+        losses = np.asarray(found, np.float64)[~is_padding]
+        nats += float(losses.sum())
+        undefined += int((~np.isfinite(losses)).sum())
         tokens += int(np.asarray(counted)[~is_padding].sum())
     if not tokens:
         raise ValueError("No example has a target token; raise data.max_length.")
     mean = nats / tokens
-    return math.exp(mean) if mean < 700.0 else math.inf
+    return math.exp(mean) if mean < 700.0 else math.inf, undefined / len(dataset)

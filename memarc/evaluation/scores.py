@@ -63,6 +63,19 @@ SCORES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
+UNDEFINED = "undefined"
+"""The share of rows without a prediction, as a score: exact streams left their range there."""
+
+
+def undefined(predicted: np.ndarray) -> float:
+    """The share of rows of predictions, float[N] or float[N, C], that hold a NaN.
+
+    >>> undefined(np.array([[0.1, 0.9], [np.nan, np.nan]]))
+    0.5
+    """
+    return float(np.isnan(predicted).reshape(len(predicted), -1).any(axis=1).mean())
+
+
 def score(names: Sequence[str], labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Scores predictions against labels.
 

@@ -16,14 +16,8 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "run": lambda record: record.name,
     "task": lambda record: record.task,
     "method": lambda record: record.method,
-    "score": lambda record: ", ".join(
-        f"{score_cell(name, value)} ({name.replace('_', ' ')})"
-        for name, value in _headlines(record.scores).items()
-    ),
-    "scores": lambda record: ", ".join(
-        f"{score_cell(name, value)}{_error(record, name)} ({name.replace('_', ' ')})"
-        for name, value in _headlines(record.scores).items()
-    ),
+    "score": lambda record: _told(record, lambda name: ""),
+    "scores": lambda record: _told(record, lambda name: _error(record, name)),
     "epsilon": lambda record: _epsilon(record, record.epsilon),
     "accountant": lambda record: record.accountant,
     "epsilon by RDP": lambda record: (
@@ -193,6 +187,17 @@ def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
     for name in scores:
         first.setdefault(name.partition("_")[0], name)
     return {name: scores[name] for name in first.values()}
+
+
+def _told(record: Record, error: Callable[[str], str]) -> str:
+    """The first score of every evaluation set as a cell, with rows that have no prediction."""
+    found = []
+    for name, value in _headlines(record.scores).items():
+        lost = record.scores.get(f"{name.partition('_')[0]}_undefined", 0.0)
+        undefined = f"; {100 * lost:.2g} % of rows undefined" if lost else ""
+        told = f"{score_cell(name, value)}{error(name)}"
+        found.append(f"{told} ({name.replace('_', ' ')}{undefined})")
+    return ", ".join(found)
 
 
 def score_cell(name: str, value: float) -> str:

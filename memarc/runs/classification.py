@@ -58,7 +58,7 @@ class Classification:
         evals: Mapping[str, EvalSet],
         folder: Path | None,
     ) -> dict[str, float]:
-        """Scores the likeliest class of every row; writes nothing."""
+        """Scores the likeliest class of every row, wrong where there is none; writes nothing."""
         del folder
         metrics, found = parts.settings.record_of_task.metrics, {}
         for split, given in evals.items():
@@ -67,6 +67,7 @@ class Classification:
             assert labels is not None  # Rows of an evaluation set have labels.
             for name, value in scores.score(metrics, labels, predicted).items():
                 found[f"{split}_{name}"] = value
+            found[f"{split}_{scores.UNDEFINED}"] = scores.undefined(predicted)
         return found
 
 

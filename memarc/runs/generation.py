@@ -11,6 +11,7 @@ from memarc.data.codec import Codec, Prompts
 from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import decode, perplexity, text_scores
 from memarc.evaluation.decoding import Decoded, Decoder, DecodingConfig
+from memarc.evaluation.scores import UNDEFINED
 from memarc.models.build import build
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageConfig, LanguageModel
@@ -75,7 +76,8 @@ class Generation:
             scored = {}
             if names:
                 scored = _score_texts(parts, trainable, frozen, split, given, folder)
-            scored[_PERPLEXITY] = _perplexity(parts, trainable, frozen, given)
+            surprise = _perplexity(parts, trainable, frozen, given)
+            scored[_PERPLEXITY], scored[UNDEFINED] = surprise
             order = (*parts.settings.record_of_task.metrics, *scored)
             found |= {f"{split}_{name}": scored[name] for name in order}
         return found
@@ -149,8 +151,10 @@ def _surprise(model: LanguageModel, placement: Placement | None) -> Callable[...
     return sharding.compile_rows(placement, model.surprise)
 
 
-def _perplexity(parts: Parts, trainable: Params, frozen: Params, given: EvalSet) -> float:
-    """The perplexity of every reference."""
+def _perplexity(
+    parts: Parts, trainable: Params, frozen: Params, given: EvalSet
+) -> tuple[float, float]:
+    """The perplexity of every reference, and the share of references without one."""
     assert isinstance(parts.model, LanguageModel)
     return perplexity.perplexity(
         _surprise(parts.model, parts.placement),

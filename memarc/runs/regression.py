@@ -57,6 +57,7 @@ class Regression:
             predicted = numbers(parts, trainable, frozen, given.dataset)
             for name, value in scores.score_numbers(metrics, wanted, predicted).items():
                 found[f"{split}_{name}"] = value
+            found[f"{split}_{scores.UNDEFINED}"] = scores.undefined(predicted)
         return found
 
 

@@ -32,7 +32,8 @@ def surprise(trainable, frozen, batch):
 @pytest.mark.parametrize("buckets", [(5,), (2, 3, 5)])
 def test_every_target_token_counts_once(rows, buckets):
     ids = [1, 2, 5, 6, 7, 9, 11, 12, 13]  # Of the targets, by hand.
-    got = perplexity(surprise, {}, {}, dataset(), buckets=buckets, rows=rows)
+    got, undefined = perplexity(surprise, {}, {}, dataset(), buckets=buckets, rows=rows)
+    assert undefined == 0.0
     assert got == pytest.approx(math.exp(sum(ids) / 10 / len(ids)))
 
 
@@ -41,7 +42,20 @@ def test_a_loss_beyond_floats_is_infinite():
         nats, tokens = surprise(trainable, frozen, batch)
         return nats + 1e5, tokens
 
-    assert perplexity(hopeless, {}, {}, dataset(), buckets=(5,), rows=4) == math.inf
+    assert perplexity(hopeless, {}, {}, dataset(), buckets=(5,), rows=4) == (math.inf, 0.0)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_examples_without_a_loss_are_counted_and_padding_is_not(rows):
+    """The third example, of two tokens, is out of range, and so is all that fills up a batch."""
+
+    def out_of_range(trainable, frozen, batch):
+        nats, tokens = surprise(trainable, frozen, batch)
+        lost = np.isin(batch["attention_mask"].sum(1), (0, 2))
+        return np.where(lost, np.nan, nats), tokens
+
+    found = perplexity(out_of_range, {}, {}, dataset(), buckets=(5,), rows=rows)
+    assert found == (math.inf, 0.25)
 
 
 def test_without_a_target_there_is_no_perplexity():

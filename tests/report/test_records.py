@@ -69,6 +69,13 @@ def test_the_column_of_scores_holds_the_first_of_each_evaluation_set(example):
     assert text.splitlines()[-1] == "50.0 (dev bleu e2e), 60.0 (test bleu e2e)"
 
 
+def test_rows_without_a_prediction_stand_beside_the_score_of_their_set(example):
+    scores = {"dev_bleu": 0.5, "dev_undefined": 0.02, "test_bleu": 0.6, "test_undefined": 0.0}
+    text = tables.table([example(scores=scores)], ("score",), "terminal")
+    wanted = "50.0 (dev bleu; 2 % of rows undefined), 60.0 (test bleu)"
+    assert text.splitlines()[-1] == wanted
+
+
 def test_a_score_that_one_record_lacks_is_said(example):
     made = [example(scores={"dev_bleu": 0.5}), example(scores={"dev_f1": 0.25})]
     text = tables.table(made, ("dev_f1",), "terminal", tables.columns_of(made))

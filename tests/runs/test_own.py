@@ -66,7 +66,7 @@ WARDS = {"label": "ward", "labels": "surgery,cardiology"}
 def test_labels_are_learned_from_files_scored_and_given_to_new_rows(config, files, tmp_path):
     made = config(**WARDS, metrics="macro_f1,auc")
     (record,) = run.run_all(made.to_dict(), tmp_path / "out")
-    assert list(record.scores) == ["dev_macro_f1", "dev_auc"]
+    assert list(record.scores) == ["dev_macro_f1", "dev_auc", "dev_undefined"]
     assert record.config["data"]["labels"] == ["surgery", "cardiology"]
     model = memarc.load(tmp_path / "out")
     (texts,) = predictions.inputs_of(model, str(files / "dev.csv"))
@@ -108,7 +108,8 @@ def test_a_row_that_leaves_the_range_has_no_prediction(config, tmp_path):
 def test_numbers_of_a_declared_range_come_back_in_their_unit(config, files, weights, tmp_path):
     made = config("regression", label="days", range="0,5")
     (record,) = run.run_all(made.to_dict(), tmp_path / "out")
-    assert list(record.scores) == ["dev_pearson", "dev_spearman", "dev_rmse"]
+    names = ["pearson", "spearman", "rmse", "undefined"]
+    assert list(record.scores) == [f"dev_{name}" for name in names]
     model = memarc.load(tmp_path / "out")
     train, dev = reviews.train_rows(60, 3), reviews.dev_rows(7, 3)
     found = np.asarray(model.predict(dev.columns[0]))
@@ -176,7 +177,7 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
     config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=10)
     config.privacy.update(microbatch_size=8, physical_batch_size=8)
     (record,) = run.run_all(config.to_dict(), tmp_path / "out")
-    assert list(record.scores) == ["dev_perplexity"]  # Nothing was written.
+    assert list(record.scores) == ["dev_perplexity", "dev_undefined"]  # Nothing was written.
     (settings,) = parse(config.to_dict())
     choices = {"method": "lora", "seed": 3, "decoding": settings.decoding}
     data = memarc.DataConfig(source="memory", max_length=52, max_prompt=50, metrics=("perplexity",))
@@ -266,7 +267,8 @@ def test_public_rows_are_scored_while_it_trains_and_change_nothing(config, files
     made.data.update(validation=str(files / "train.csv"), validation_public=True)
     made.training.eval_every = 2
     (record,) = run.run_all(made.to_dict(), tmp_path / "with")
-    assert list(record.scores) == ["dev_accuracy", "validation_accuracy"]
+    names = ["accuracy", "undefined"]
+    assert list(record.scores) == [f"{x}_{name}" for x in ("dev", "validation") for name in names]
     assert record.eval_rows == {"dev": 7, "validation": 60}
     found = logged(tmp_path / "with", "validation")
     assert [line["step"] for line in found] == [2, 4]

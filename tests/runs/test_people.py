@@ -79,7 +79,7 @@ def test_lists_and_a_file_with_people_are_one_run_planned_over_people(
     assert (record.unit, record.steps, record.expected_batch_size) == (UNIT, 3, 4)
     assert record.sampling_rate == 4 / PEOPLE
     right = sum(x == y for x, y in zip(tuned.predict(texts[:7]), labels[:7], strict=True))
-    assert record.scores == {"dev_accuracy": right / 7}  # Row by row.
+    assert record.scores["dev_accuracy"] == right / 7  # Row by row.
 
     left = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert not [path for path, content in left.items() if b"zq8person" in content]
