@@ -12,7 +12,7 @@ from configs import common
 
 PRESETS = ("full", "regression", "writing", "smoke")
 
-LISTS = ("train", "dev", "text", "labels", "range", "metrics")
+LISTS = ("train", "dev", "validation", "text", "labels", "range", "metrics")
 """Fields of several texts or numbers, which are written as one text here."""
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from experiments import cli
 from memarc import paths
 from memarc.privacy import ledger
-from memarc.runs import statement
+from memarc.runs import fields, statement
 from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse
 
@@ -69,4 +69,4 @@ def _print(accounts: Sequence[Account]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)

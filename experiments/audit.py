@@ -16,7 +16,7 @@ import json
 from absl import flags
 
 from experiments import cli
-from memarc.runs import audit
+from memarc.runs import audit, fields
 from memarc.runs.train import Stopped
 from memarc.training.interrupt import stop_requests
 
@@ -58,4 +58,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)

@@ -24,9 +24,17 @@ STOPPED = 143
 """The exit status after SIGTERM, as shells report it."""
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses flags and calls ``main``; an expected error is printed as a message, exit status 2."""
-    app.run(functools.partial(_guarded, main), flags_parser=_parse)
+_HELP = ("-h", "-help", "--help")
+
+
+def run(main: Callable[[], int | None], fields: Callable[..., str] | None = None) -> None:
+    """Parses flags and calls ``main``; an expected error is printed as a message, exit status 2.
+
+    Args:
+      main: The command.
+      fields: ``config or None -> text``: what --help tells beside the flags.
+    """
+    app.run(functools.partial(_guarded, main), flags_parser=functools.partial(_parse, fields))
 
 
 def config() -> dict[str, Any]:
@@ -74,10 +82,16 @@ def workdir() -> Path:
     return paths.place(WORKDIR.value)
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(fields: Callable[..., str] | None, argv: Sequence[str]) -> list[str]:
     """Parses flags; loading and overriding a config file fails in many kinds of error."""
+    asks = [argument for argument in argv if argument in _HELP]
     try:
-        return flags.FLAGS([_installed(argument) for argument in argv])
+        rest = flags.FLAGS([_installed(argument) for argument in argv if argument not in _HELP])
+        if asks:
+            app.usage(shorthelp=True, writeto_stdout=True)
+            print(fields(None if CONFIG.value is None else config()) if fields else "")
+            sys.exit()
+        return rest
     except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         message = str(error.args[0] if error.args else error)
         if message[:1] == message[-1:] == "'":  # A KeyError quoted within another error.

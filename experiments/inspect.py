@@ -20,9 +20,8 @@ from absl import flags
 from experiments import cli, measuring
 from memarc.data import tokenize
 from memarc.measure import inspect
-from memarc.measure.case import REMAT_SUFFIX
 from memarc.models.config import DTYPES
-from memarc.models.methods import METHODS, all_options
+from memarc.models.methods import METHODS, REMAT_SUFFIX, all_options
 from memarc.privacy import auto
 from memarc.report import lines, records, tables
 

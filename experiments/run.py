@@ -13,9 +13,9 @@ import jax
 from absl import flags
 
 from experiments import cli, joining
-from memarc.report import tables
+from memarc.runs import fields, summary
 from memarc.runs.parse import parse
-from memarc.runs.run import run_all
+from memarc.runs.run import folders_of, run_all
 from memarc.runs.train import Stopped
 from memarc.training import processes
 
@@ -41,9 +41,10 @@ def main() -> int:
         joining.leave(error)
         raise
     if processes.is_first():
-        print(f"\n{tables.table(made, tables.QUICK, 'terminal')}\n\nRecords: {workdir}")
+        folders = folders_of(cli.config(), parse(cli.config(), _ONLY.value), workdir)
+        print(f"\n{summary.finish(dict(zip(folders, made, strict=True)))}")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, fields.text)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "report": set(),
     "training": {"privacy", "ops"},
     "evaluation": {"data", "models"},
-    "measure": {"data", "models", "ops", "privacy", "training", "report"},
+    "measure": {"data", "models", "ops", "privacy", "training", "report", "runs"},
     "pretraining": {"data", "models", "report", "ops"},
     "runs": {"ops", "models", "data", "privacy", "report", "training", "evaluation"},
 }

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
-from memarc.data.checks import check_text
+from memarc.data.checks import check_text, check_whole
 from memarc.data.tasks import METRICS_OF, OF_TWO_LABELS, Task
 
 
@@ -17,6 +17,9 @@ class OwnConfig:
     Attributes:
       train: Files of train rows (`memarc.data.own_files`), one after the other; source "own".
       dev: Files of rows to score on, which are not trained on; () for none.
+      validation: Files of rows that are public, to score on while a run trains as well
+        (``training.eval_every``) and at its end; () for none.
+      validation_public: Your word that rows of ``validation`` are public: scores on them are exact.
       encoding: How text files are encoded, as Python names it.
       text: Columns that are read: one, or two for a pair of texts; any number with ``template``.
       label: Column of labels in classification, of numbers in regression.
@@ -30,10 +33,16 @@ class OwnConfig:
         refused.
       metrics: Names of the scores (`memarc.data.tasks.METRICS_OF`), the headline first; () takes
         the task's.
+      user: Column that names the person whose each train row is, which makes a person the unit of
+        privacy; None makes it what ``unit`` says. With lists any name says that they are there.
+      rows_per_user: K, how many rows of a person are used: those whose public hashes are smallest
+        (`memarc.data.units.by_person`). None without ``user``.
     """
 
     train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    validation_public: bool = False
     encoding: str = "utf-8"
     text: tuple[str, ...] = ()
     label: str | None = None
@@ -42,14 +51,21 @@ class OwnConfig:
     labels: tuple[str, ...] = ()
     range: tuple[float, ...] = ()
     metrics: tuple[str, ...] = ()
+    user: str | None = None
+    rows_per_user: int | None = None
 
     def check_own(self) -> None:
         """Raises ValueError where a field is bad by itself."""
-        for name in ("train", "dev", "text", "labels", "metrics"):
+        for name in ("train", "dev", "validation", "text", "labels", "metrics"):
             _check_texts(name, getattr(self, name))
-        for name in ("label", "target", "messages"):
+        for name in ("label", "target", "messages", "user"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), "the name of a column or leave it None")
+        if self.validation and not self.validation_public:
+            raise ValueError(
+                "validation_public is False; rows of validation are scored exactly, again and "
+                "again: set it to True if they are public. Others are scored once, as dev."
+            )
         try:
             codecs.lookup(self.encoding)
         except LookupError as error:
@@ -57,6 +73,8 @@ class OwnConfig:
                 f"encoding is {self.encoding!r}, which Python does not know; give one such as "
                 "'utf-8', 'utf-16' or 'cp1252'."
             ) from error
+        if self.rows_per_user is not None:
+            check_whole("rows_per_user", self.rows_per_user, 1)
         if self.range != ():
             _check_range(self.range)
 

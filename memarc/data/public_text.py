@@ -1,6 +1,7 @@
 """Plain sentences, public, that show a network what real rows look like before it has seen one."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +18,28 @@ SENTENCES = (
 """Pairs of texts: what is read, and what could be written after it."""
 
 
+SHORT = (("Who?", "Ann."), ("When?", "Now."), ("Where?", "Here."), ("Is it?", "No."))
+"""Pairs that tight caps on lengths leave whole."""
+
+
+def rows(codec: Codec, pairs: Sequence[tuple[str, str]], labels: Sequence[float] = ()) -> Rows:
+    """Pairs of texts as rows of a codec's kind of task.
+
+    Args:
+      codec: A template's columns all hold what is read.
+      pairs: `SENTENCES` or `SHORT`.
+      labels: Of each pair, where the kind has labels; () makes all 0.
+    """
+    read, written = map(list, zip(*pairs, strict=True))
+    if codec.kind != GENERATION:
+        columns = 1 + max((x for x in codec.pieces if isinstance(x, int)), default=0)
+        given = labels or [0.0] * len(pairs)
+        return Rows((read,) * columns, labels=np.asarray(given, LABEL_DTYPES[codec.kind]))
+    if codec.is_chat:
+        read = [json.dumps([{"role": "user", "content": text}]) for text in read]
+    return Rows((read, written), labels=None)
+
+
 def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
     """Encodes the sentences as rows of a run are: with the tokens that begin and part texts.
 
@@ -27,14 +50,6 @@ def batch(codec: Codec, longest: int) -> dict[str, np.ndarray]:
     Returns:
       A batch of `memarc.batches` of the codec's kind, one row a pair; all labels are 0.
     """
-    read, written = zip(*SENTENCES, strict=True)
-    if codec.kind != GENERATION:
-        rows = Rows((read,), labels=np.zeros(len(read), LABEL_DTYPES[codec.kind]))
-    elif codec.is_chat:
-        talks = [json.dumps([{"role": "user", "content": text}]) for text in read]
-        rows = Rows((talks, written), labels=None)
-    else:
-        rows = Rows((read, written), labels=None)
-    dataset = codec.dataset(rows)
+    dataset = codec.dataset(rows(codec, SENTENCES))
     whole = dataset.take(np.arange(len(dataset)), int(dataset.lengths.max()))
     return {key: x[:, :longest] if x.ndim == 2 else x for key, x in whole.items()}

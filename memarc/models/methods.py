@@ -23,6 +23,9 @@ METHODS: Mapping[str, type[Method]] = {
 }
 """Name -> class, whose instances are methods as `memarc.models.method.Method` says."""
 
+REMAT_SUFFIX = "+remat"
+"""Behind a method's name on command lines: keep only each layer's input for the backward pass."""
+
 
 def make_method(name: str, options: Mapping[str, Any], config: BackboneConfig) -> Method:
     """Makes a method by name.

@@ -1,5 +1,6 @@
 """Pictures made from records or lines of measurements; needs matplotlib (extra "plot")."""
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,40 @@ def memory_over(lines: Sequence[dict[str, Any]], field: str, path: Path) -> None
     figure.savefig(path, dpi=150)
 
 
+def learning_curves(lines: Sequence[Mapping[str, Any]], noise_norm: float, path: Path) -> None:
+    """Draws what a run's log publishes: noised quantities, and scores of public rows.
+
+    Args:
+      lines: The log's; of a run that was killed a step may be there twice, and the last counts.
+      noise_norm: The norm that noise alone would nearly have, gradient units.
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If no step was logged, or matplotlib is missing.
+    """
+    steps = {line["step"]: line for line in lines if line["event"] == "step"}
+    scored = {line["step"]: line for line in lines if line["event"] == "validation"}
+    if not steps:
+        raise ValueError("The log holds no step; give that of a run that was trained.")
+    figure, axes = _axes()
+    for name in ("noised_gradient_norm", "update_norm"):
+        points = [(step, line[name]) for step, line in sorted(steps.items()) if name in line]
+        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    if noise_norm:
+        axes.axhline(noise_norm, color="grey", linestyle=":", label="noise alone")
+    axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.3)
+    if scored:
+        name = next(key for key in next(iter(scored.values())) if key.startswith("validation_"))
+        beside = axes.twinx()
+        points = [(step, line[name]) for step, line in sorted(scored.items())]
+        beside.plot(*zip(*points, strict=True), color="black", marker="o", markersize=3)
+        beside.set_ylabel(f"{name.replace('_', ' ')} (black)")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
 def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     """Draws true over false positive rates of membership inference, both axes logarithmic.
 
@@ -117,6 +152,11 @@ def audits(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def is_installed() -> bool:
+    """Whether there is matplotlib."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _axes() -> tuple[Any, Any]:

@@ -42,11 +42,11 @@ class Record:
       clip_norm: C, gradient units.
       clipping: The clipping rule.
       noise_multiplier: Noise standard deviation over C.
-      sampling_rate: q, each row's chance to join a batch.
+      sampling_rate: q, each unit's chance to join a batch.
       expected_batch_size: The mean size of a draw, which is also the divisor.
       steps: The number of noised updates.
       neighbouring: The neighbouring relation.
-      unit: The privacy unit.
+      unit: The privacy unit, in words.
       reproducible_noise: False if the entropy came from the operating system; else why the run
         is not private.
       trainable_parameters: The number of trainable parameters.
@@ -68,6 +68,7 @@ class Record:
         records that were made before there was a ledger.
       chosen: What the method chose from the public weights before training, such as the range of
         exact streams. None in older records.
+      eval_rows: The number of examples of each evaluation set. None in older records.
     """
 
     name: str
@@ -103,11 +104,37 @@ class Record:
     epsilon_rdp: float | None = None
     ledger: dict[str, float] | None = None
     chosen: dict[str, float] | None = None
+    eval_rows: dict[str, int] | None = None
 
     @property
     def headline(self) -> float:
         """The first score."""
         return next(iter(self.scores.values()))
+
+    @property
+    def is_of_people(self) -> bool:
+        """Whether the privacy unit is a person with all rows of theirs."""
+        return self.config.get("data", {}).get("user") is not None
+
+    @property
+    def rows_per_unit(self) -> int | None:
+        """The most rows of a unit that are used; None where a unit is one row."""
+        data = self.config.get("data", {})
+        return data.get("rows_per_user") or data.get("references_per_group")
+
+    def standard_error(self, score: str) -> float | None:
+        """The standard error of a score that is a share of rows; None of another.
+
+        Args:
+          score: Its name, "split_metric".
+        """
+        split, _, metric = score.partition("_")
+        capped = self.config["data"].get("eval_rows")  # All that older records say.
+        rows = (self.eval_rows or {}).get(split, capped)
+        if metric != "accuracy" or not rows:
+            return None
+        value = self.scores[score]
+        return math.sqrt(value * (1 - value) / rows)
 
 
 def write(record: Record, folder: Path) -> Path:

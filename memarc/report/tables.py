@@ -19,6 +19,10 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
         f"{_score(name, value)} ({name.replace('_', ' ')})"
         for name, value in _headlines(record.scores).items()
     ),
+    "scores": lambda record: ", ".join(
+        f"{_score(name, value)}{_error(record, name)} ({name.replace('_', ' ')})"
+        for name, value in _headlines(record.scores).items()
+    ),
     "epsilon": lambda record: _epsilon(record, record.epsilon),
     "accountant": lambda record: record.accountant,
     "epsilon by RDP": lambda record: (
@@ -28,6 +32,7 @@ COLUMNS: Mapping[str, Callable[[Record], str]] = {
     "delta": lambda record: f"{record.delta:g}",
     "trainable": lambda record: f"{record.trainable_parameters:,}",
     "kept for backward": lambda record: _bytes(record.memory["backward_bytes"]),
+    "set aside": lambda record: _bytes(record.memory.get("reserved_bytes", 0)),
     "seconds": lambda record: f"{record.seconds:.0f}",
     "steps": lambda record: str(record.steps),
     "batch": lambda record: str(record.expected_batch_size),
@@ -45,6 +50,18 @@ QUICK = (
     "delta",
     "trainable",
     "kept for backward",
+    "seconds",
+)
+
+SUMMARY = (
+    "task",
+    "method",
+    "scores",
+    "epsilon",
+    "delta",
+    "trainable",
+    "kept for backward",
+    "set aside",
     "seconds",
 )
 
@@ -194,6 +211,12 @@ def _headlines(scores: Mapping[str, float]) -> dict[str, float]:
 def _score(name: str, value: float) -> str:
     """A score as a cell, in percent unless its name is in `NOT_PERCENT`."""
     return f"{value:.2f}" if name.endswith(NOT_PERCENT) else f"{100 * value:.1f}"
+
+
+def _error(record: Record, name: str) -> str:
+    """The standard error of a score as part of a cell; nothing where it is not known."""
+    error = record.standard_error(name)
+    return "" if error is None else f" ± {100 * error:.1f}"
 
 
 def _epsilon(record: Record, value: float) -> str:

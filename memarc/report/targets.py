@@ -6,6 +6,7 @@ memory; only shapes are needed, so nothing is allocated.
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ TPU_TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e":
 RATES = {"v5e": (197e12, 200e9), "v6e": (918e12, 400e9)}
 """Published peaks of a chip: bfloat16 operations a second, and bytes a second that it receives from
 other chips (half of the bidirectional figure). docs.cloud.google.com/tpu/docs/v5e and v6e."""
+
+HBM = {"v4": 32 * 2**30, "v5e": 16 * 2**30, "v5p": 95 * 2**30, "v6e": 32 * 2**30}
+"""Published bytes of a chip's memory, of which the compiler keeps some for itself."""
 
 _NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -47,6 +51,23 @@ def devices(target: str) -> list[Any]:
         return jax.devices(kind)[:1]
     except RuntimeError as error:
         raise ValueError(f"Target {target!r} needs such a device here: {error}") from error
+
+
+def memory(target: str, found: Sequence[Any]) -> int:
+    """Gives the bytes of one device of a target.
+
+    Args:
+      target: A target as `devices` takes it.
+      found: What `devices` gave.
+
+    Returns:
+      What an accelerator's allocator may use, or all memory of a CPU's machine; of a TPU that is
+      not here what is published.
+    """
+    if target.startswith("tpu:"):
+        return HBM[target.split(":")[1]]
+    limit = (found[0].memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def least_seconds(target: str, flops: float, received: float) -> tuple[float, float] | None:

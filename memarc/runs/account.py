@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-from memarc.data import load
 from memarc.privacy import ledger
 from memarc.runs import assemble
 from memarc.runs.settings import Settings
@@ -31,7 +30,7 @@ class Account:
       sampling_rate: Chance of each example to join a batch.
       batch: Mean size of a batch, also the divisor of the sum.
       clip_norm: Bound on the norm of an example's gradient.
-      rows: Examples of the train set.
+      units: Examples of the train set, each a unit.
       unit: What one example is.
       seed: "fresh" randomness, or "fixed: not private", as who knows the seed can take the noise
         off; "unknown" in older ledgers.
@@ -47,7 +46,7 @@ class Account:
     sampling_rate: float
     batch: int
     clip_norm: float
-    rows: int
+    units: int
     unit: str
     seed: str
 
@@ -63,7 +62,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
       ValueError: If the plan cannot keep its promise, or the data cannot be read.
     """
     if num_examples is None:
-        num_examples = load.load(run.task, run.data_to_load).num_examples
+        num_examples = assemble.rows_of(run).num_examples
     mechanism = assemble.plan(run, num_examples)
     spent = mechanism.spent(mechanism.steps)
     return Account(
@@ -77,7 +76,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
         sampling_rate=mechanism.sampling_rate,
         batch=mechanism.divisor,
         clip_norm=mechanism.clipping.clip_norm,
-        rows=num_examples,
+        units=num_examples,
         unit=mechanism.unit,
         seed=_SEEDS[run.seed is not None],
     )
@@ -100,7 +99,7 @@ def spent_by(entries: Mapping[str, ledger.Entry], budget: ledger.Budget) -> list
                 sampling_rate=plan["sampling_rate"],
                 batch=plan["divisor"],
                 clip_norm=plan["clip_norm"],
-                rows=plan["num_examples"],
+                units=plan["num_examples"],
                 unit=plan["unit"],
                 seed=_SEEDS[plan.get("fixed_seed")],
             )

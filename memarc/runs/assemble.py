@@ -12,7 +12,7 @@ from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
 from memarc.data.rows import Rows
-from memarc.models import pretrained
+from memarc.models import backbone, hub_config, pretrained
 from memarc.models.config import BackboneConfig
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
@@ -34,7 +34,7 @@ def assemble(settings: Settings) -> Run:
       ValueError: If anything is missing or does not fit.
     """
     placement = _place(settings)
-    return _with_rows(settings, _load(settings.task, settings.data_to_load), placement)
+    return _with_rows(settings, rows_of(settings), placement)
 
 
 def assemble_rows(settings: Settings, train: Rows, evals: Mapping[str, Rows]) -> Run:
@@ -65,21 +65,50 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
       ValueError: If weights or tokenizer are missing, have read the task's private rows, or do not
         fit each other.
     """
+    return _around(settings, codec, placement, *_backbone(settings.model, placement))
+
+
+def sketch(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
+    """As `parts_of`, of the sizes that the weights' config states: ``params`` are shapes.
+
+    Raises:
+      ValueError: As of `parts_of`, but that weights of other shapes are not found out.
+    """
+    source = settings.model
+    config = hub_config.read(pretrained.find(source.weights), source.dtype)
+    stored = pretrained.STORAGE_DTYPES[source.storage_dtype]
+    drawn = jax.eval_shape(functools.partial(backbone.init, config), jax.random.key(0))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), drawn)
+    return _around(settings, codec, placement, _computed(config, source), params)
+
+
+def _around(
+    settings: Settings,
+    codec: Codec | None,
+    placement: Placement | None,
+    config: BackboneConfig,
+    params: Params,
+) -> Parts:
+    """The parts around a backbone."""
     provenance = records.provenance(settings.model.weights, settings.task)
     records.provenance(settings.tokenizer, settings.task)  # It may have learned from rows too.
     codec = codec or open_codec(settings.record_of_task, settings.data_to_load)
-    backbone, params = _backbone(settings.model, placement)
-    _check_fit(settings, codec, backbone)
-    model = JOBS[settings.kind].build(settings, codec, backbone)
-    return Parts(settings, codec, backbone, provenance, params, model, placement)
+    _check_fit(settings, codec, config)
+    model = JOBS[settings.kind].build(settings, codec, config)
+    return Parts(settings, codec, config, provenance, params, model, placement)
 
 
 def plan(settings: Settings, num_examples: int) -> Mechanism:
     """The mechanism of a run over ``num_examples`` examples."""
-    privacy = settings.privacy
-    steps = round(settings.training.epochs * num_examples / privacy.expected_batch_size)
     unit = load.privacy_unit(settings.record_of_task, settings.data)
-    return Mechanism.create(privacy, num_examples=num_examples, steps=max(1, steps), unit=unit)
+    steps = planned_steps(settings, num_examples)
+    return Mechanism.create(settings.privacy, num_examples=num_examples, steps=steps, unit=unit)
+
+
+def planned_steps(settings: Settings, num_examples: int) -> int:
+    """How many noised updates a run over ``num_examples`` examples has."""
+    batch = settings.privacy.expected_batch_size
+    return max(1, round(settings.training.epochs * num_examples / batch))
 
 
 def _place(settings: Settings) -> Placement | None:
@@ -96,6 +125,15 @@ def _with_rows(settings: Settings, splits: Splits, placement: Placement | None) 
     return Run(**fields, splits=splits, mechanism=mechanism)
 
 
+def rows_of(settings: Settings) -> Splits:
+    """Reads and tokenizes a run's rows; runs that share them read them once.
+
+    Raises:
+      ValueError: If they cannot be read.
+    """
+    return _load(settings.task, settings.data_to_load)
+
+
 @functools.lru_cache(maxsize=1)
 def _load(task: str, config: DataConfig) -> Splits:
     """Reads the rows of a task."""
@@ -109,25 +147,29 @@ def _backbone(source: ModelSource, placement: Placement | None) -> tuple[Backbon
         source.weights,
         dtype=source.dtype,
         storage_dtype=source.storage_dtype,
+        storage_block=source.storage_block,
         sharding_of=placement.frozen_sharding if placement else None,
     )
-    return dataclasses.replace(
-        config, remat=source.remat, attention_block=source.attention_block
-    ), params
+    return _computed(config, source), params
 
 
-def _check_fit(settings: Settings, codec: Codec, backbone: BackboneConfig) -> None:
+def _computed(config: BackboneConfig, source: ModelSource) -> BackboneConfig:
+    """The sizes of a backbone with how it is computed."""
+    return dataclasses.replace(config, remat=source.remat, attention_block=source.attention_block)
+
+
+def _check_fit(settings: Settings, codec: Codec, config: BackboneConfig) -> None:
     """Raises ValueError where tokenizer and backbone do not belong together."""
     info, longest = codec.info, settings.data.max_length
-    if longest > backbone.longest_sequence:
+    if longest > config.longest_sequence:
         raise ValueError(
             f"data.max_length is {longest}; the backbone has positions for "
-            f"{backbone.longest_sequence} tokens."
+            f"{config.longest_sequence} tokens."
         )
-    if not 0 <= backbone.vocab_size - info.vocab_size <= _PADDING:
+    if not 0 <= config.vocab_size - info.vocab_size <= _PADDING:
         raise ValueError(
             f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
-            f"{backbone.vocab_size}. Give the tokenizer that the weights were trained with."
+            f"{config.vocab_size}. Give the tokenizer that the weights were trained with."
         )
     _check_vocabulary(settings.model.weights, settings.tokenizer, codec)
 

@@ -68,7 +68,7 @@ def run(
     base = assemble(settings)
     slots = Slots(len(base.splits.train), chosen.counts)
     audited = audited_run(base, slots)
-    trained = train.train(audited, folder, make_problem(slots), should_stop)
+    trained = train.train(audited, folder, make_problem(slots), None, should_stop)
     with closing(trained.log):
         streams = sampling.streams(trained.checkpoints.entropy())
         is_present = slots.is_present(streams.canaries)
@@ -124,6 +124,11 @@ def _parse(config: Mapping[str, Any], only: str | None) -> tuple[AuditConfig, Se
         raise ValueError(
             f"Task {found[0].task!r} is one of {found[0].kind}; an audit is of a classifier or a "
             "language model."
+        )
+    if found[0].data.user is not None:
+        raise ValueError(
+            f"data.user is {found[0].data.user!r}; canaries are rows, so an audit is of rows: "
+            "leave it None."
         )
     chosen = AuditConfig(**config.get("audit", {}))
     return chosen, dataclasses.replace(found[0], audit=chosen)

@@ -5,7 +5,7 @@ Axes: N rows, C classes.
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from memarc.runs.parts import Parts
 from memarc.runs.sections import HeadChoice
 from memarc.runs.settings import Settings
 from memarc.training import sharding
+from memarc.training.sharding import Placement
 from memarc.typing import Params
 
 
@@ -92,14 +93,17 @@ def check_types(splits: Splits, backbone: BackboneConfig) -> None:
 def probabilities(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -> np.ndarray:
     """The probability of every class, float32[N, C], in the order of the rows."""
     assert isinstance(parts.model, Classifier)
-    predict = classify.make_probabilities(
-        parts.model, partial(sharding.compile_rows, parts.placement)
-    )
     return classify.predict_all(
-        predict,
+        _predict(parts.model, parts.placement),
         trainable,
         frozen,
         dataset,
         buckets=parts.settings.data.padded_lengths,
         rows=parts.settings.training.eval_batch_size,
     )
+
+
+@lru_cache(maxsize=1)
+def _predict(model: Classifier, placement: Placement | None) -> classify.Probabilities:
+    """The compiled function, which scores while a run trains and at its end share."""
+    return classify.make_probabilities(model, partial(sharding.compile_rows, placement))

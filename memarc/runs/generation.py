@@ -3,8 +3,9 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from memarc.data.codec import Codec, Prompts
 from memarc.data.load import EvalSet, Splits
@@ -16,6 +17,7 @@ from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.runs.parts import Parts
 from memarc.runs.settings import Settings
 from memarc.training import processes, sharding
+from memarc.training.sharding import Placement
 from memarc.typing import Params
 
 OUTPUTS = "outputs-{split}.jsonl"
@@ -108,7 +110,7 @@ def write(
     model, settings, layout = parts.model, parts.settings, parts.codec.layout
     assert isinstance(model, LanguageModel) and settings.decoding and layout
     decoded = decode.decode_all(
-        _decoder(parts, settings.decoding, layout.end_id),
+        _decoder(model, settings.decoding, layout.end_id, parts.placement),
         trainable,
         frozen,
         prompts.tokens,
@@ -132,18 +134,26 @@ def decoder_of(model: LanguageModel) -> Callable[[Params, Params], Decoder]:
     return make
 
 
-def _decoder(parts: Parts, config: DecodingConfig, end_id: int) -> Callable[..., Decoded]:
-    """The compiled function from prompts to texts."""
-    assert isinstance(parts.model, LanguageModel)
-    compile_rows = partial(sharding.compile_rows, parts.placement)
-    return decode.make_decode(decoder_of(parts.model), config, end_id, compile_rows)
+@lru_cache(maxsize=1)
+def _decoder(
+    model: LanguageModel, config: DecodingConfig, end_id: int, placement: Placement | None
+) -> Callable[..., Decoded]:
+    """The compiled function from prompts to texts, which all sets of a run share."""
+    compile_rows = partial(sharding.compile_rows, placement)
+    return decode.make_decode(decoder_of(model), config, end_id, compile_rows)
+
+
+@lru_cache(maxsize=1)
+def _surprise(model: LanguageModel, placement: Placement | None) -> Callable[..., Any]:
+    """The compiled function of losses of tokens, which all sets of a run share."""
+    return sharding.compile_rows(placement, model.surprise)
 
 
 def _perplexity(parts: Parts, trainable: Params, frozen: Params, given: EvalSet) -> float:
     """The perplexity of every reference."""
     assert isinstance(parts.model, LanguageModel)
     return perplexity.perplexity(
-        sharding.compile_rows(parts.placement, parts.model.surprise),
+        _surprise(parts.model, parts.placement),
         trainable,
         frozen,
         given.dataset,

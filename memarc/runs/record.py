@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 
 from memarc.ops.compiled import compiled_bytes
+from memarc.ops.quantised import is_quantised
 from memarc.report import memory, records
 from memarc.runs.parts import Run
 from memarc.runs.train import Trained
@@ -55,6 +56,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         epsilon_rdp=spent.epsilon_rdp,
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
+        eval_rows={name: len(given.dataset) for name, given in run.splits.evals.items()},
     )
 
 
@@ -91,4 +93,4 @@ def _memory(run: Run, trained: Trained) -> dict[str, int]:
 
 def _count(tree: Params) -> int:
     """Numbers in a tree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree, is_leaf=is_quantised))

@@ -5,7 +5,7 @@ Axes: N rows.
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from memarc.runs.classification import check_pad, check_types
 from memarc.runs.parts import Parts
 from memarc.runs.settings import Settings
 from memarc.training import sharding
+from memarc.training.sharding import Placement
 from memarc.typing import Params
 
 
@@ -65,9 +66,8 @@ def numbers(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -
     It is NaN where the network left its range.
     """
     assert isinstance(parts.model, Regressor)
-    predict = classify.make_numbers(parts.model, partial(sharding.compile_rows, parts.placement))
     found = classify.predict_all(
-        predict,
+        _predict(parts.model, parts.placement),
         trainable,
         frozen,
         dataset,
@@ -75,6 +75,12 @@ def numbers(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -
         rows=parts.settings.training.eval_batch_size,
     )
     return _in_unit(parts, np.clip(found[:, 0], 0.0, 1.0))
+
+
+@lru_cache(maxsize=1)
+def _predict(model: Regressor, placement: Placement | None) -> classify.Probabilities:
+    """The compiled function, which scores while a run trains and at its end share."""
+    return classify.make_numbers(model, partial(sharding.compile_rows, placement))
 
 
 def _in_unit(parts: Parts, shares: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Makes runs: trains each in its folder, releases its parameters, scores it and records it."""
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -39,8 +40,7 @@ def run_all(
     """
     chosen = processes.everywhere(lambda: parse(config, only))
     processes.check_equal(_facts(chosen, workdir), are_secret=False)
-    several = bool(config["runs"] or config["more"])
-    folders = [workdir / settings.name if several else workdir for settings in chosen]
+    folders = folders_of(config, chosen, workdir)
     prepared = processes.everywhere(
         lambda: [
             _finished(settings, folder) or assemble(settings)
@@ -60,6 +60,12 @@ def run_all(
             else:
                 made.append(run_one(item, folder, should_stop))
     return made
+
+
+def folders_of(config: Mapping[str, Any], chosen: Sequence[Settings], workdir: Path) -> list[Path]:
+    """The folder of each run: ``workdir``, or one within it of a config with several."""
+    several = bool(config["runs"] or config["more"])
+    return [workdir / settings.name if several else workdir for settings in chosen]
 
 
 def make_one(run: Run, folder: Path, should_stop: Callable[[], bool]) -> records.Record:
@@ -82,13 +88,14 @@ def run_one(run: Run, folder: Path, should_stop: Callable[[], bool]) -> records.
       ValueError: If the folder or the ledger is of another run, or the budget is spent.
       memarc.runs.train.Stopped: If ``should_stop`` ended training early; it is saved.
     """
-    trained = train(run, folder, make_problem, should_stop)
+    job = JOBS[run.settings.kind]
+    score = functools.partial(job.evaluate, run, folder=None)
+    trained = train(run, folder, make_problem, score, should_stop)
     trainable, frozen = trained.state.trainable, trained.problem.frozen
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
     released, drawn = processes.whole(trainable), processes.whole(frozen["drawn"])
     processes.of_first(lambda: export.save(folder, released, drawn))
     with closing(trained.log) as log:
-        job = JOBS[run.settings.kind]
         scores = job.evaluate(run, trainable, frozen, run.splits.evals, folder)
         log.event("scores", **scores)
     record = make_record(run, trained, scores)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from memarc.ops import quantised
 from memarc.privacy.ledger import Budget
 
 CANARY_KINDS = ("random", "unused", "sampled", "gradient")
@@ -18,7 +19,9 @@ class ModelSource:
     Attributes:
       weights: A local folder, a GGUF file, or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
-      storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
+      storage_dtype: How frozen weights are held: "float32", "bfloat16", or the maps of layers in
+        blocks of "int8" or "int4", or as a GGUF file has them, "gguf" (`pretrained.load`).
+      storage_block: How many inputs of a map share a scale in "int8" and "int4".
       remat: "none", or "layer" to keep only each layer's input for the backward pass.
       attention_block: Queries that attend at once; 0 means all. It changes memory and speed only.
     """
@@ -26,6 +29,7 @@ class ModelSource:
     weights: str
     dtype: str = "float32"
     storage_dtype: str = "float32"
+    storage_block: int = quantised.BLOCK
     remat: str = "none"
     attention_block: int = 0
 
@@ -97,8 +101,10 @@ class TrainingConfig:
     """Length and housekeeping of a run.
 
     Attributes:
-      epochs: Expected passes over the train rows; a run has epochs * N / batch steps, at least 1.
+      epochs: Expected passes over the train set; a run has epochs * N / batch steps, at least 1,
+        where N counts units.
       eval_batch_size: Rows per batch of predictions.
+      eval_every: Steps between scores of ``data.validation`` while it trains; 0 for none.
       log_every: Steps between lines of the log.
       checkpoint_every: Steps between checkpoints.
       keep_checkpoints: How many of the latest checkpoints are kept while the run lasts.
@@ -107,6 +113,7 @@ class TrainingConfig:
 
     epochs: float = 1.0
     eval_batch_size: int = 128
+    eval_every: int = 0
     log_every: int = 10
     checkpoint_every: int = 20
     keep_checkpoints: int = 2
@@ -116,6 +123,10 @@ class TrainingConfig:
         """Checks what the training code does not."""
         if not 0 < self.epochs < float("inf"):
             raise ValueError(f"training.epochs is {self.epochs}; give a finite number above 0.")
+        if self.eval_every < 0:
+            raise ValueError(
+                f"training.eval_every is {self.eval_every}; give steps, or 0 for none."
+            )
         if self.eval_batch_size < 1:
             raise ValueError(
                 f"training.eval_batch_size is {self.eval_batch_size}; give at least 1."

@@ -108,6 +108,11 @@ class Settings:
                 "head.class_weights has no effect with privacy.clipping='automatic', which scales "
                 "every row's gradient to the same norm; choose another rule, or leave it ()."
             )
+        if self.training.eval_every and not self.data.validation:
+            raise ValueError(
+                f"training.eval_every is {self.training.eval_every} and data.validation (); name "
+                "files of public rows to score on while it trains, or leave it 0."
+            )
         object.__setattr__(self, "options", all_options(self.method, self.options))
         object.__setattr__(self, "name", self.name or self.method)
 
@@ -148,6 +153,6 @@ class Settings:
     def of_training(self) -> dict[str, Any]:
         """The part of ``plain`` that decides what is trained; how it is scored may change later."""
         plain = self.plain
-        training = {k: x for k, x in plain["training"].items() if k != "eval_batch_size"}
+        training = {k: x for k, x in plain["training"].items() if not k.startswith("eval_")}
         rest = {key: value for key, value in plain.items() if key != "decoding"}
         return {**rest, "training": training}

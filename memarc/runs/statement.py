@@ -36,11 +36,17 @@ _RELEASED = ("trainable.safetensors", "drawn.safetensors")
 
 _NOT_COVERED = (
     "exact scores and texts on evaluation rows",
-    "several rows of one person, unless the unit says otherwise",
     "choices among runs that were made by looking at scores, and runs that are not in the ledger",
     "the backbone's pre-training data and the tokenizer",
-    "the number of train rows and caps on lengths, which are public",
+    "the number of units and caps on lengths, which are public",
     "checkpoints while the run lasts, and the ledger: both are secret",
+)
+
+
+_OF_ROWS = "several rows of one person, unless the unit says otherwise"
+_OF_PEOPLE = (
+    "a person under several names in the column that names people",
+    "what the rows of some people say of others",
 )
 
 
@@ -66,10 +72,10 @@ def make(folder: Path, audit: Path | None = None) -> dict[str, Any]:
             "audit": _audit(record, audit),
             "composition": _composition(record, folder),
             "covered": ["the released parameters and all that is computed from them", "the log"],
-            "not_covered": list(_NOT_COVERED),
+            "not_covered": [*(_OF_PEOPLE if record.is_of_people else [_OF_ROWS]), *_NOT_COVERED],
             "before_training": {"backbone": record.backbone, "method": record.method},
             "threat_model": "someone who sees the released parameters and the public log of every "
-            "step, knows all rows but one, and chooses that one",
+            "step, knows all units but one, and chooses that one",
             "scores": _scores(record),
             "made_with": {
                 "commit": record.commit,
@@ -89,6 +95,7 @@ def _promise(record: Record) -> dict[str, Any]:
         "epsilon": record.epsilon,
         "delta": record.delta,
         "unit": record.unit,
+        "most_rows_of_a_unit": record.rows_per_unit or 1,
         "neighbouring": record.neighbouring,
         "holds": not is_void,
         "why_it_does_not": record.reproducible_noise or ("no noise" if is_void else None),
@@ -100,6 +107,9 @@ def _mechanism(record: Record) -> dict[str, Any]:
     privacy = record.config["privacy"]
     return {
         "name": "Gaussian noise on sums of clipped per-example gradients (Abadi et al. 2016)",
+        "an_example_is": "one unit, by the mean gradient of those of its rows that are used"
+        if record.rows_per_unit
+        else "one unit, which is one row",
         "clip_norm": record.clip_norm,
         "clipping": record.clipping,
         "clipping_scope": privacy.get("clipping_scope", "flat"),
@@ -174,13 +184,10 @@ def _composition(record: Record, folder: Path) -> dict[str, Any]:
 
 def _scores(record: Record) -> dict[str, Any]:
     """Scores, with the standard error of shares of rows where the number of rows is known."""
-    rows = record.config["data"].get("eval_rows")
-    found = {}
-    for name, value in record.scores.items():
-        is_share = name.endswith("accuracy") and rows
-        error = math.sqrt(value * (1 - value) / rows) if is_share else None
-        found[name] = {"value": value, "standard_error": error}
-    return found
+    return {
+        name: {"value": value, "standard_error": record.standard_error(name)}
+        for name, value in record.scores.items()
+    }
 
 
 def _hashes(record: Record, folder: Path) -> dict[str, Any]:

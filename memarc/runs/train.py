@@ -4,22 +4,25 @@ Axes: B rows of a batch, T tokens.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from memarc import paths
 from memarc.batches import COINS, abstract
-from memarc.data import public_text
+from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.runs import inputs
-from memarc.runs.parts import Run
+from memarc.runs.parts import Parts, Run
+from memarc.runs.rehearsal import Score, rehearse
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
@@ -66,6 +69,7 @@ def train(
     run: Run,
     folder: Path,
     make_problem: MakeProblem,
+    score: Score | None,
     should_stop: Callable[[], bool],
 ) -> Trained:
     """Makes all updates of a run, from its last checkpoint on, and charges each to its ledger.
@@ -74,6 +78,7 @@ def train(
       run: What to train.
       folder: For log, checkpoints and, unless the run shares one, the ledger; made if absent.
       make_problem: ``(run, frozen, streams) -> problem``.
+      score: Scores rows, public ones before the first step and while it trains; None never does.
       should_stop: Asked after every update.
 
     Returns:
@@ -92,6 +97,8 @@ def train(
         entropy = processes.everywhere(checkpoints.entropy)
         streams = sampling.streams(entropy)
         state, problem, programs, engine = _prepare(run, checkpoints, streams, make_problem)
+        if score and run.splits.evals:
+            rehearse(run, score, state.trainable, problem.frozen)
         done = int(state.step)
         begun = {"step": done, "engine": engine, "randomness": ledger_lib.name_of(entropy)}
         processes.check_equal(begun, are_secret=False)
@@ -115,6 +122,7 @@ def train(
             schedule=optimizer.learning_rate(run.settings.optimizer, mechanism.steps),
             # The sum of a step needs all processes, so none is noised before it is charged.
             charge=ledger.charge if ledger else lambda number: None,
+            watch=functools.partial(_watch, run, score, problem.frozen, log),
             should_stop=lambda: processes.any_of(should_stop()),
         )
         if int(state.step) < mechanism.steps:
@@ -149,6 +157,20 @@ def _prepare(
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient.engine
+
+
+def _watch(
+    run: Run,
+    score: Score | None,
+    frozen: Params,
+    log: Log | NoLog,
+    number: int,
+    state: step.TrainState,
+) -> None:
+    """Scores rows that are public while a run trains; that costs no privacy."""
+    every, name = run.settings.training.eval_every, own_rows.VALIDATION
+    if score and every and number % every == 0:
+        log.scores(number, score(state.trainable, frozen, {name: run.splits.evals[name]}))
 
 
 def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:
@@ -230,14 +252,14 @@ def _together(ledger: Ledger) -> dict[str, float]:
 
 def open_ledger(run: Run, folder: Path) -> Ledger:
     """The ledger in which the run spends: its own, or the one it shares."""
-    choice = run.settings.ledger
-    data = run.splits.rows_hash
+    choice, data = run.settings.ledger, run.settings.data
+    unit = data.protects if data.user is None else f"{data.protects} named by {data.user}"
     if choice.folder is None:
-        own = Budget(run.settings.privacy.epsilon, run.mechanism.delta)
-        return Ledger(folder, data=data, budget=own, dataset=choice.dataset)
-    return Ledger(
-        paths.identity(choice.folder), data=data, budget=choice.budget, dataset=choice.dataset
-    )
+        place, budget = folder, Budget(run.settings.privacy.epsilon, run.mechanism.delta)
+    else:
+        place, budget = paths.identity(choice.folder), choice.budget
+    hashed = run.splits.rows_hash
+    return Ledger(place, data=hashed, budget=budget, dataset=choice.dataset, unit=unit)
 
 
 def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Problem:
@@ -245,15 +267,22 @@ def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Pr
     del streams
     train, buckets = run.splits.train, run.splits.buckets
     rows = run.settings.privacy.physical_batch_size
-    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if run.model.needs_coins else {}
     return loop.Problem(
         loss_fn=run.model.loss,
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes={
-            length: {**abstract(train.kind, rows, length, train.group), **coins}
-            for length in buckets
-        },
+        shapes=shapes_of(run),
         coins=COINS if run.model.needs_coins else None,
     )
+
+
+def shapes_of(parts: Parts) -> dict[int, Any]:
+    """Length T -> an abstract batch of a run, one per bucket; no rows are needed."""
+    data, rows = parts.settings.data, parts.settings.privacy.physical_batch_size
+    group = () if data.references_per_group is None else (data.references_per_group,)
+    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if parts.model.needs_coins else {}
+    return {
+        length: {**abstract(parts.settings.kind, rows, length, group), **coins}
+        for length in data.padded_lengths
+    }

@@ -3,17 +3,16 @@
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tqdm
+from memarc.training.progress import Progress
 
 
 class Log:
-    """Writes one JSON line every few steps, drives a progress bar, and feeds TensorBoard if asked.
+    """Writes one JSON line every few steps, tells people of them, and feeds TensorBoard if asked.
 
     Per-example losses and norms are private and must not be passed in.
     """
@@ -25,7 +24,7 @@ class Log:
 
         Args:
           path: The JSON-lines file; made if absent.
-          title: The words in front of the progress bar.
+          title: The words in front of what people are told.
           first: The number of updates made before.
           steps: The number of updates of the whole plan.
           every: The number of steps from line to line.
@@ -43,15 +42,7 @@ class Log:
         self._every, self._steps = every, steps
         self._start = self._last_line = time.time()
         self._waited = 0.0
-        self._bar = tqdm.tqdm(
-            desc=title,
-            initial=first,
-            total=steps,
-            unit="step",
-            dynamic_ncols=True,
-            # In a file every refresh is text that stays.
-            mininterval=0.5 if sys.stderr.isatty() else 10.0,
-        )
+        self._progress = Progress(title, first=first, steps=steps)
 
     def step(self, number: int, metrics: Mapping[str, Any], *, waited: float) -> None:
         """Reports update ``number``; metrics are fetched only when a line is due.
@@ -62,7 +53,7 @@ class Log:
           waited: Seconds since the log was opened for which the loop has waited for batches. The
             line tells their share of the time since the line before, "input_share".
         """
-        self._bar.update()
+        self._progress.step()
         if number % self._every and number != self._steps:
             return
         values = {name: float(value) for name, value in metrics.items()}
@@ -72,6 +63,15 @@ class Log:
         self.event("step", step=number, **values, input_share=round(min(share, 1.0), 3))
         if self._writer is not None:
             for name, value in values.items():
+                self._writer.add_scalar(name, value, number)
+
+    def scores(self, number: int, scores: Mapping[str, float]) -> None:
+        """Reports scores of public rows after update ``number``."""
+        self.event("validation", step=number, **scores)
+        name, value = next(iter(scores.items()))
+        self._progress.note(f"{name.replace('_', ' ')} {value:.4g}")
+        if self._writer is not None:
+            for name, value in scores.items():
                 self._writer.add_scalar(name, value, number)
 
     def event(self, kind: str, **fields: Any) -> None:
@@ -85,8 +85,8 @@ class Log:
         return self._earlier + time.time() - self._start
 
     def close(self) -> None:
-        """Ends bar and files."""
-        self._bar.close()
+        """Ends progress and files."""
+        self._progress.close()
         self._file.close()
         if self._writer is not None:
             self._writer.close()
@@ -96,6 +96,9 @@ class NoLog:
     """The log of a process that keeps none."""
 
     def step(self, number: int, metrics: Mapping[str, Any], *, waited: float) -> None:
+        """Does nothing."""
+
+    def scores(self, number: int, scores: Mapping[str, float]) -> None:
         """Does nothing."""
 
     def event(self, kind: str, **fields: Any) -> None:

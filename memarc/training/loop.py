@@ -60,6 +60,12 @@ class Problem:
             return self.placement.zero_sum(trainable)
         return summation.zero(trainable)
 
+    def abstract_sum(self, trainable: Params) -> CompensatedSum:
+        """The shapes of `zero_sum`, of parameters that may be shapes themselves."""
+        if self.placement:
+            return self.placement.abstract_sum(trainable)
+        return jax.eval_shape(summation.zero, trainable)
+
     def accumulate(self, settings: step.GradientSettings) -> Callable[..., CompensatedSum]:
         """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
         accumulate = step.make_accumulate(self.loss_fn, self.precompute, settings)
@@ -102,14 +108,17 @@ def compile_programs(
     privatize: optax.GradientTransformation,
     optimizer: optax.GradientTransformation,
 ) -> Programs:
-    """Compiles everything before the first draw, so that nothing is compiled in view of one."""
+    """Compiles everything before the first draw, so that nothing is compiled in view of one.
+
+    State and frozen parameters may be shapes: nothing is computed.
+    """
     start = time.perf_counter()
     accumulate = jax.jit(problem.accumulate(settings), donate_argnums=0)
     update = step.make_update(privatize, optimizer)
     if problem.placement:
         update = problem.placement.update(update)
     update = jax.jit(update, donate_argnums=0)
-    grad_sum = problem.zero_sum(state.trainable)
+    grad_sum = problem.abstract_sum(state.trainable)
     compiled = {
         length: accumulate.lower(
             grad_sum, state.trainable, problem.frozen, *problem.abstract_batch(length)
@@ -138,7 +147,7 @@ def choose_engine(
       The name that `memarc.privacy.auto.choose` gives.
     """
     batch = problem.abstract_batch(max(problem.shapes))
-    arguments = (problem.zero_sum(trainable), trainable, problem.frozen, *batch)
+    arguments = (problem.abstract_sum(trainable), trainable, problem.frozen, *batch)
 
     def cost_of(engine: str) -> auto.Cost | None:
         settings = step.GradientSettings(clipping, engine, microbatch_size)
@@ -175,6 +184,7 @@ def train(
     log: Log | NoLog,
     schedule: optax.Schedule,
     charge: Callable[[int], None],
+    watch: Callable[[int, step.TrainState], None],
     should_stop: Callable[[], bool],
 ) -> step.TrainState:
     """Makes the updates that the plan still has, from ``state.step`` on.
@@ -192,6 +202,7 @@ def train(
       schedule: Learning rate by step, for the log.
       charge: Called with the number of an update before its noise is drawn; returns when that
         is written down (`memarc.privacy.ledger`).
+      watch: Called with the number of an update and the state after it, which it may read alone.
       should_stop: Asked after every update; True ends the loop after a checkpoint.
 
     Returns:
@@ -211,6 +222,7 @@ def train(
             charge(done)
             state, metrics = programs.update(state, grad_sum)
             log.step(done, {"learning_rate": schedule(number), **metrics}, waited=inputs.waited)
+            watch(done, state)
             stop = should_stop() and done < mechanism.steps
             checkpoints.save(state, done, force=stop or done == mechanism.steps)
             if stop:

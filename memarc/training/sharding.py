@@ -102,7 +102,7 @@ class Placement:
     def frozen_sharding(self, path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
         """Cuts a frozen leaf that is a kernel of layers [L, I, O] along outputs or inputs."""
         size, spec = self.mesh.shape["model"], P()
-        if size > 1 and "layers" in path and path[-1] == "kernel" and len(shape) == 3:
+        if size > 1 and "layers" in path and "kernel" in path and len(shape) == 3:
             axis = next((axis for axis in (2, 1) if shape[axis] % size == 0), None)
             spec = P() if axis is None else P(*[None] * axis, "model")
         return NamedSharding(self.mesh, spec)
@@ -113,11 +113,15 @@ class Placement:
 
     def zero_sum(self, trainable: Params) -> CompensatedSum:
         """The clipped sum of an empty draw, one part a device, [N, ...]."""
-        sharding = NamedSharding(self.mesh, P(AXES))
-        zeros = jax.eval_shape(summation.zero, trainable)
         return jax.tree.map(
-            lambda x: jnp.zeros((self.size, *x.shape), x.dtype, device=sharding), zeros
+            lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), self.abstract_sum(trainable)
         )
+
+    def abstract_sum(self, trainable: Params) -> CompensatedSum:
+        """Gives the shapes of `zero_sum`, and where they lie."""
+        zeros = jax.eval_shape(summation.zero, trainable)
+        parts = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), zeros)
+        return _abstract(parts, NamedSharding(self.mesh, P(AXES)))
 
     def accumulate(
         self, accumulate: Callable[..., CompensatedSum], frozen: Params

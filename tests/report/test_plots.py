@@ -28,6 +28,22 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, example):
         plots.scores_over_epsilon([example()], tmp_path / "x.png")
 
 
+def test_curves_hold_noised_quantities_the_noise_and_public_scores(tmp_path):
+    pytest.importorskip("matplotlib")
+    step = {"event": "step", "update_norm": 0.1, "input_share": 0.5}
+    lines = [{**step, "step": n, "noised_gradient_norm": 2.0 / n} for n in (1, 2, 2, 3)]
+    plots.learning_curves(lines, 0.5, tmp_path / "a.svg")
+    scored = [*lines, {"event": "validation", "step": 2, "validation_bleu": 0.3}]
+    plots.learning_curves(scored, 0.0, tmp_path / "b.svg")
+    first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
+    for name in ("noised gradient norm", "update norm", "noise alone"):
+        assert f"<!-- {name} -->" in first
+    assert "input" not in first and "<!-- noise alone -->" not in second
+    assert "<!-- validation bleu (black) -->" in second
+    with pytest.raises(ValueError, match="holds no step"):
+        plots.learning_curves([{"event": "scores"}], 0.5, tmp_path / "c.svg")
+
+
 def test_audits_are_drawn_a_pair_of_bars_a_mechanism(tmp_path):
     pytest.importorskip("matplotlib")
     names = ("as it is", "no noise", "noise without C")

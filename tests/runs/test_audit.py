@@ -101,8 +101,8 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     seen = []
     real = train.train
 
-    def kept(run, folder, make_problem, should_stop):
-        trained = real(run, folder, make_problem, should_stop)
+    def kept(run, *given):
+        trained = real(run, *given)
         seen.append((run, trained))
         return trained
 

@@ -10,10 +10,12 @@ import pytest
 import memarc
 from configs import own
 from memarc.data import reviews, tokenize
+from memarc.evaluation import scores
 from memarc.models import backbone, pretrained
 from memarc.models.families.known import make_config
 from memarc.runs import audit, predictions, run
 from memarc.runs.parse import parse
+from memarc.training import export
 from tests import commands
 from tests.data.test_chat import TEMPLATE
 
@@ -162,15 +164,16 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
     asked = [[{"role": "user", "content": f"Is {i} odd?"}] for i in range(30)]
     said = ["Yes." if i % 2 else "No." for i in range(30)]
     with (tmp_path / "talks.jsonl").open("w", encoding="utf-8") as file:
-        for talk, text in zip(asked, said, strict=True):
+        for i, (talk, text) in enumerate(zip(asked, said, strict=True)):
             turns = [*talk, {"role": "assistant", "content": text}]
-            file.write(json.dumps({"talk": turns}) + "\n")
+            file.write(json.dumps({"talk": turns, "who": i % 20}) + "\n")
     config = own.get_config("writing")
     config.method, config.seed, config.model.weights = "lora", 3, chatter
     config.data.update(train=str(tmp_path / "talks.jsonl"), messages="talk", max_length=52)
     config.data.update(dev=str(tmp_path / "talks.jsonl"), metrics="perplexity", max_prompt=50)
+    config.data.update(user="who", rows_per_user=2)
     config.decoding.max_tokens = 5
-    config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=15)
+    config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=10)
     config.privacy.update(microbatch_size=8, physical_batch_size=8)
     (record,) = run.run_all(config.to_dict(), tmp_path / "out")
     assert list(record.scores) == ["dev_perplexity"]  # Nothing was written.
@@ -185,9 +188,12 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
         folder=tmp_path / "lists",
         privacy=settings.privacy,
         data=data,
+        users=[i % 20 for i in range(30)],
+        rows_per_user=2,
         **choices,
     )
     assert model.record.scores == record.scores
+    assert model.record.sampling_rate == record.sampling_rate == 10 / 20  # Of 20 people.
     (text,) = model.write(asked[:1])
     assert model.write([json.dumps(asked[0])]) == [text] and "<|im" not in text
     with pytest.raises(ValueError, match="This model reads conversations; give lists"):
@@ -203,6 +209,8 @@ def test_a_command_line_alone_says_everything(files, weights, tmp_path):
         "data.text": "note",
         "data.label": "ward",
         "data.labels": '"surgery, all",cardiology',
+        "data.user": "days",
+        "data.rows_per_user": 2,
         "data.tokenizer": files / "tokenizer",
         "model.weights": weights,
         "data.max_length": 24,
@@ -243,6 +251,58 @@ def test_a_dev_file_without_rows_is_found_before_training(config, files, tmp_pat
     with pytest.raises(ValueError, match="The evaluation set 'dev' of task classification has no"):
         run.run_all(made.to_dict(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def logged(folder, kind):
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == kind]
+
+
+@pytest.mark.checklist(33)
+def test_public_rows_are_scored_while_it_trains_and_change_nothing(config, files, tmp_path):
+    made = config(**WARDS)
+    made.training.epochs = 4 / 3
+    run.run_all(made.to_dict(), tmp_path / "without")
+    made.data.update(validation=str(files / "train.csv"), validation_public=True)
+    made.training.eval_every = 2
+    (record,) = run.run_all(made.to_dict(), tmp_path / "with")
+    assert list(record.scores) == ["dev_accuracy", "validation_accuracy"]
+    assert record.eval_rows == {"dev": 7, "validation": 60}
+    found = logged(tmp_path / "with", "validation")
+    assert [line["step"] for line in found] == [2, 4]
+    assert found[-1]["validation_accuracy"] == record.scores["validation_accuracy"]
+    first, second = (export.load(tmp_path / name)[0] for name in ("without", "with"))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert not logged(tmp_path / "without", "validation")
+
+
+@pytest.mark.parametrize(
+    ("data", "every", "told"),
+    [
+        ({"validation": "v.csv"}, 0, "validation_public is False.*if they are public"),
+        ({}, 5, r"training\.eval_every is 5 and data\.validation \(\); name files of public rows"),
+        ({}, -1, r"training\.eval_every is -1"),
+    ],
+)
+def test_rows_are_scored_while_it_trains_only_if_they_are_declared_public(
+    config, data, every, told
+):
+    made = config(**WARDS, **data)
+    made.training.eval_every = every
+    with pytest.raises(ValueError, match=told):
+        parse(made.to_dict())
+
+
+def test_scoring_that_fails_is_found_before_the_first_step(config, tmp_path, monkeypatch):
+    """Whatever is missing, such as a package that a score needs: nothing is spent for it."""
+
+    def missing(labels, probabilities):
+        raise ValueError(f"no package for {len(labels)} rows")
+
+    monkeypatch.setitem(scores.SCORES, "auc", missing)
+    with pytest.raises(ValueError, match="no package for 4 rows"):  # The public ones.
+        run.run_all(config(**WARDS, metrics="accuracy,auc").to_dict(), tmp_path / "out")
+    assert not (tmp_path / "out" / "ledger.jsonl").exists()
 
 
 def test_an_audit_of_numbers_is_refused_before_anything_is_read(config, tmp_path):

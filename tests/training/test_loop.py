@@ -57,9 +57,10 @@ def test_a_step_is_charged_before_its_noise_is_drawn_and_before_it_is_told(toy, 
             log=log,
             schedule=toy.transforms()[2],
             charge=charge,
+            watch=lambda number, _: order.append(f"seen {number}"),
             should_stop=lambda: False,
         )
-    steps = [[f"charged {i}", "drawn", f"told {i}", f"saved {i}"] for i in (1, 2)]
+    steps = [[f"charged {i}", "drawn", f"told {i}", f"seen {i}", f"saved {i}"] for i in (1, 2)]
     assert order == ["begun", *steps[0], *steps[1]]
 
 

@@ -1,0 +1,325 @@
+"""What a run's own programs will take: bytes on any device, seconds on this one.
+
+A run is sketched from its config and the sizes of its weights. Its programs are those that
+`memarc.training.loop` will compile; what they are timed on is random, so no row is read.
+
+Axes: B examples of a compiled call, R sequences of an example that has several, T tokens.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from memarc import batches
+from memarc.models import backbone
+from memarc.models.head import HeadConfig
+from memarc.ops.compiled import compiled_bytes
+from memarc.privacy import auto, noise
+from memarc.privacy.clipping import Clipping
+from memarc.report import memory, targets
+from memarc.runs import assemble, train
+from memarc.runs.parts import Parts
+from memarc.runs.plan import Pace
+from memarc.runs.settings import Settings
+from memarc.training import loop, optimizer, sharding, step
+from memarc.typing import Params, PyTree
+
+_CALLS, _LEAST_SECONDS = 2, 1.0
+"""A program is timed so often, and for so long, at least."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sketch:
+    """A run of which nothing is in memory.
+
+    Attributes:
+      parts: Its parts; parameters are shapes.
+      problem: What is trained; frozen parameters are shapes, and there are no rows.
+      state: The shapes of the train state.
+    """
+
+    parts: Parts
+    problem: loop.Problem
+    state: step.TrainState
+
+    @property
+    def trained(self) -> int:
+        """How many numbers are trained."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
+
+    @property
+    def transforms(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        """From clipped sum to private gradient, and from gradient to update."""
+        return _transforms(self.parts.settings)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compiled:
+    """A run's programs for some device, and what they take.
+
+    Attributes:
+      programs: The programs.
+      engine: Their engine, chosen where the config says "auto".
+      taken: engine; microbatch_size and physical_batch_size; backward_bytes, as a run's record
+        says it; step_bytes, the compiler's figures of the call that adds the longest rows to the
+        sum, which the record has as well; whole_bytes, all that is set aside on one device at the
+        worst moment, optimizer and weights included; compile_seconds.
+    """
+
+    programs: loop.Programs
+    engine: str
+    taken: dict[str, Any]
+
+
+def sketch(settings: Settings, devices: Sequence[Any]) -> Sketch:
+    """Puts a run together from its config and the sizes of its weights.
+
+    Args:
+      settings: The run.
+      devices: Where its arrays would lie (`memarc.report.targets.devices`, or all local ones).
+
+    Raises:
+      ValueError: If config, tokenizer and sizes do not go together.
+    """
+    placement = sharding.place(settings.mesh, devices, settings.privacy.physical_batch_size)
+    parts = assemble.sketch(settings, None, placement)
+    state, frozen = jax.eval_shape(partial(_start, parts), jax.random.key(0), parts.params)
+    shapes = train.shapes_of(parts)
+    if placement:
+        state, frozen = placement.abstract_state(state), placement.abstract_frozen(frozen)
+    else:
+        one = jax.sharding.SingleDeviceSharding(devices[0])
+        state, frozen, shapes = _lying((state, frozen, shapes), one)
+    problem = loop.Problem(
+        loss_fn=parts.model.loss,
+        precompute=parts.model.precompute,
+        frozen=frozen,
+        chunks=lambda indices: (),
+        shapes=shapes,
+        coins=batches.COINS if parts.model.needs_coins else None,
+        placement=placement,
+    )
+    return Sketch(parts, problem, state)
+
+
+def compile_for(drawn: Sketch) -> Compiled:
+    """Compiles a run's programs and reads what they take on one device.
+
+    Raises:
+      jax.errors.JaxRuntimeError: If one does not fit the device (`does_not_fit`).
+    """
+    privacy, problem, state = drawn.parts.settings.privacy, drawn.problem, drawn.state
+    clipping = Clipping(privacy.clip_norm, privacy.clipping, privacy.clipping_scope)
+    most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
+    engine, rows = privacy.engine, min(privacy.microbatch_size, most)
+    if engine == auto.AUTO:
+        engine = loop.choose_engine(problem, state.trainable, clipping, rows)
+    gradient = step.GradientSettings(clipping, engine, rows)
+    programs = loop.compile_programs(problem, state, gradient, *drawn.transforms)
+    longest = max(problem.shapes)
+    kept = memory.backward_bytes_per_example(
+        problem.loss_fn,
+        problem.precompute,
+        state.trainable,
+        problem.frozen,
+        problem.shapes[longest],
+    )
+    taken = {
+        "engine": engine,
+        "microbatch_size": privacy.microbatch_size,
+        "physical_batch_size": privacy.physical_batch_size,
+        "backward_bytes": kept * privacy.microbatch_size,
+        "step_bytes": compiled_bytes(programs.accumulate[longest]),
+        "whole_bytes": _whole(drawn, programs),
+        "compile_seconds": round(programs.compile_seconds, 1),
+    }
+    return Compiled(programs, engine, taken)
+
+
+def does_not_fit(error: Exception) -> bool:
+    """Whether a compiler said that a program does not fit its device."""
+    return targets.needed_bytes(error) is not None
+
+
+def largest_microbatch(
+    settings: Settings, engine: str, devices: Sequence[Any], limit: int, most: int
+) -> int | None:
+    """The most rows that a device can differentiate at once, its calls being of as many.
+
+    Args:
+      settings: The run.
+      engine: The engine of the clipped sums.
+      devices: The device, or those of a mesh.
+      limit: Bytes of one device.
+      most: Rows beyond which nothing is gained: those of a batch.
+
+    Returns:
+      The number, which was compiled, on a mesh for each device; at most ``most``; None if a single
+      row does not fit.
+    """
+
+    def taken(rows: int) -> int | None:
+        """Bytes with so many rows at once; None where the compiler refuses them."""
+        try:
+            found = compile_for(sketch(_at_once(settings, engine, rows, len(devices)), devices))
+        except jax.errors.JaxRuntimeError as error:
+            if not does_not_fit(error):
+                raise
+            return None
+        return found.taken["whole_bytes"]
+
+    return most_that_fit(taken, limit, most)
+
+
+def most_that_fit(taken: Callable[[int], int | None], limit: int, most: int) -> int | None:
+    """The most rows whose bytes are within a limit, to a sixteenth of them.
+
+    Bytes grow nearly in proportion to rows, so two numbers tell where to look, and further ones
+    whether it is true.
+
+    Args:
+      taken: ``rows -> bytes``, None where they do not fit whatever the limit; each call is slow.
+      limit: In bytes.
+      most: The most rows that are wanted.
+    """
+
+    def fits(rows: int) -> bool:
+        found = taken(rows)
+        return found is not None and found <= limit
+
+    few, more = 1, min(8, most)
+    first, second = taken(few), taken(more)
+    if first is None or second is None or second > limit:
+        return next((rows for rows in (more // 2, more // 4, few) if rows and fits(rows)), None)
+    slope = max(1.0, (second - first) / max(1, more - few))
+    rows = min(most, few + int((limit - first) / slope))
+    while rows > more and not fits(rows):
+        rows = rows * 15 // 16
+    return max(rows, more)
+
+
+def pace(drawn: Sketch, compiled: Compiled) -> dict[int, Pace]:
+    """Times a run's programs on this device, on random tokens.
+
+    Returns:
+      Length T -> how long a step's parts take if all rows are as long. Lengths of rows are private,
+      so a run of several buckets lies between.
+    """
+    parts, problem = drawn.parts, drawn.problem
+    state, frozen = jax.jit(partial(_drawn, parts))(jax.random.key(1))
+    if problem.placement:
+        state, frozen = problem.placement.place_state(state), problem.placement.place_frozen(frozen)
+    rows = parts.settings.privacy.physical_batch_size
+    update_seconds = _seconds(
+        lambda state: compiled.programs.update(state, problem.zero_sum(state.trainable))[0],
+        jax.tree.map(jnp.copy, state),  # It is donated.
+    )
+    found = {}
+    for length, program in compiled.programs.accumulate.items():
+        batch = problem.placed(_random(parts, length), np.zeros((rows,), bool))
+        add = partial(_added, program, (state.trainable, frozen, *batch))
+        found[length] = Pace(_seconds(add, problem.zero_sum(state.trainable)), update_seconds, rows)
+    return found
+
+
+def _added(program: jax.stages.Compiled, given: tuple[Any, ...], grad_sum: PyTree) -> PyTree:
+    """A sum to which a program has added a batch."""
+    return program(grad_sum, *given)
+
+
+def _start(parts: Parts, key: jax.Array, params: Params) -> tuple[step.TrainState, Params]:
+    """The state of a run before its first step, and its frozen parameters."""
+    trainable, frozen = parts.model.init(key, params)
+    return step.init_state(trainable, *_transforms(parts.settings)), frozen
+
+
+def _drawn(parts: Parts, key: jax.Array) -> tuple[step.TrainState, Params]:
+    """As `_start`, around a random backbone."""
+    one, other = jax.random.split(key)
+    params = jax.tree.map(
+        lambda x, like: x.astype(like.dtype), backbone.init(parts.backbone, one), parts.params
+    )
+    return _start(parts, other, params)
+
+
+def _transforms(
+    settings: Settings,
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """From clipped sum to private gradient, and to update; scale and schedule cost nothing."""
+    divisor = settings.privacy.expected_batch_size
+    privatize = noise.privatize_sum(stddev=1.0, divisor=divisor, key=jax.random.key(0))
+    return privatize, optimizer.build(settings.optimizer, 100)
+
+
+def _random(parts: Parts, length: int) -> dict[str, Any]:
+    """A batch of random tokens without padding."""
+    settings, model = parts.settings, parts.model
+    shapes = train.shapes_of(parts)[length]
+    head = getattr(model, "head", None)
+    tokens = shapes[batches.INPUT_IDS].shape  # [B, T] or [B, R, T]
+    flat = batches.random(
+        settings.kind,
+        jax.random.key(2),
+        int(np.prod(tokens[:-1])),
+        length,
+        vocab_size=parts.backbone.vocab_size,
+        classes=head.classes if isinstance(head, HeadConfig) else 1,
+    )
+    flat[batches.COINS] = jax.random.bits(jax.random.key(3), (tokens[0], 2), jnp.uint32)
+    return {name: np.asarray(flat[name]).reshape(x.shape) for name, x in shapes.items()}
+
+
+def _seconds(function: Callable[[PyTree], PyTree], donated: PyTree) -> float:
+    """The mean seconds of a call that gives back what it is given; one call warms up."""
+    given = jax.block_until_ready(function(donated))
+    start, calls = time.perf_counter(), 0
+    while calls < _CALLS or time.perf_counter() - start < _LEAST_SECONDS:
+        given = jax.block_until_ready(function(given))
+        calls += 1
+    return (time.perf_counter() - start) / calls
+
+
+def _whole(drawn: Sketch, programs: loop.Programs) -> int:
+    """Bytes of one device at the worst moment of a step: in one of the programs."""
+    state, frozen = drawn.state, drawn.problem.frozen
+    beside = _bytes((state.step, state.noise_state, state.opt_state))
+    adding = max(_set_aside(program) for program in programs.accumulate.values())
+    return max(adding + beside, _set_aside(programs.update) + _bytes(frozen))
+
+
+def _set_aside(program: jax.stages.Compiled) -> int:
+    """What is set aside for a program; its peak may have arrays in on-chip memory too."""
+    return compiled_bytes(program).get("reserved_bytes", 0)
+
+
+def _bytes(tree: PyTree) -> int:
+    """Bytes of a tree of shapes on one device."""
+    leaves = [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape)) * x.dtype.itemsize
+        for x in leaves
+    )
+
+
+def _lying(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    """The shapes of a tree, all lying alike."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def _at_once(settings: Settings, engine: str, rows: int, devices: int) -> Settings:
+    """A run that differentiates so many rows at once on each device."""
+    privacy = dataclasses.replace(
+        settings.privacy,
+        engine=engine,
+        microbatch_size=rows,
+        physical_batch_size=rows * devices,
+    )
+    data = dataclasses.replace(settings.data, buckets=())  # The longest rows decide.
+    return dataclasses.replace(settings, privacy=privacy, data=data)
