@@ -2,10 +2,10 @@
 
     python -m experiments.audit --config=configs/audit.py --workdir=/tmp/audit
 
-About a minute on two CPU cores. Expect a bound of about 1.4 that assumes nothing, and of about 1.9
-among mechanisms that differ in their noise alone. Other presets:
+A minute or two on two CPU cores. Expect a bound of about 1.5 that assumes nothing, and of about 1.8
+among mechanisms that differ in their noise alone (docs/audits.md). Other presets:
 
-- `full_batch` draws every row in every step, where an audit sees most: expect 2.1 and 2.8;
+- `full_batch` draws every row in every step, where an audit sees most: expect 1.8 and 2.2;
 - `small` is what `python -m tests.broken` audits broken mechanisms with;
 - `writer` audits LoRA on a small decoder, with texts of unused tokens and samples of the model
   itself among the canaries.

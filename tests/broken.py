@@ -5,7 +5,7 @@
 Each mechanism of `broken.toml` whose name holds one of the given texts is audited by
 `experiments.audit` with `configs/audit.py:small`; without any, all are. Adds a line a mechanism to
 FOLDER/broken.jsonl and draws FOLDER/broken.png. Ends with status 1 if an audit finds less than is
-proven of a broken mechanism, or more of another. A mechanism takes half a minute on two cores.
+proven of a broken mechanism, or more of another. A mechanism takes one to two minutes on two cores.
 """
 
 import json

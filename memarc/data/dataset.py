@@ -9,7 +9,6 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 
-import jax
 import numpy as np
 
 from memarc import batches
@@ -133,10 +132,6 @@ class Dataset:
         if self.labels is not None:
             batch[LABELS] = np.where(rows < 0, self.labels.dtype.type(0), self.labels[rows])
         return batch
-
-    def abstract(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The shapes of a batch of ``rows`` examples of ``length`` tokens, as ``take`` gives it."""
-        return batches.abstract(self.kind, rows, length, self.group)
 
     @property
     def _layout(self) -> str:

@@ -190,13 +190,15 @@ def ghost(
         _, squares = pullback(jnp.ones_like(losses))
         squares = [square.reshape(-1, rows).sum(0) for square in jax.tree.leaves(squares)]
         norms, is_added, factors = _factors(squares, is_kept, clipping)
+        # Of another one than the first, or what both begin with is kept through all of the first.
+        ones, factors = jax.lax.optimization_barrier((jnp.ones_like(losses), factors))
         filled = jax.tree.map(
             lambda tap: jnp.broadcast_to(factors.astype(tap.dtype), tap.shape), taps
         )
         again = refilled(pullback, taps, filled)
         if again is None:
             _, again = jax.vjp(losses_of, trainable, filled)
-        grad_sum, _ = again(jnp.ones_like(losses))
+        grad_sum, _ = again(ones)
     grad_sum = jax.tree.map(lambda leaf: leaf.astype(wide_dtype(leaf)), grad_sum)
     return grad_sum, norms, jnp.where(is_added, losses, jnp.zeros_like(losses))
 

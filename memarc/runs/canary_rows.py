@@ -44,7 +44,9 @@ def with_canaries(run: Run, slots: Slots) -> Dataset:
     """
     train = run.splits.train
     if train.members is not None:
-        raise ValueError("An audit takes one row an example; give data.unit='row'.")
+        raise ValueError(
+            "An audit takes one row an example; give data.unit='row' and no data.user."
+        )
     rng = np.random.default_rng(0)
     rows = [row for kind in slots.counts for row in _rows(run, kind, slots.counts[kind], rng)]
     labels = None

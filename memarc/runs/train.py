@@ -280,7 +280,7 @@ def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Pr
 def shapes_of(parts: Parts) -> dict[int, Any]:
     """Length T -> an abstract batch of a run, one per bucket; no rows are needed."""
     data, rows = parts.settings.data, parts.settings.privacy.physical_batch_size
-    group = () if data.references_per_group is None else (data.references_per_group,)
+    group = () if data.rows_per_unit is None else (data.rows_per_unit,)
     coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if parts.model.needs_coins else {}
     return {
         length: {**abstract(parts.settings.kind, rows, length, group), **coins}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
+from memarc import batches
 from memarc.batches import CLASSIFICATION, GENERATION, KINDS, LABEL_DTYPES, REGRESSION
 from memarc.data.dataset import Dataset, check_buckets, padded_chunks
 from memarc.data.tokenize import Encoded
@@ -78,7 +79,7 @@ def test_shapes_and_dtypes_are_those_that_the_dataset_announces(kind, members, g
     batch = dataset.take(indices, 4)
     assert (dataset.kind, dataset.group) == (kind, group)
     assert batch["input_ids"].shape == (len(indices), *group, 4)
-    announced = dataset.abstract(len(indices), 4)
+    announced = batches.abstract(dataset.kind, len(indices), 4, dataset.group)
     assert {name: (x.shape, x.dtype) for name, x in announced.items()} == {
         name: (x.shape, x.dtype) for name, x in batch.items()
     }

@@ -178,7 +178,7 @@ def test_predictions_are_in_the_order_of_the_texts_and_agree_with_their_probabil
 
 def test_a_folder_of_other_parameters_is_refused(made, tmp_path):
     folder, other = made["lora b"][0], made["head"][0]
-    for name in ("record.json", "trainable.safetensors"):
+    for name in ("record.json", "trainable.safetensors", "drawn.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     memarc.load(tmp_path)
     (tmp_path / "trainable.safetensors").write_bytes((other / "trainable.safetensors").read_bytes())
