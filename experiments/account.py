@@ -24,6 +24,7 @@ from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse
 
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
+_ONLY = flags.DEFINE_list("only", None, "Names of the config's runs; all by default.")
 _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")
 
 _STATEMENT = flags.DEFINE_string("statement", None, "Folder of a finished run.")
@@ -43,7 +44,7 @@ def main() -> int:
         audit = paths.place(_AUDIT.value) if _AUDIT.value else None
         print(*statement.write(paths.place(_STATEMENT.value), audit), sep="\n")
         return 0
-    _print(planned(parse(cli.config()), _NUM_EXAMPLES.value))
+    _print(planned(parse(cli.config(), _ONLY.value), _NUM_EXAMPLES.value))
     return 0
 
 

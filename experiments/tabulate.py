@@ -54,6 +54,8 @@ _END = "<!-- end of table -->"
 def main() -> int:
     """Prints or writes the table."""
     style = "markdown" if _INTO.value else "terminal"
+    if cli.CONFIG.value is not None and _RECORDS.value:
+        raise ValueError("--records and --config both name records; give one of them.")
     if cli.CONFIG.value is not None:
         table, count = _of_config(style)
     else:
@@ -81,7 +83,10 @@ def _of_config(style: str) -> tuple[str, int]:
 def _of_files(style: str) -> tuple[str, int]:
     """The table of the files of --records, and how many rows there are."""
     if not _RECORDS.value:
-        raise ValueError("No --records was given; name files, such as 'results/*/record.json'.")
+        raise ValueError(
+            "No --records was given; name files, such as 'results/*/record.json', or give --config "
+            "and --workdir."
+        )
     files = [Path(file) for file in sorted(glob.glob(paths.expanded(_RECORDS.value)))]
     if not files:
         raise ValueError(f"No file matches --records={_RECORDS.value!r}.")

@@ -1,5 +1,7 @@
 """The paper's tables: whole grids of runs, published settings, and their path at toy sizes."""
 
+import json
+
 import jax
 import pytest
 
@@ -135,3 +137,19 @@ def test_the_sizes_of_the_table_of_memory_are_the_published_ones(preset):
     )
     params = jax.eval_shape(lambda: backbone.init(case.backbone, jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[preset]
+
+
+@pytest.mark.slow
+def test_the_table_of_memory_is_made_at_toy_sizes():
+    done = commands.run(
+        "experiments.memory",
+        "--config=configs/paper/memory.py:tiny",
+        "--methods=side,head",
+        "--target=cpu",
+        "--batch_size=2",
+        "--seq_len=8",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(x) for x in done.stdout.splitlines() if x.startswith("{")]
+    assert [line["method"] for line in lines] == ["side", "head"]
+    assert all(line["peak_bytes"] > 0 for line in lines)

@@ -29,6 +29,7 @@ def get_config(preset="large"):
     config = common.generation("e2e")
     config.model.weights = _WEIGHTS[preset]
     config.data.max_length = 192
+    config.data.max_prompt = 96
     config.data.buckets = (96, 128, 192)
     config.privacy.accountant = "rdp"
     config.optimizer.update(schedule="constant", warmup_fraction=0.0)
