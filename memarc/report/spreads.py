@@ -19,7 +19,7 @@ def by_epsilon(
     Args:
       items: Records of one task. Repeats of a run are one cell: mean, deviation and number.
       score: Name of the score that is shown; None shows the headline.
-      style: A name in `STYLES`.
+      style: A name in `tables.STYLES`.
       rows: Fields (`memarc.report.groups.facts`) that a row stands for.
 
     Returns:
@@ -58,7 +58,7 @@ def by_fields(
       items: Records.
       fields: Fields (`memarc.report.groups.facts`) that a row stands for, a column each.
       scores: Names of scores, a column each of mean and deviation; () shows the headlines.
-      style: A name in `STYLES`.
+      style: A name in `tables.STYLES`.
 
     Returns:
       The table; "n" is the number of runs of a row.
@@ -141,7 +141,8 @@ def spread(members: Sequence[Record], name: str) -> str:
     Raises:
       ValueError: If a run lacks the score.
     """
-    mean, mark = tables.score_cell(name, _mean(members, name)), tables.seed_mark(members[0])
+    mean = tables.score_cell(name, _mean(members, name))
+    mark = next(filter(None, map(tables.seed_mark, members)), "")
     if len(members) == 1:
         return f"{mean}{mark}"
     deviation = statistics.stdev(record.scores[name] for record in members)

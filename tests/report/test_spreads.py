@@ -1,5 +1,7 @@
 """Repeats are one cell with mean and deviation; what is no repeat is told apart or refused."""
 
+import dataclasses
+
 import pytest
 
 from memarc.report import groups, spreads, tables
@@ -65,6 +67,14 @@ def test_one_run_given_twice_is_no_repeat(run):
     assert "75.0 ± 7.1 (2)" in spreads.by_epsilon(
         [run("a", 0.7, seed=3), run("b", 0.8, seed=4)], None, "markdown"
     )
+
+
+def test_a_cell_is_marked_if_any_run_of_it_has_a_fixed_seed(run):
+    told = {"epsilon": 8.0, "reproducible_noise": "fixed seed"}
+    seeded = dataclasses.replace(run("b", 0.8, seed=3), **told)
+    for runs in ([run("a", 0.7), seeded], [seeded, run("a", 0.7)]):
+        assert spreads.spread(runs, "dev_accuracy").endswith("(2) (fixed seed: not private)")
+    assert "seed" not in spreads.spread([run("a", 0.7), run("c", 0.7)], "dev_accuracy")
 
 
 def test_accountants_stand_where_runs_differ_in_them(run, example):

@@ -114,6 +114,16 @@ def test_a_config_can_hold_others_that_run_with_it(config):
     config.more.third.runs = {"a": {}, "b": {}}
     with pytest.raises(ValueError, match=r"no run \['c'\]; its runs are \['lora', 'second', 'a'"):
         parse(config.to_dict(), ["c"])
+    config.repeats = 2
+    assert [x.name for x in parse(config.to_dict(), ["b", "lora"])] == [
+        "lora",
+        "lora-r2",
+        "b",
+        "b-r2",
+    ]
+    config.more.third.repeats = 2
+    with pytest.raises(ValueError, match=r"more\.third\.repeats is 2; give config\.repeats"):
+        parse(config.to_dict())
 
 
 @pytest.mark.parametrize(

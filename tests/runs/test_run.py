@@ -121,13 +121,18 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
     assert (tmp_path / "tight" / "record.json").stat().st_mtime_ns == before
 
 
-def test_repeats_are_runs_of_their_own_with_their_own_ledgers_and_a_mean(config, tmp_path):
+@pytest.mark.parametrize("shares", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_repeats_are_releases_of_their_own_with_a_mean(config, tmp_path, shares):
     config.seed, config.repeats = None, 2
+    if shares:
+        ledger = tmp_path.with_name(f"{tmp_path.name}-ledger")
+        config.ledger.update(folder=str(ledger), epsilon=20.0, delta=1e-3)
     made = run.run_all(config.to_dict(), tmp_path)
     assert parts(tmp_path) == ["head", "head-r2"] == [record.name for record in made]
     first, second = (export.load(tmp_path / name)[0] for name in parts(tmp_path))
     assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
-    assert all(record.ledger["runs"] == 1 for record in made)
+    assert [record.ledger["runs"] for record in made] == [1, 2 if shares else 1]
+    assert (made[1].ledger["epsilon"] > made[1].epsilon) == shares
     assert made[0].config == made[1].config
     mean = np.mean([100 * record.headline for record in made])
     table = spreads.by_epsilon(made, None, "markdown")
