@@ -165,12 +165,28 @@ def _check_fit(settings: Settings, codec: Codec, config: BackboneConfig) -> None
             f"data.max_length is {longest}; the backbone has positions for "
             f"{config.longest_sequence} tokens."
         )
-    if not 0 <= config.vocab_size - info.vocab_size <= _PADDING:
-        raise ValueError(
-            f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
-            f"{config.vocab_size}. Give the tokenizer that the weights were trained with."
-        )
+    _check_sizes(settings, info.vocab_size, config.vocab_size)
     _check_vocabulary(settings.model.weights, settings.tokenizer, codec)
+
+
+def _check_sizes(settings: Settings, ids: int, rows: int) -> None:
+    """Raises ValueError unless the table of words has a row for every id, and few more."""
+    if 0 <= rows - ids <= _PADDING:
+        return
+    weights, tokenizer = settings.model.weights, settings.tokenizer
+    told = f"The table of words of {weights} has {rows} rows, tokenizer {tokenizer!r} {ids} ids"
+    if tokenizer != weights:
+        raise ValueError(f"{told}. Give the tokenizer that the weights were trained with.")
+    if rows < ids:
+        raise ValueError(
+            f"{told}, and it is the weights' own: tokens were added to it after the weights were "
+            "saved. Take them out, or save the model with a table that has rows for them."
+        )
+    raise ValueError(
+        f"{told}, and it is the weights' own: {rows - ids} rows are of no token, where {_PADDING} "
+        "fill a table up to a round size at most. Its files are incomplete (added_tokens.json, "
+        "tokenizer.json), or the table was made longer: cut it to the ids."
+    )
 
 
 def _check_vocabulary(weights: str, tokenizer: str, codec: Codec) -> None:
