@@ -20,9 +20,10 @@ def unknown_field(argv: Sequence[str]) -> str | None:
       A message; None if there is no such field, or no config.
     """
     config = _config_alone(argv)
-    for argument in argv if config is not None else ():
+    for argument in argv:
         top, *keys = argument.lstrip("-").partition("=")[0].split(".")
-        section, place = config, top
+        section: Any = config
+        place = top
         for key in keys if top == "config" else ():
             if not hasattr(section, "keys"):
                 break
