@@ -35,7 +35,8 @@ def decoder(**backbone) -> config_dict.ConfigDict:
 def _shapes(backbone) -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.backbone = {"attention_block": 0, **backbone}
-    config.storage_dtype = backbone["dtype"]  # Of frozen weights.
+    config.storage_dtype = backbone["dtype"]  # Of frozen weights; "int8" and "int4" are blocks,
+    config.storage_block = 32  # of which so many inputs share a scale.
     config.options = common.method_options()
     config.options.side.downsample = "frozen"
     config.privacy = dict(clip_norm=1.0, clipping="abadi", noise_multiplier=1.0)

@@ -5,7 +5,8 @@
     python -m experiments.account --statement=OUT
 
 With --num_examples the data are not even read. --statement writes privacy_statement.md and .json
-into the folder of a finished run (memarc/runs/statement.py).
+into the folder of a finished run (memarc/runs/statement.py); --audit=DIR, the folder of an audit of
+the same run, adds what it found.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train se
 _LEDGER = flags.DEFINE_string("ledger", None, "Folder of a ledger: what was spent so far.")
 
 _STATEMENT = flags.DEFINE_string("statement", None, "Folder of a finished run.")
+_AUDIT = flags.DEFINE_string("audit", None, "Folder of an audit of the run of --statement.")
 
 _NOTE = (
     "\nsigma: noise standard deviation over clip norm. Neighbours differ by adding or removing "
@@ -38,7 +40,8 @@ def main() -> int:
     if _LEDGER.value:
         return _print_ledger(paths.place(_LEDGER.value))
     if _STATEMENT.value:
-        print(*statement.write(paths.place(_STATEMENT.value)), sep="\n")
+        audit = paths.place(_AUDIT.value) if _AUDIT.value else None
+        print(*statement.write(paths.place(_STATEMENT.value), audit), sep="\n")
         return 0
     _print([planned(run, _NUM_EXAMPLES.value) for run in parse(cli.config())])
     return 0

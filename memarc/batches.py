@@ -26,7 +26,10 @@ IS_TARGET = "is_target"
 """1 at tokens that a model is to write."""
 
 LABELS = "labels"
-"""Positions in the task's labels, int32[B]; in regression shares of its range, float32[B]."""
+"""Positions in the task's labels, int32[B]; in regression shares of its range, float32[B].
+
+[B, R] where an example is several sequences.
+"""
 
 COINS = "coins"
 """Two fresh random words for each example, uint32[B, 2], where a tuning method asks for them."""
@@ -62,7 +65,7 @@ def abstract(
     tokens = jax.ShapeDtypeStruct((rows, *group, length), jnp.int32)
     batch = dict.fromkeys(PER_TOKEN[kind], tokens)
     if kind in LABEL_DTYPES:
-        batch[LABELS] = jax.ShapeDtypeStruct((rows,), LABEL_DTYPES[kind])
+        batch[LABELS] = jax.ShapeDtypeStruct((rows, *group), LABEL_DTYPES[kind])
     return batch
 
 

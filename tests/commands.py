@@ -4,6 +4,7 @@ A command's imports take longer than most commands do. The server is forked by t
 (`multiprocessing`'s "forkserver"), one for each process of pytest; no backend of JAX is up in it.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -21,14 +23,43 @@ _SERVER.set_forkserver_preload(  # Not the commands: they define their flags whe
 )
 
 
-def run(
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A command that goes on beside the test.
+
+    Attributes:
+      line: The module, and its arguments.
+      process: Runs it; its ``pid`` takes signals.
+      folder: Where its output is written.
+    """
+
+    line: list[str]
+    process: ForkServerProcess
+    folder: tempfile.TemporaryDirectory[str]
+
+    def ended(self, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Waits for the end, and gives exit status, stdout and stderr.
+
+        Raises:
+          TimeoutError: If it goes on after so many seconds; it is killed.
+        """
+        self.process.join(seconds)
+        if (status := self.process.exitcode) is None:
+            self.process.kill()
+            raise TimeoutError(f"{self.line} goes on after {seconds} s.")
+        out, err = (pathlib.Path(self.folder.name, name).read_text() for name in ("out", "err"))
+        self.folder.cleanup()
+        return subprocess.CompletedProcess(self.line, status, out, err)
+
+
+def start(
     module: str,
     *arguments: object,
     cwd: str | os.PathLike[str] = ROOT,
     env: Mapping[str, str] | None = None,
     path: Sequence[str | os.PathLike[str]] = (),
-) -> subprocess.CompletedProcess[str]:
-    """Does as ``python -m module arguments`` in a folder would.
+) -> Started:
+    """Does as ``python -m module arguments`` in a folder would, and does not wait.
 
     Args:
       module: To be run as ``__main__``.
@@ -36,22 +67,27 @@ def run(
       cwd: The folder.
       env: What is to be set beside the environment; what is read at import is not seen.
       path: Folders in which modules that are not yet imported are sought first.
-
-    Returns:
-      Exit status, stdout and stderr.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
-        line = [module, *map(str, arguments)]
-        process = _SERVER.Process(
-            target=_run,
-            args=(line, str(cwd), dict(env or {}), [*map(str, path), str(cwd)], str(out), str(err)),
-        )
-        process.start()
-        process.join()
-        return subprocess.CompletedProcess(
-            line, process.exitcode or 0, out.read_text(), err.read_text()
-        )
+    folder = tempfile.TemporaryDirectory()
+    out, err = (str(pathlib.Path(folder.name, name)) for name in ("out", "err"))
+    line = [module, *map(str, arguments)]
+    process = _SERVER.Process(
+        target=_run,
+        args=(line, str(cwd), dict(env or {}), [*map(str, path), str(cwd)], out, err),
+    )
+    process.start()
+    return Started(line, process, folder)
+
+
+def run(
+    module: str,
+    *arguments: object,
+    cwd: str | os.PathLike[str] = ROOT,
+    env: Mapping[str, str] | None = None,
+    path: Sequence[str | os.PathLike[str]] = (),
+) -> subprocess.CompletedProcess[str]:
+    """Does as `start`, and waits for exit status, stdout and stderr."""
+    return start(module, *arguments, cwd=cwd, env=env, path=path).ended()
 
 
 def _run(

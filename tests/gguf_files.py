@@ -41,7 +41,7 @@ def as_stored(architecture, metadata, part, suffix, values):
     return values
 
 
-def write(path, architecture, metadata, tensors, kind="F32"):
+def write(path, architecture, metadata, tensors, kind="F32", kinds=None):
     """Writes the file of a model.
 
     Args:
@@ -50,6 +50,7 @@ def write(path, architecture, metadata, tensors, kind="F32"):
       metadata: Key -> value.
       tensors: Name in a Hugging Face folder -> values.
       kind: Type of the matrices; vectors are F32.
+      kinds: Name in the file -> type, where it is another.
     """
     number = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
     names = gguf.get_tensor_name_map(number, metadata[f"{architecture}.block_count"])
@@ -59,10 +60,10 @@ def write(path, architecture, metadata, tensors, kind="F32"):
         written = names.get_name(base)
         part, values = written.split(".")[-1], np.asarray(values, np.float32)
         stored[f"{written}.{suffix}"] = as_stored(architecture, metadata, part, suffix, values)
-    write_stored(path, architecture, metadata, stored, kind)
+    write_stored(path, architecture, metadata, stored, kind, kinds)
 
 
-def write_stored(path, architecture, metadata, tensors, kind="F32"):
+def write_stored(path, architecture, metadata, tensors, kind="F32", kinds=None):
     """Writes tensors as they are, under their names in a GGUF file; arguments as of `write`."""
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in metadata.items():
@@ -71,8 +72,9 @@ def write_stored(path, architecture, metadata, tensors, kind="F32"):
         if values.ndim == 1:
             writer.add_tensor(name, np.ascontiguousarray(values))
         else:
-            number = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(name, blocks(values, kind), raw_dtype=number)
+            own = (kinds or {}).get(name, kind)
+            number = gguf.GGMLQuantizationType[own]
+            writer.add_tensor(name, blocks(values, own), raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -25,6 +25,13 @@ def read() -> list[dict]:
     return tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]
 
 
+def copy_code(root: pathlib.Path) -> None:
+    """Copies all that tests and commands need into an empty folder."""
+    for name in _CODE:
+        place = ROOT / name
+        (shutil.copytree if place.is_dir() else shutil.copy)(place, root / name)
+
+
 def mutated(mutant: dict, root: pathlib.Path) -> str:
     """The text of a mutant's file with its change.
 
@@ -68,9 +75,7 @@ def main() -> int:
     survivors = []
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        for name in _CODE:
-            place = ROOT / name
-            (shutil.copytree if place.is_dir() else shutil.copy)(place, root / name)
+        copy_code(root)
         for number, mutant in enumerate(chosen, 1):
             start = time.perf_counter()
             killed = is_killed(mutant, root)

@@ -24,6 +24,7 @@ def test_a_tilde_is_the_home_folder_and_a_hubs_names_stay(home):
     assert cli._installed("--config") == "--config"
 
 
+@pytest.mark.checklist(45)
 def test_all_spellings_of_a_place_are_one(home):
     (home / "link").symlink_to(home / "real")
     spellings = ("~/real", "real", "./x/../real", "link", str(home / "real"))

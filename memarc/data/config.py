@@ -79,8 +79,8 @@ class DataConfig(OwnConfig):
       rows_seed: Seed of embedded rows.
       eval_rows: How many rows of each evaluation set are read, the first ones (in generation: how
         many inputs, with all their references); None reads all.
-      unit: The unit of privacy. "row": one row is one example; "input", in generation: one input
-        with its references is.
+      unit: The unit of privacy where ``user`` names no people. "row": one row is one example;
+        "input", in generation: one input with its references is.
       references_per_group: R, how many references of an input are read with unit "input"; None
         with "row".
       separator: Special token between prompt and target in generation, such as "[SEP]"; None is
@@ -145,6 +145,16 @@ class DataConfig(OwnConfig):
         self.check_own()
 
     @property
+    def protects(self) -> str:
+        """The unit of privacy: "row", "input", or "person" where a column names people."""
+        return self.unit if self.user is None else "person"
+
+    @property
+    def rows_per_unit(self) -> int | None:
+        """R, the most rows of a unit that has several; None where a unit is one row."""
+        return self.references_per_group if self.user is None else self.rows_per_user
+
+    @property
     def padded_lengths(self) -> tuple[int, ...]:
         """``buckets``, or the one that stands for ()."""
         return self.buckets or (self.max_length,)
@@ -174,10 +184,7 @@ def check_fit(task: Task, config: DataConfig) -> None:
     _check_unread(task, config)
     if config.source in _READ_BY_SOURCE["root"] and config.root is None:
         raise ValueError(f"root is None; source {config.source!r} needs a folder.")
-    if config.unit == "input" and config.references_per_group is None:
-        raise ValueError(
-            "references_per_group is None; give a whole number from 1 up, as unit 'input' needs it."
-        )
+    _check_unit(config)
     is_files, has_template = config.source == "own", config.template is not None
     if task.format == "memory":
         check_own_fit(task, config, is_files=is_files, has_template=has_template)
@@ -190,6 +197,28 @@ def check_fit(task: Task, config: DataConfig) -> None:
         template.parse(config.template, config.text if is_files else task.text_fields)
     if task.kind == GENERATION:
         prompts.check_caps(config.prompt_cap, config.max_length, config.begin is not None)
+
+
+def _check_unit(config: DataConfig) -> None:
+    """Raises ValueError unless one thing groups rows, and says how many rows a group has."""
+    if config.user is not None and config.unit == "input":
+        raise ValueError(
+            f"user is {config.user!r} and unit 'input'; both would group rows, by person and by "
+            "input. Leave unit 'row' to protect a person with all their inputs, or user None to "
+            "protect one input."
+        )
+    if config.user is not None and config.split == "paper":
+        raise ValueError(
+            f"user is {config.user!r} and split 'paper', which cuts rows and would part those of "
+            "one person; leave split 'official'."
+        )
+    if config.protects != "row" and config.rows_per_unit is None:
+        name, whose = (
+            ("references_per_group", "unit 'input'")
+            if config.user is None
+            else ("rows_per_user", f"user {config.user!r}")
+        )
+        raise ValueError(f"{name} is None; give a whole number from 1 up, as {whose} needs it.")
 
 
 def _check_unread(task: Task, config: DataConfig) -> None:
@@ -206,12 +235,16 @@ def _check_unread(task: Task, config: DataConfig) -> None:
     }
     if task.format != "tsv":
         unread["drop_broken"] = f"task {task.name}"
+    if task.format != "memory":
+        unread["user"] = f"task {task.name}, whose rows name no people,"
     if task.kind == GENERATION and config.source != "own":
         unread["template"] = f"source {config.source!r} in generation"
     if config.messages is not None:
         unread |= dict.fromkeys(("template", "begin", "separator"), "a chat template")
     if config.unit == "row":
         unread["references_per_group"] = "unit 'row'"
+    if config.user is None:
+        unread["rows_per_user"] = "user None"
     if task.kind != GENERATION and config.template is None:
         unread["begin"] = f"{task.kind} without a template"
     for field in dataclasses.fields(config):

@@ -23,8 +23,7 @@ class Dataset:
 
     Attributes:
       encoded: Tokens of all rows.
-      labels: int32[rows] in classification, float32[rows] in regression, None in generation. All
-        rows of an example have the label of the example.
+      labels: int32[rows] in classification, float32[rows] in regression, None in generation.
       members: Numbers of each example's rows: int64[N] where each is one row, or int64[N, R],
         filled up with -1. Every row belongs to exactly one example. None where row i is example i.
       pad_id: Id that fills up short rows.
@@ -42,7 +41,7 @@ class Dataset:
         encoded = self.encoded
         _check_kind(self.kind, encoded, self.labels)
         if self.members is not None:
-            _check_members(self.members, len(encoded.offsets) - 1, self.labels)
+            _check_members(self.members, len(encoded.offsets) - 1)
         longest = int(np.diff(encoded.offsets).max(initial=0))
         if longest > self.max_length:
             raise ValueError(
@@ -110,8 +109,8 @@ class Dataset:
 
         Returns:
           A batch of ``memarc.batches``: its keys per token, each int32[n, T], or int32[n, R, T] of
-          examples of several rows, and labels [n] of kinds that have them. A row that an example
-          lacks is padding throughout.
+          examples of several rows, and labels [n] or [n, R] of kinds that have them. A row that an
+          example lacks is padding throughout, with label 0.
 
         Raises:
           ValueError: If a number is out of range or a row is longer than ``length``.
@@ -132,7 +131,7 @@ class Dataset:
         }
         batch[ATTENTION_MASK] = is_token.astype(np.int32)
         if self.labels is not None:
-            batch[LABELS] = self.labels[_any_row(rows)]
+            batch[LABELS] = np.where(rows < 0, self.labels.dtype.type(0), self.labels[rows])
         return batch
 
     def abstract(self, rows: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -233,11 +232,6 @@ def _gather(values: np.ndarray, places: np.ndarray, is_token: np.ndarray, fill: 
     return np.where(is_token, values[places], np.int32(fill))
 
 
-def _any_row(rows: np.ndarray) -> np.ndarray:
-    """The number of one row of each example, int64[n], of int64[n] or int64[n, R]."""
-    return rows.max(axis=tuple(range(1, rows.ndim)))
-
-
 def _check_kind(kind: str, encoded: Encoded, labels: np.ndarray | None) -> None:
     """Raises ValueError unless tokens and labels are those of the kind of task."""
     rows = len(encoded.offsets) - 1
@@ -253,8 +247,8 @@ def _check_kind(kind: str, encoded: Encoded, labels: np.ndarray | None) -> None:
         raise ValueError(f"{rows} token rows and {len(labels)} labels; make them equal.")
 
 
-def _check_members(members: np.ndarray, rows: int, labels: np.ndarray | None) -> None:
-    """Raises ValueError unless each row is in one example, and an example's labels are equal."""
+def _check_members(members: np.ndarray, rows: int) -> None:
+    """Raises ValueError unless each row is in one example, and each example has one."""
     is_row = members >= 0
     names_all = np.array_equal(np.sort(members[is_row]), np.arange(rows))
     has_row = is_row.any(axis=tuple(range(1, members.ndim)))
@@ -263,10 +257,6 @@ def _check_members(members: np.ndarray, rows: int, labels: np.ndarray | None) ->
             f"members are {members.dtype}{list(members.shape)} of {rows} rows; give each row "
             "to exactly one example and each example a row."
         )
-    if labels is not None and members.ndim == 2:
-        found = labels[members], labels[_any_row(members)][:, None]  # [N, R], [N, 1]
-        if (is_row & (found[0] != found[1])).any():
-            raise ValueError("Rows of one example have different labels; give them one label.")
 
 
 def _checked(indices: np.ndarray, size: int) -> np.ndarray:

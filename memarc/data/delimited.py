@@ -58,7 +58,8 @@ def header(
     """Takes the header off records, and finds columns in it.
 
     A file may lack a header, and its first record be private: no cell of it is quoted but one that
-    is spelled nearly as a column that is wanted.
+    is spelled nearly as a column that is wanted, unless all other columns that are wanted are
+    there, so that it is a header.
 
     Returns:
       The names of all columns, and the places of those that are wanted.
@@ -72,9 +73,11 @@ def header(
             spelled = {name.strip().lower(): name for name in names}
             near = difflib.get_close_matches(column.lower(), spelled, 1, cutoff=0.8)
             hint = f" (did you mean {spelled[near[0]]!r}?)" if near and column not in names else ""
+            others = [names.count(name) for name in wanted if name != column]
+            listed = f" ({', '.join(names)})" if others and set(others) == {1} else ""
             raise ValueError(
                 f"{path}, line {line}: {names.count(column) or 'no'} column {column}{hint} among "
-                f"the {len(names)} columns there; the first line must name the columns "
+                f"the {len(names)} columns there{listed}; the first line must name the columns "
                 f"{', '.join(wanted)}, once each."
             )
     return names, [names.index(column) for column in wanted]

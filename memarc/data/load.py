@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from memarc.batches import CLASSIFICATION, GENERATION
-from memarc.data import sources, splits
+from memarc.data import sources, splits, units
 from memarc.data.codec import Codec, Prompts, open_codec
 from memarc.data.config import DataConfig, check_fit
 from memarc.data.dataset import Dataset
-from memarc.data.references import flatten, group, references
+from memarc.data.references import flatten, references
 from memarc.data.rows import Rows
 from memarc.data.tasks import Task, get_task
 
@@ -56,7 +56,7 @@ class Splits:
 
     @property
     def num_examples(self) -> int:
-        """Examples of the train set; the privacy plan writes it down as a public constant."""
+        """Examples of the train set, each a unit; the privacy plan takes it as public."""
         return len(self.train)
 
 
@@ -99,6 +99,9 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
     check_fit(task, config)
     for name, rows in (("train", train), *evals.items()):
         _check_rows(task, name, rows, len(train.columns))
+    if (train.users is None) != (config.user is None):
+        state = "name no people" if train.users is None else "name people"
+        raise ValueError(f"The train rows {state}, and user is {config.user!r}; give both or none.")
     for name, rows in evals.items():
         if not len(rows):
             raise ValueError(
@@ -107,8 +110,9 @@ def from_rows(config: DataConfig, task: Task, train: Rows, evals: Mapping[str, R
     if config.split == "paper":
         train, evals = _cut_for_paper(train, evals)
     rows_hash, members = train.fingerprint(), None
-    if config.references_per_group is not None:  # So the unit is one input.
-        train, members = group(train, config.references_per_group)
+    if config.rows_per_unit is not None:  # So the unit is an input or a person.
+        group = units.by_input if config.protects == "input" else units.by_person
+        train, members = group(train, config.rows_per_unit)
     codec = open_codec(task, config)
     return Splits(
         task=task,
@@ -136,7 +140,7 @@ def task_of(task_name: str, config: DataConfig) -> Task:
 
 def privacy_unit(task: Task, config: DataConfig) -> str:
     """What is added or removed between neighbouring train sets, in words."""
-    return task.units[config.unit].format(references=config.references_per_group)
+    return task.units[config.protects].format(rows=config.rows_per_unit)
 
 
 def _cut_for_paper(train: Rows, evals: Mapping[str, Rows]) -> tuple[Rows, dict[str, Rows]]:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
-from memarc.data.checks import check_text
+from memarc.data.checks import check_text, check_whole
 from memarc.data.tasks import METRICS_OF, OF_TWO_LABELS, Task
 
 
@@ -33,6 +33,10 @@ class OwnConfig:
         refused.
       metrics: Names of the scores (`memarc.data.tasks.METRICS_OF`), the headline first; () takes
         the task's.
+      user: Column that names the person whose each train row is, which makes a person the unit of
+        privacy; None makes it what ``unit`` says. With lists any name says that they are there.
+      rows_per_user: K, how many rows of a person are used: those whose public hashes are smallest
+        (`memarc.data.units.by_person`). None without ``user``.
     """
 
     train: tuple[str, ...] = ()
@@ -47,12 +51,14 @@ class OwnConfig:
     labels: tuple[str, ...] = ()
     range: tuple[float, ...] = ()
     metrics: tuple[str, ...] = ()
+    user: str | None = None
+    rows_per_user: int | None = None
 
     def check_own(self) -> None:
         """Raises ValueError where a field is bad by itself."""
         for name in ("train", "dev", "validation", "text", "labels", "metrics"):
             _check_texts(name, getattr(self, name))
-        for name in ("label", "target", "messages"):
+        for name in ("label", "target", "messages", "user"):
             if getattr(self, name) is not None:
                 check_text(name, getattr(self, name), "the name of a column or leave it None")
         if self.validation and not self.validation_public:
@@ -67,6 +73,8 @@ class OwnConfig:
                 f"encoding is {self.encoding!r}, which Python does not know; give one such as "
                 "'utf-8', 'utf-16' or 'cp1252'."
             ) from error
+        if self.rows_per_user is not None:
+            check_whole("rows_per_user", self.rows_per_user, 1)
         if self.range != ():
             _check_range(self.range)
 

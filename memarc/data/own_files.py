@@ -114,9 +114,11 @@ def _json_lines(path: pathlib.Path, lines: TextIO, wanted: Sequence[str]) -> Tab
             record = _json_object(f"{path}, line {number}", line)
             for column, cells in columns.items():
                 if column not in record:
+                    others = [name in record for name in wanted if name != column]
+                    listed = f" among {', '.join(record)}" if others and all(others) else ""
                     raise ValueError(
-                        f"{path}, line {number}: the object has no field {column}; it needs "
-                        f"{', '.join(wanted)}."
+                        f"{path}, line {number}: the object has no field {column}{listed}; it "
+                        f"needs {', '.join(wanted)}."
                     )
                 cells.append(record[column])
     except text_files.DAMAGE as error:

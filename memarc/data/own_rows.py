@@ -6,8 +6,11 @@ Messages name file, line and column, and quote nothing that a row holds.
 Axes: N rows.
 """
 
+import dataclasses
+import itertools
 import json
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,10 +40,10 @@ def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
     Raises:
       ValueError: If a file is missing or broken, or a row does not fit what is declared.
     """
-    train = _joined([_rows(task, config, place) for place in config.train])
+    train = _joined([_rows(task, config, place, config.user) for place in config.train])
     sets = {"dev": config.dev, VALIDATION: config.validation}
     return train, {
-        name: _joined([_rows(task, config, place) for place in places])
+        name: _joined([_rows(task, config, place, None) for place in places])
         for name, places in sets.items()
         if places
     }
@@ -80,16 +83,38 @@ def is_outside(value: Any, bounds: tuple[float, ...]) -> bool:
     return number is None or not bounds[0] <= number <= bounds[1]
 
 
-def _rows(task: Task, config: DataConfig, place: str) -> Rows:
-    """The rows of one file."""
+def person(value: Any) -> str | None:
+    """The name of a person as text, without spaces around it; None where a value names nobody."""
+    if isinstance(value, float) and value.is_integer():  # As some files hold whole numbers.
+        value = int(value)
+    is_name = isinstance(value, str | numbers.Integral) and not isinstance(value, bool)
+    return (str(value).strip() or None) if is_name else None
+
+
+def _rows(task: Task, config: DataConfig, place: str, user: str | None) -> Rows:
+    """The rows of one file, with their people where ``user`` is a column that names them."""
+    answer = config.target if task.kind == GENERATION else config.label
+    named = (*config.text, answer, config.messages, user)  # As ``check_fit`` has seen.
+    wanted = dict.fromkeys(name for name in named if name is not None)
+    table = own_files.read(place, tuple(wanted), config.encoding)
+    rows = _contents(task, config, table, answer)
+    return rows if user is None else dataclasses.replace(rows, users=_people(table, user))
+
+
+def _people(table: Table, column: str) -> list[str]:
+    """The people of a column, in the order of the rows."""
+    found = [person(cell) for cell in table.columns[column]]
+    table.refuse(column, [name is None for name in found], "there is no person")
+    return [name for name in found if name is not None]
+
+
+def _contents(task: Task, config: DataConfig, table: Table, answer: str | None) -> Rows:
+    """What the rows of a file hold; ``answer`` is the column of what is wanted."""
     if config.messages is not None:
-        table = own_files.read(place, (config.messages,), config.encoding)
         talks = _talks(table, config.messages, is_whole=True)
         prompts = [json.dumps(talk[:-1]) for talk in talks]
         return Rows((prompts, [talk[-1]["content"] for talk in talks]), None)
-    answer = config.target if task.kind == GENERATION else config.label
     assert answer is not None  # As ``check_fit`` has seen.
-    table = own_files.read(place, (*config.text, answer), config.encoding)
     columns, cells = _inputs(task, config, table), table.columns[answer]
     if task.kind == GENERATION:
         is_bad = [not isinstance(x, str) or not x.strip() for x in cells]
@@ -163,7 +188,9 @@ def _joined(parts: Sequence[Rows]) -> Rows:
     """The rows of several files, one after the other."""
     columns = zip(*(part.columns for part in parts), strict=True)
     labels = [part.labels for part in parts if part.labels is not None]
+    users = [part.users for part in parts if part.users is not None]
     return Rows(
         tuple([text for column in same for text in column] for same in columns),
         np.concatenate(labels) if labels else None,
+        list(itertools.chain.from_iterable(users)) if users else None,
     )

@@ -24,9 +24,14 @@ OF_TWO_LABELS = ("f1", "auc")
 ROW_UNIT: Mapping[str, str] = {"row": "one row"}
 """Units of classification and regression; see ``Task.units``."""
 
+PERSON_UNIT: Mapping[str, str] = {
+    "person": "one person with all rows of theirs, of which up to {rows} are used"
+}
+"""A further unit where rows are a user's own and say whose they are."""
+
 TEXT_UNITS: Mapping[str, str] = {
     "row": "one reference row",
-    "input": "one meaning representation with its first {references} references",
+    "input": "one meaning representation with its first {rows} references",
 }
 """Units of generation; see ``Task.units``.
 
@@ -63,7 +68,8 @@ class Task:
         format "memory" may lack the second column in classification and regression.
       metrics: Names of the scores; the first is the headline.
       units: Unit of a config -> what is added or removed between neighbouring data sets. A unit
-        gives exactly one example: rows are neither packed, windowed nor augmented.
+        gives exactly one example: rows are neither packed, windowed nor augmented. "{rows}" stands
+        for the most rows that one has.
       format: Where rows come from: "tsv" (``glue_tsv``), "csv" (``e2e_csv``), "triples"
         (``triples_json``), "grammar" (``grammars``) or "memory" (a user's own: lists of a
         Python program, or files whose columns a config names).
@@ -202,7 +208,7 @@ TASKS = (
         kind=CLASSIFICATION,
         text_fields=("text", "second_text"),
         metrics=("accuracy",),
-        units=ROW_UNIT,
+        units={**ROW_UNIT, **PERSON_UNIT},
         format="memory",
     ),
     Task(
@@ -210,7 +216,7 @@ TASKS = (
         kind=REGRESSION,
         text_fields=("text", "second_text"),
         metrics=METRICS_OF[REGRESSION],
-        units=ROW_UNIT,
+        units={**ROW_UNIT, **PERSON_UNIT},
         format="memory",
     ),
     Task(
@@ -264,7 +270,11 @@ TASKS = (
         kind=GENERATION,
         text_fields=("input", "target"),
         metrics=METRICS,
-        units={**TEXT_UNITS, "input": "one input with its first {references} references"},
+        units={
+            **TEXT_UNITS,
+            "input": "one input with its first {rows} references",
+            **PERSON_UNIT,
+        },
         format="memory",
     ),
 )

@@ -21,6 +21,7 @@ from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import REMAT_SUFFIX, all_options
+from memarc.ops import quantised
 from memarc.ops.uses import Place, find_places
 from memarc.privacy import summation
 from memarc.privacy.clipping import Clipping
@@ -28,7 +29,7 @@ from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
 from memarc.training.optimizer import OptimizerConfig
 from memarc.training.sharding import Placement
-from memarc.typing import PyTree
+from memarc.typing import Params, PyTree
 
 _STEPS = 100  # Of the learning-rate schedule.
 
@@ -42,7 +43,8 @@ class Case:
       backbone: Sizes, remat included.
       options: Options of the method; those left out have their defaults.
       head: An encoder's pooling and classes, or how a decoder's losses of tokens are computed.
-      storage_dtype: Dtype of frozen weights.
+      storage_dtype: How frozen weights are held, "float32", "bfloat16", "int8" or "int4".
+      storage_block: How many inputs of a map share a scale in the last two.
       clipping: How the private step clips.
       noise_multiplier: The private step's noise over the clip norm.
       optimizer: The optimizer of both steps.
@@ -55,6 +57,7 @@ class Case:
     options: Mapping[str, Any]
     head: HeadConfig | LanguageConfig
     storage_dtype: str
+    storage_block: int
     clipping: Clipping
     noise_multiplier: float
     optimizer: OptimizerConfig
@@ -112,6 +115,7 @@ def parse(
         options=options,
         head=_head(cfg, config["head"]),
         storage_dtype=config["storage_dtype"],
+        storage_block=config["storage_block"],
         clipping=Clipping(config["privacy"]["clip_norm"], config["privacy"]["clipping"]),
         noise_multiplier=config["privacy"]["noise_multiplier"],
         optimizer=OptimizerConfig(**config["optimizer"]),
@@ -157,8 +161,13 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
     """Random arguments of a step: state, frozen weights, a batch without padding."""
     model = model_of(case)
     start, tune, tokens = jax.random.split(key, 3)
-    trainable, frozen = model.init(tune, backbone.init(case.backbone, start))
-    frozen = jax.tree.map(lambda x: x.astype(case.storage_dtype), frozen)
+    trainable, frozen = model.init(tune, _weights(case, start))
+    kept_as = case.backbone.dtype if case.storage_dtype in quantised.BITS else case.storage_dtype
+    frozen = jax.tree.map(
+        lambda x: x if quantised.is_quantised(x) else x.astype(kept_as),
+        frozen,
+        is_leaf=quantised.is_quantised,
+    )
     batch = batches.random(
         model.kind,
         tokens,
@@ -171,6 +180,15 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
         batch[batches.COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
     state = step.init_state(trainable, *_transforms(case))
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
+
+
+def _weights(case: Case, key: jax.Array) -> Params:
+    """Random weights of the backbone, their kernels in blocks if the case says so."""
+    params = backbone.init(case.backbone, key)
+    if case.storage_dtype not in quantised.BITS:
+        return params
+    layers = quantised.in_blocks(params["layers"], case.storage_dtype, case.storage_block)
+    return {**params, "layers": layers}
 
 
 def abstract(case: Case) -> tuple[PyTree, ...]:

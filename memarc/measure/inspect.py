@@ -25,6 +25,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import REMAT_SUFFIX, all_options
 from memarc.models.reversible import Reversible
+from memarc.ops import quantised
 from memarc.privacy.clipping import Clipping
 from memarc.training.optimizer import OptimizerConfig
 from memarc.typing import Batch, Params
@@ -80,7 +81,9 @@ def facts(model: Opened) -> dict[str, Any]:
     return {
         "family": config.kind,
         "sizes": sizes,
-        "parameters": sum(x.size for x in jax.tree.leaves(model.params)),
+        "parameters": sum(
+            x.size for x in jax.tree.leaves(model.params, is_leaf=quantised.is_quantised)
+        ),
         "file_dtypes": dict(sorted(dtypes.items())),
     }
 
@@ -219,6 +222,7 @@ def step_of(
         options=options,
         head=LanguageConfig() if is_decoder else HeadConfig(pooling="first", classes=2),
         storage_dtype=config.dtype,
+        storage_block=quantised.BLOCK,
         clipping=Clipping(1.0),
         noise_multiplier=1.0,
         optimizer=OptimizerConfig(),

@@ -1,6 +1,6 @@
 """Models with a linear head on a backbone's states: a classifier, and one that gives a number.
 
-Axes: B batch, C classes.
+Axes: B batch, R sequences of an example that has several, C classes.
 """
 
 import abc
@@ -37,7 +37,7 @@ class Headed(Model):
         """Makes the head's start from a key and the backbone's parameters."""
 
     def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """Computes what the head gives, float32[B, C], of a batch after `precompute`."""
+        """Computes what the head gives, float32[B, C] or [B, R, C], after `precompute`."""
         states = self.method.states(trainable["tuning"], frozen, batch)
         if self.method.config.parts.final_norm:
             params = self.method.parameters(trainable["tuning"], frozen)
@@ -64,9 +64,10 @@ class Classifier(Headed):
         return head.init(self.head, self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """Computes the cross entropy of each label in nats, float32[B]."""
+        """Computes the cross entropy of each label in nats, float32[B]: a mean over sequences."""
         logits = self.logits(trainable, frozen, batch)
-        return head.cross_entropy(self.head, logits, batch[batches.LABELS])
+        losses = head.cross_entropy(self.head, logits, batch[batches.LABELS])
+        return head.mean_of_sequences(losses, batch[batches.ATTENTION_MASK])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Regressor(Headed):
         return head.init_value(self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
-        """Computes the squared error of each share, float32[B]."""
-        given = self.logits(trainable, frozen, batch)[:, 0]
-        return (given - batch[batches.LABELS].astype(given.dtype)) ** 2
+        """Computes the squared error of each share, float32[B]: a mean over sequences."""
+        given = self.logits(trainable, frozen, batch)[..., 0]
+        losses = (given - batch[batches.LABELS].astype(given.dtype)) ** 2
+        return head.mean_of_sequences(losses, batch[batches.ATTENTION_MASK])

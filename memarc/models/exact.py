@@ -306,7 +306,8 @@ def _branch(
         x = fixed_point.to_float(state[0], unit, dtype)
         return fixed_point.to_fixed(net.branch(which, adapters, layer, x, mask, sign), unit)
 
-    some_weight = jax.tree.leaves(layer)[0]  # If it is NaN, all is lost anyway.
+    weights = (w for w in jax.tree.leaves(layer) if jnp.issubdtype(w.dtype, jnp.floating))
+    some_weight = next(weights)  # If it is NaN, all is lost anyway.
     return isolated(branch, some_weight, (x, jnp.zeros(x.shape[:1], jnp.int32)))
 
 

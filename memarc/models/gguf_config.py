@@ -91,6 +91,9 @@ class Architecture:
     transposed: tuple[str, ...] = ()
 
 
+READ_BY_TRANSFORMERS = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2")
+"""The architectures whose files transformers reads, too (a test compares with its reading)."""
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", _DECODER | _HEAD, _SILU, interleaved=True),
     "smollm3": Architecture("smollm3", _DECODER, _SILU, rotary_except=4, interleaved=True),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from memarc.gguf_header import Header, Stored
+from memarc.models import gguf_blocks
 from memarc.models.gguf_config import FACTORS, architecture_of
 
 TYPES = (
@@ -38,6 +39,8 @@ class GgufTensor:
       heads: Heads whose rows are interleaved in the file: first, K/2-th, second, ..; 0 for none.
       offset: What the file adds to every value.
       transposed: Whether the file holds [O, I] and the folder [I, O].
+      part: None for the values; or what of their blocks is read (`gguf_blocks.PARTS`), as if it
+        were a tensor, of which a block has one scale where it has 32 values.
     """
 
     file: Path
@@ -46,6 +49,7 @@ class GgufTensor:
     heads: int = 0
     offset: float = 0.0
     transposed: bool = False
+    part: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,15 +62,15 @@ class GgufTensor:
         yield self
 
     def __getitem__(self, index: slice | tuple[slice, ...]) -> np.ndarray:
-        """Reads float32 values of a range of rows, and of columns if there are two ranges."""
+        """Reads a range of rows, and of columns if there are two ranges: float32 where widened."""
         rows, *more = index if isinstance(index, tuple) else (index,)
         if len(self.shape) == 1:
-            whole = self._widened(slice(0, 1), slice(0, self.shape[0]))[0]
+            whole = self._read(slice(0, 1), slice(0, self.shape[0]))[0]
             return whole[self._rows(rows)]
         columns = more[0] if more else slice(0, self.shape[1])
         if self.transposed:
-            return self._widened(self._rows(columns), rows).T
-        return self._widened(self._rows(rows), columns)
+            return self._read(self._rows(columns), rows).T
+        return self._read(self._rows(rows), columns)
 
     def _rows(self, rows: slice) -> slice | np.ndarray:
         """Where rows of the folder's tensor lie in the file."""
@@ -77,19 +81,23 @@ class GgufTensor:
         half, pair = np.divmod(row, width // 2)
         return head * width + 2 * pair + half
 
-    def _widened(self, rows: slice | np.ndarray, columns: slice) -> np.ndarray:
-        """The values of some rows of the file; blocks beside ``columns`` are not widened."""
+    def _read(self, rows: slice | np.ndarray, columns: slice) -> np.ndarray:
+        """Some rows of the file, of which blocks beside ``columns`` are not read."""
         gguf = _package(self.file)
         kind = gguf.GGMLQuantizationType[self.dtype]
         values, size = gguf.GGML_QUANT_SIZES[kind]
         *lead, width = self.stored.shape
         shape = (lead[0] if lead else 1, width // values * size)
         data = np.memmap(self.file, np.uint8, "r", self.stored.offset, shape)
-        first, last = columns.start // values, -(-columns.stop // values)
+        in_block = 1 if self.part in ("scales", "offsets") else values
+        first, last = columns.start // in_block, -(-columns.stop // in_block)
         blocks = np.ascontiguousarray(data[rows, first * size : last * size])
-        found = gguf.quants.dequantize(blocks, kind)
-        start = first * values
-        return found[:, columns.start - start : columns.stop - start] - np.float32(self.offset)
+        if self.part:
+            found = gguf_blocks.PARTS[self.part](blocks, self.dtype)
+        else:
+            found = gguf.quants.dequantize(blocks, kind) - np.float32(self.offset)
+        start = first * in_block
+        return found[:, columns.start - start : columns.stop - start]
 
 
 def find(header: Header, names: Iterable[str]) -> dict[str, GgufTensor]:

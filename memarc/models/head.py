@@ -1,6 +1,7 @@
 """The heads of classification and regression: pool the states, then one linear map.
 
-Axes: B batch, T tokens, D width, C classes, V vocabulary.
+Axes: B batch (or [B, R], where an example is several sequences), R sequences of an example,
+T tokens, D width, C classes, V vocabulary.
 """
 
 import dataclasses
@@ -117,25 +118,42 @@ def logits(pooling: str, params: Params, states: Array, batch: Batch) -> Array:
 
 
 def cross_entropy(config: HeadConfig, logits: Array, labels: Array) -> Array:
-    """Per-example loss in nats, [B], of logits [B, C] against labels int32[B]."""
+    """Loss of each sequence in nats, [B], of logits [B, C] against labels int32[B]."""
     log_probabilities = jax.nn.log_softmax(logits)
-    losses = -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
+    losses = -jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     if config.smoothing:
-        even = -log_probabilities.mean(axis=1)
+        even = -log_probabilities.mean(axis=-1)
         losses = (1.0 - config.smoothing) * losses + config.smoothing * even
     if config.class_weights:
         losses = losses * jnp.asarray(config.class_weights, losses.dtype)[labels]
     return losses
 
 
+def mean_of_sequences(losses: Array, attention_mask: Array) -> Array:
+    """One loss an example: the mean over its sequences that have any token.
+
+    Args:
+      losses: [B], or [B, R] where an example is several sequences.
+      attention_mask: int32[B, T] or [B, R, T].
+
+    Returns:
+      [B]; 0 where no sequence of several has a token.
+    """
+    if losses.ndim == 1:
+        return losses
+    is_there = jnp.any(attention_mask != 0, axis=-1)  # [B, R]
+    total = jnp.sum(jnp.where(is_there, losses, jnp.zeros_like(losses)), axis=-1)
+    return total / jnp.maximum(jnp.sum(is_there, axis=-1), 1).astype(losses.dtype)
+
+
 def _pool(pooling: str, states: Array, attention_mask: Array) -> Array:
     """[B, T, D] -> [B, D]; an all-padding row pools to zero rather than NaN."""
     if pooling == "first":
-        return states[:, 0]
+        return states[..., 0, :]
     if pooling == "last":
-        tokens = attention_mask.shape[1]
-        last = tokens - 1 - jnp.argmax(attention_mask[:, ::-1], axis=1)
-        return jnp.take_along_axis(states, last[:, None, None], axis=1)[:, 0]
+        tokens = attention_mask.shape[-1]
+        last = tokens - 1 - jnp.argmax(attention_mask[..., ::-1], axis=-1)
+        return jnp.take_along_axis(states, last[..., None, None], axis=-2)[..., 0, :]
     weights = attention_mask.astype(states.dtype)
-    total = jnp.einsum("btd,bt->bd", states, weights)
-    return total / jnp.maximum(weights.sum(1), 1.0)[:, None]
+    total = jnp.einsum("...td,...t->...d", states, weights)
+    return total / jnp.maximum(weights.sum(-1), 1.0)[..., None]

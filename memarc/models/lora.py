@@ -12,7 +12,7 @@ import numpy as np
 
 from memarc.models import partition
 from memarc.models.method import OfParameters
-from memarc.ops.linear import linear
+from memarc.ops.linear import StructuredKernel, linear
 from memarc.typing import Array, Params
 
 TARGETS = {
@@ -31,7 +31,7 @@ TARGETS = {
 class LowRankKernel:
     """A structured kernel: base [I, O] plus scale * a [I, R] @ b [R, O]."""
 
-    base: Array
+    base: Array | StructuredKernel
     a: Array
     b: Array
     scale: float
@@ -41,7 +41,7 @@ class LowRankKernel:
         return linear(x, self.base, bias) + self.scale * linear(linear(x, self.a), self.b)
 
     def merged(self) -> np.ndarray:
-        """The one kernel [.., I, O] that is the same map, float32."""
+        """The one kernel [.., I, O] that is the same map, float32, of a plain base."""
         update = np.asarray(self.a, np.float32) @ np.asarray(self.b, np.float32)
         return np.asarray(self.base, np.float32) + np.float32(self.scale) * update
 

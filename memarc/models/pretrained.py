@@ -21,12 +21,14 @@ import safetensors.numpy
 from flax import traverse_util
 
 from memarc import gguf_header, paths
-from memarc.models import hub_config, tensor_files
+from memarc.models import block_files, hub_config, tensor_files
+from memarc.models.block_files import Ranges
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
 from memarc.models.hub_head import HubHead
 from memarc.models.tensor_files import INDEX, WEIGHTS, full_name
 from memarc.models.tensor_names import Entry
+from memarc.ops import quantised
 from memarc.typing import Params
 
 STORAGE_DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -38,15 +40,13 @@ _HUB_PATTERNS = (_CONFIG, "model*.safetensors*")
 ShardingOf = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
 """``(path, shape) -> sharding``: how a leaf lies on devices."""
 
-Ranges = tuple[tuple[int, int], ...]
-"""Start and stop on each axis of a leaf."""
-
 
 def load(
     weights: str | os.PathLike[str],
     *,
     dtype: str,
     storage_dtype: str,
+    storage_block: int = quantised.BLOCK,
     sharding_of: ShardingOf | None = None,
 ) -> tuple[BackboneConfig, Params]:
     """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.
@@ -54,7 +54,10 @@ def load(
     Args:
       weights: A local folder, a GGUF file, or the name of a model on the Hugging Face hub.
       dtype: Compute dtype of the config, "float32" or "bfloat16".
-      storage_dtype: Dtype of the parameters, "float32" or "bfloat16".
+      storage_dtype: How the parameters are held: "float32"; "bfloat16"; or kernels of layers as
+        `memarc.ops.quantised.QuantisedKernel`, all else in ``dtype``: "int8" and "int4" round
+        them, "gguf" takes over the blocks of a GGUF file.
+      storage_block: How many inputs of a map share a scale in "int8" and "int4".
       sharding_of: Where each leaf goes, straight from the files: the host holds one leaf at a
         time, of which each process reads what its own devices get. None: all to host memory.
 
@@ -67,10 +70,11 @@ def load(
       ValueError: For weights that cannot be found, a config that is not supported, or tensors
         that are missing, unknown, or of another shape or dtype (all are listed).
     """
-    if storage_dtype not in STORAGE_DTYPES:
-        raise ValueError(
-            f"storage_dtype is {storage_dtype!r}; choose one of {tuple(STORAGE_DTYPES)}."
-        )
+    in_blocks = storage_dtype in block_files.STORAGE
+    kept_as = STORAGE_DTYPES.get(dtype if in_blocks else storage_dtype)
+    if kept_as is None:
+        choices = (*STORAGE_DTYPES, *block_files.STORAGE)
+        raise ValueError(f"storage_dtype is {storage_dtype!r}; choose one of {choices}.")
     place = find(weights)
     config = hub_config.read(place, dtype)
     table, flat = known.name_table(config), {}
@@ -79,19 +83,26 @@ def load(
     # Largest first: where a device's memory is the host's, the leaf that is there twice is then
     # small when nearly all weights are there.
     for entry in sorted(table, key=lambda entry: -math.prod(entry.leaf_shape(config))):
-        shape, kept_as = entry.leaf_shape(config), STORAGE_DTYPES[storage_dtype]
-        read = partial(tensor_files.read, tensors, config, entry, dtype=kept_as)
-        if sharding_of is None:
-            flat[entry.path] = read(tuple((0, size) for size in shape))
+        place = partial(_placed, entry.path, sharding_of)
+        if in_blocks and block_files.is_kernel(entry):
+            flat[entry.path] = block_files.read(
+                tensors, config, entry, storage_dtype, storage_block, place
+            )
         else:
-            flat[entry.path] = _on_devices(shape, sharding_of(entry.path, shape), read)
+            read = partial(tensor_files.read, tensors, config, entry, dtype=kept_as)
+            flat[entry.path] = place(entry.leaf_shape(config), read)
     return config, traverse_util.unflatten_dict(flat)
 
 
-def _on_devices(
-    shape: tuple[int, ...], sharding: jax.sharding.Sharding, read: Callable[[Ranges], np.ndarray]
-) -> jax.Array:
-    """Reads a leaf to its devices, and a range that several of them hold only once."""
+def _placed(
+    path: tuple[str, ...],
+    sharding_of: ShardingOf | None,
+    shape: tuple[int, ...],
+    read: Callable[[Ranges], np.ndarray],
+) -> Any:
+    """Reads a leaf to host memory, or to its devices: what several of them hold only once."""
+    if sharding_of is None:
+        return read(tuple((0, size) for size in shape))
     found: dict[Ranges, np.ndarray] = {}  # JAX may keep these very arrays: none is changed later.
 
     def part(index: Any) -> np.ndarray:
@@ -102,7 +113,9 @@ def _on_devices(
         return found[ranges]
 
     # Transfers may go on after the call, and hold what they send.
-    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
+    return jax.block_until_ready(
+        jax.make_array_from_callback(shape, sharding_of(path, shape), part)
+    )
 
 
 def find(weights: str | os.PathLike[str]) -> Path:

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from memarc.models import backbone
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import Norm
+from memarc.ops.quantised import widened
 from memarc.typing import Array, Params
 
 _OPENING = ("intermediate", "gated")  # Maps of a feed-forward block that read the state.
@@ -101,7 +102,7 @@ def _layer(layers: Params, number: int) -> Params:
             x = multihost_utils.process_allgather(x, tiled=True)
         return jnp.asarray(x).astype(jnp.float32)
 
-    return jax.tree.map(one, layers)
+    return widened(jax.tree.map(one, layers))
 
 
 def _feature_importance(layer: Params) -> Array:

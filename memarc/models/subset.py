@@ -8,8 +8,11 @@ Axes: B batch, T tokens, D width.
 import abc
 import dataclasses
 
+from flax import traverse_util
+
 from memarc.models import backbone, partition
 from memarc.models.method import OfParameters
+from memarc.ops.quantised import QuantisedKernel
 from memarc.typing import Array, Batch, Params
 
 
@@ -24,6 +27,13 @@ class Subset(OfParameters):
         """Splits off the chosen parameters; no key is needed."""
         del key
         trainable, rest = partition.split(params, self.is_trained)
+        for path, leaf in traverse_util.flatten_dict(trainable).items():
+            if isinstance(leaf, QuantisedKernel):
+                raise ValueError(
+                    f"This method trains {'/'.join(path)}, which model.storage_dtype holds in "
+                    "blocks of few bits; a method that freezes it works: 'lora', 'adapter', "
+                    "'bitfit', 'head', 'side' or 'reversible'. Or give storage 'float32'."
+                )
         return trainable, {"backbone": rest, "drawn": {}}
 
     def parameters(self, trainable: Params, frozen: Params) -> Params:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dp_accounting
+import numpy as np
 import scipy.optimize
 from dp_accounting import pld, rdp
 
@@ -164,6 +165,25 @@ def composed_epsilon(parts: tuple[Spending, ...], *, delta: float, accountant: s
         for part in spending:
             total.compose(part.event)
         return float(total.get_epsilon(delta))
+
+
+def privacy_curve(part: Spending, epsilons: np.ndarray) -> np.ndarray:
+    """Upper bounds on delta at each of some epsilons, for adding and for removing one row.
+
+    Args:
+      part: What one run spends; its noise multiplier is above 0.
+      epsilons: float[E].
+
+    Returns:
+      float[E], by privacy loss distributions.
+
+    Raises:
+      ValueError: If an argument is out of range.
+    """
+    if not part.noise_multiplier > 0:
+        raise ValueError("Without noise there is no privacy curve; give a multiplier above 0.")
+    total = _fresh_accountant("pld", part.noise_multiplier).compose(part.event)
+    return np.asarray(total.get_delta(epsilons))  # Its type says one number; it takes many.
 
 
 def calibrate_noise(

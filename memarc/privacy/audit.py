@@ -1,25 +1,35 @@
-"""What a released model tells of canaries: a lower bound on epsilon to hold against the proven one.
+"""What scores of canaries tell: a lower bound on epsilon to hold against the proven one.
 
-Each canary is in the data or not by its own coin. Whoever sees the released parameters scores every
-canary; the more guesses from high scores are right, the larger epsilon must be.
-
-Source: Steinke et al. 2023, Privacy Auditing with One (1) Training Run, arXiv:2305.08846; computed
-by `jax_privacy`.
+Each canary is in the data or not by its own coin. Whoever sees the release scores every canary;
+the more guesses from the highest and lowest scores are right, the larger epsilon must be
+(`memarc.privacy.one_run`).
 
 Axes: M canaries.
 """
 
 import dataclasses
-from typing import Any
+import math
 
 import numpy as np
 import scipy.stats
 
-GUESSED = (0.02, 0.1, 0.25, 0.5)
-"""Shares of the canaries that are guessed to be in, highest scores first: fixed beforehand."""
+from memarc.privacy import accounting, one_run
+from memarc.privacy.accounting import Spending
+from memarc.privacy.one_run import Curve, Guesses
+
+GUESSED = ((0.03, 0.0), (0.1, 0.1), (0.2, 0.0))
+"""Shares of the canaries that are guessed to be in, by the highest scores, and out, by the lowest:
+three ways to guess, fixed beforehand, that share the confidence. What is drawn seldom shows in few
+high scores; weak scores need many guesses, and so does the proof of a large epsilon."""
 
 FALSE_POSITIVE_RATE = 1e-3
 """The rate at which the true positive rate of membership inference is stated."""
+
+_CURVE_POINTS = 150
+"""Epsilons at which curves are compared; fewer are an upper bound too."""
+
+_NOISE_SEARCHED, _NOISE_STEP = (-2.0, 4.0), 0.025
+"""Powers of two between which the noise of a family is searched, times that of the plan."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +39,17 @@ class Finding:
     Attributes:
       included: Canaries that were in.
       left_out: Canaries that were not.
-      epsilon: Lower bound on epsilon; 0 if nothing can be said.
+      guesses: Guesses of the way to guess that tells most.
+      right: How many of them were right.
+      epsilon: Lower bound on epsilon that assumes nothing; 0 if nothing can be said.
       auc: Area under the curve of true over false positives; 0.5 by chance.
       true_positive_rate: The rate of true positives at `FALSE_POSITIVE_RATE`.
     """
 
     included: int
     left_out: int
+    guesses: int
+    right: int
     epsilon: float
     auc: float
     true_positive_rate: float
@@ -49,21 +63,21 @@ def flip_coins(count: int, generator: np.random.Generator) -> np.ndarray:
 def examine(
     scores: np.ndarray, is_included: np.ndarray, *, delta: float, confidence: float
 ) -> Finding:
-    """Bounds epsilon from below.
+    """Bounds epsilon from below, whatever the mechanism is.
 
     Args:
-      scores: float[M]; higher where a canary seems to be in. Functions of the released model and of
+      scores: float[M]; higher where a canary seems to be in. Functions of the release and of
         public values alone.
       is_included: bool[M], the coins.
       delta: The delta of the guarantee that is held against the bound.
-      confidence: In (0, 1); the chance that a true guarantee is not contradicted. The numbers of
-        guesses in `GUESSED` share it.
+      confidence: In (0, 1); the chance that a true guarantee is not contradicted. The ways to
+        guess of `GUESSED` share it.
 
     Returns:
       The finding.
 
     Raises:
-      ValueError: If a score is not finite, all coins fell alike, or jax_privacy is missing.
+      ValueError: If a score is not finite, or all coins fell alike.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; give a number in (0, 1).")
@@ -71,27 +85,76 @@ def examine(
         raise ValueError("A canary's score is not finite; the run diverged.")
     if is_included.all() or not is_included.any():
         raise ValueError(f"All {len(scores)} coins fell alike; give more canaries.")
-    auditing = _auditing()
-    auditor = auditing.CanaryScoreAuditor(scores[is_included], scores[~is_included])
-    ordered = np.sort(scores)[::-1]
-    thresholds = {float(ordered[max(1, round(x * len(scores))) - 1]) for x in GUESSED}
-    bounds = [
-        auditor.epsilon_one_run(
-            significance=(1 - confidence) / len(GUESSED),
-            delta=delta,
-            threshold_strategy=auditing.Explicit(threshold),
-        )
-        for threshold in thresholds
-    ]
+    each = shared(confidence, len(GUESSED))
+    bounds = {
+        guesses: one_run.epsilon_of_guesses(guesses, delta=delta, confidence=each)
+        for guesses in guess(scores, is_included)
+    }
+    best = max(bounds, key=lambda guesses: bounds[guesses])
     false, true = rates(scores, is_included)
     above = scipy.stats.mannwhitneyu(scores[is_included], scores[~is_included]).statistic
     return Finding(
         included=int(is_included.sum()),
         left_out=int((~is_included).sum()),
-        epsilon=float(max(bounds)),
+        guesses=best.made,
+        right=best.right,
+        epsilon=bounds[best],
         auc=float(above / (is_included.sum() * (~is_included).sum())),
         true_positive_rate=float(true[false <= FALSE_POSITIVE_RATE].max()),
     )
+
+
+def within_family(finding: Finding, plan: Spending, *, delta: float, confidence: float) -> float:
+    """Bounds epsilon from below among mechanisms that differ from a plan in their noise alone.
+
+    It is the epsilon of the most private of them that the guesses do not contradict, so it says
+    nothing of a mechanism with another sampler, another number of steps, or none of this form.
+
+    Args:
+      finding: What `examine` gave, at the same confidence.
+      plan: The sampler, the steps and the noise of the plan.
+      delta: The delta of epsilon.
+      confidence: As of `examine`.
+
+    Returns:
+      The bound; 0 if nothing can be said, and infinity for a plan without noise.
+    """
+    if plan.noise_multiplier == 0:
+        return math.inf
+    guesses = Guesses(finding.included + finding.left_out, finding.guesses, finding.right)
+    each = shared(confidence, len(GUESSED))
+    epsilons = np.linspace(0.0, 16.0, _CURVE_POINTS)
+
+    def noisier(power: float) -> Spending:
+        return dataclasses.replace(plan, noise_multiplier=plan.noise_multiplier * 2.0**power)
+
+    def is_contradicted(power: float) -> bool:
+        curve = Curve(epsilons, accounting.privacy_curve(noisier(power), epsilons))
+        return one_run.is_contradicted(guesses, curve, confidence=each)
+
+    low, high = _NOISE_SEARCHED
+    if not is_contradicted(high):
+        return 0.0
+    while high - low > _NOISE_STEP:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_contradicted(middle) else (middle, high)
+    return accounting.composed_epsilon((noisier(high),), delta=delta, accountant="pld")
+
+
+def guess(scores: np.ndarray, is_included: np.ndarray) -> list[Guesses]:
+    """How each way to guess of `GUESSED` does."""
+    hits, count = is_included[np.argsort(-scores, kind="stable")], len(scores)
+    found = []
+    for share_in, share_out in GUESSED:
+        number_in, number_out = (math.floor(share * count) for share in (share_in, share_out))
+        right = hits[:number_in].sum() + (~hits[count - number_out :]).sum()
+        found.append(Guesses(count, number_in + number_out, int(right)))
+    return found
+
+
+def shared(confidence: float, statements: int) -> float:
+    """The confidence of each of some statements, if all are to hold at ``confidence``."""
+    return 1 - (1 - confidence) / statements
 
 
 def rates(scores: np.ndarray, is_included: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,12 +163,3 @@ def rates(scores: np.ndarray, is_included: np.ndarray) -> tuple[np.ndarray, np.n
     false = np.concatenate([[0.0], np.cumsum(~hits) / max(1, (~hits).sum())])
     true = np.concatenate([[0.0], np.cumsum(hits) / max(1, hits.sum())])
     return false, true
-
-
-def _auditing() -> Any:
-    """The optional package that computes the bound."""
-    try:
-        from jax_privacy import auditing  # An optional package.
-    except ImportError as error:
-        raise ValueError("Auditing needs jax_privacy; run: pip install 'memarc[audit]'") from error
-    return auditing

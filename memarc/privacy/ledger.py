@@ -27,7 +27,7 @@ FILE_NAME = "ledger.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What all runs on the data may spend together, for adding or removing one row.
+    """What all runs on the data may spend together, for adding or removing one unit.
 
     Attributes:
       epsilon: Above 0; infinity sets no bound.
@@ -96,7 +96,13 @@ class Ledger:
     """The ledger of one data set, in one folder, held by one process at a time."""
 
     def __init__(
-        self, folder: Path, *, data: str, budget: Budget | None, dataset: str | None = None
+        self,
+        folder: Path,
+        *,
+        data: str,
+        budget: Budget | None,
+        dataset: str | None = None,
+        unit: str = "row",
     ) -> None:
         """Opens a folder's ledger, made if absent, and locks it.
 
@@ -107,10 +113,12 @@ class Ledger:
             there.
           dataset: The user's name for the people whose rows these are. Other rows under the same
             name are of the same people, and what was spent on all of them adds up.
+          unit: What is added or removed between neighbouring data sets, "row", "input", or a
+            person with the column that names people. A ledger is about one unit.
 
         Raises:
-          ValueError: If the history is damaged, of other data or another budget, in use by
-            another process, or absent while ``budget`` is None.
+          ValueError: If the history is damaged, of other data, another unit or another budget, in
+            use by another process, or absent while ``budget`` is None.
         """
         folder = paths.identity(folder)
         if not folder.exists():
@@ -119,8 +127,9 @@ class Ledger:
         self._file = chained_file.ChainedFile(self.path)
         try:
             if not self._file.lines:
-                self._begin(data, dataset, budget)
-            elif data not in _rows_of(self._file.lines):
+                self._begin(data, dataset, budget, unit)
+            _check_unit(self._file.lines[0], unit, self.path)
+            if data not in _rows_of(self._file.lines):
                 _check_people(self._file.lines[0], dataset, self.path)
                 self._file.append({"kind": "rows", "data": data})
             self.budget = _checked_budget(self._file.lines[0], budget, self.path)
@@ -130,7 +139,7 @@ class Ledger:
             raise
         self._run, self._most = "", 0
 
-    def _begin(self, data: str, dataset: str | None, budget: Budget | None) -> None:
+    def _begin(self, data: str, dataset: str | None, budget: Budget | None, unit: str) -> None:
         """Writes the first line."""
         if budget is None:
             raise ValueError(
@@ -138,7 +147,8 @@ class Ledger:
                 "ledger.delta to begin one."
             )
         named = {"dataset": dataset} if dataset else {}
-        self._file.append({"kind": "begin", "data": data, **named, **dataclasses.asdict(budget)})
+        about = {"data": data, **named, "unit": unit}
+        self._file.append({"kind": "begin", **about, **dataclasses.asdict(budget)})
 
     def begin(
         self,
@@ -327,6 +337,21 @@ def _moved(entry: Entry, inputs: dict[str, str]) -> Entry:
 def _rows_of(lines: list[chained_file.Line]) -> set[str]:
     """The hashes of all rows that a ledger was opened with."""
     return {line["data"] for line in lines if line["kind"] in ("begin", "rows")}
+
+
+def _check_unit(first: chained_file.Line, unit: str, path: Path) -> None:
+    """Raises ValueError unless a ledger's runs protect the same unit, which alone they can total.
+
+    Older ledgers do not say, and are of rows or inputs.
+    """
+    found = first.get("unit")
+    if unit == found or (found is None and unit in ("row", "input")):
+        return
+    raise ValueError(
+        f"{path} adds up what is spent on units of {found or 'row'!r}; the run's unit is {unit!r}. "
+        "A total over both would bound neither: whoever owns k rows has k times the epsilon of a "
+        "run on rows. Begin a ledger of its own (ledger.folder) for this unit, and state both."
+    )
 
 
 def _check_people(first: chained_file.Line, dataset: str | None, path: Path) -> None:

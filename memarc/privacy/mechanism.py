@@ -74,7 +74,7 @@ class PrivacyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
-    """Privacy spent so far, for adding or removing one row.
+    """Privacy spent so far, for adding or removing one unit.
 
     Attributes:
       steps: Noised updates made.

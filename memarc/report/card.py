@@ -5,8 +5,8 @@ import math
 from memarc.report.records import Record
 
 _NOT_COVERED = (
-    "Not covered are exact scores on evaluation rows, several rows of one person, and choices that "
-    "were made by looking at scores. The backbone's own training data are not protected."
+    "Not covered are exact scores on evaluation rows{people}, and choices that were made by "
+    "looking at scores. The backbone's own training data are not protected."
 )
 
 
@@ -41,8 +41,13 @@ def text(record: Record, *, library: str, base: str, opens: str) -> str:
     return (
         f"---\nlibrary_name: {library}\nbase_model: {base}\ntags:\n- differential-privacy\n---\n\n"
         f"# {record.name}\n\n{record.backbone}, tuned by memarc.\n\n{warning}"
-        f"| | |\n| --- | --- |\n{lines}\n\n{_NOT_COVERED}\n\n```python\n{opens}```\n"
+        f"| | |\n| --- | --- |\n{lines}\n\n{_not_covered(record)}\n\n```python\n{opens}```\n"
     )
+
+
+def _not_covered(record: Record) -> str:
+    """What the promise leaves out; several rows of one person, unless a person is the unit."""
+    return _NOT_COVERED.format(people="" if record.is_of_people else ", several rows of one person")
 
 
 def _warning(record: Record) -> str:

@@ -41,7 +41,7 @@ def _most(line: dict[str, Any]) -> str:
 
 NOISE: Columns = {
     "run": lambda line: line["name"],
-    "rows": lambda line: f"{line['rows']:,}",
+    "units": lambda line: f"{line['units']:,}",
     "batch": lambda line: str(line["batch"]),
     "rate": _number("sampling_rate"),
     "steps": lambda line: str(line["steps"]),

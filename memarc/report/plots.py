@@ -116,12 +116,40 @@ def membership(curves: Mapping[str, tuple[Any, Any]], path: Path) -> None:
     """
     figure, axes = _axes()
     for kind, (false, true) in curves.items():
-        axes.plot(false, true, label=f"{kind} canaries", drawstyle="steps-post")
+        axes.plot(false, true, label=kind, drawstyle="steps-post")
     axes.plot([1e-3, 1], [1e-3, 1], color="grey", linestyle=":", label="chance")
     axes.set(xscale="log", yscale="log", xlim=(1e-3, 1), ylim=(1e-3, 1))
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")
     axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def audits(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws the lower bounds that audits found, a bar a mechanism, and what was proven.
+
+    Args:
+      lines: Lines of audits: "name", "proven_epsilon", "trajectory_epsilon", "released_epsilon".
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If there are no lines, or matplotlib is missing.
+    """
+    if not lines:
+        raise ValueError("There are no audits to draw; give at least one line.")
+    figure, axes = _axes()
+    places = range(len(lines))
+    for shift, seen in ((-0.2, "trajectory"), (0.2, "released")):
+        bounds = [line[f"{seen}_epsilon"] for line in lines]
+        label = {"trajectory": "noised gradients of all steps", "released": "released parameters"}
+        axes.barh([place + shift for place in places], bounds, height=0.38, label=label[seen])
+    proven = max(line["proven_epsilon"] for line in lines)
+    axes.axvline(proven, color="black", linestyle="--", label=f"proven: {proven:.3g}")
+    axes.set_yticks(places, [line["name"] for line in lines])
+    axes.invert_yaxis()
+    axes.set_xlabel("epsilon is at least")
+    axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
 

@@ -42,11 +42,11 @@ class Record:
       clip_norm: C, gradient units.
       clipping: The clipping rule.
       noise_multiplier: Noise standard deviation over C.
-      sampling_rate: q, each row's chance to join a batch.
+      sampling_rate: q, each unit's chance to join a batch.
       expected_batch_size: The mean size of a draw, which is also the divisor.
       steps: The number of noised updates.
       neighbouring: The neighbouring relation.
-      unit: The privacy unit.
+      unit: The privacy unit, in words.
       reproducible_noise: False if the entropy came from the operating system; else why the run
         is not private.
       trainable_parameters: The number of trainable parameters.
@@ -110,6 +110,17 @@ class Record:
     def headline(self) -> float:
         """The first score."""
         return next(iter(self.scores.values()))
+
+    @property
+    def is_of_people(self) -> bool:
+        """Whether the privacy unit is a person with all rows of theirs."""
+        return self.config.get("data", {}).get("user") is not None
+
+    @property
+    def rows_per_unit(self) -> int | None:
+        """The most rows of a unit that are used; None where a unit is one row."""
+        data = self.config.get("data", {})
+        return data.get("rows_per_user") or data.get("references_per_group")
 
     def standard_error(self, score: str) -> float | None:
         """The standard error of a score that is a share of rows; None of another.

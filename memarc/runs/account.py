@@ -30,7 +30,7 @@ class Account:
       sampling_rate: Chance of each example to join a batch.
       batch: Mean size of a batch, also the divisor of the sum.
       clip_norm: Bound on the norm of an example's gradient.
-      rows: Examples of the train set.
+      units: Examples of the train set, each a unit.
       unit: What one example is.
       seed: "fresh" randomness, or "fixed: not private", as who knows the seed can take the noise
         off; "unknown" in older ledgers.
@@ -46,7 +46,7 @@ class Account:
     sampling_rate: float
     batch: int
     clip_norm: float
-    rows: int
+    units: int
     unit: str
     seed: str
 
@@ -76,7 +76,7 @@ def planned(run: Settings, num_examples: int | None) -> Account:
         sampling_rate=mechanism.sampling_rate,
         batch=mechanism.divisor,
         clip_norm=mechanism.clipping.clip_norm,
-        rows=num_examples,
+        units=num_examples,
         unit=mechanism.unit,
         seed=_SEEDS[run.seed is not None],
     )
@@ -99,7 +99,7 @@ def spent_by(entries: Mapping[str, ledger.Entry], budget: ledger.Budget) -> list
                 sampling_rate=plan["sampling_rate"],
                 batch=plan["divisor"],
                 clip_norm=plan["clip_norm"],
-                rows=plan["num_examples"],
+                units=plan["num_examples"],
                 unit=plan["unit"],
                 seed=_SEEDS[plan.get("fixed_seed")],
             )

@@ -12,8 +12,9 @@ from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
 from memarc.data.rows import Rows
-from memarc.models import backbone, hub_config, pretrained
+from memarc.models import backbone, block_files, hub_config, pretrained
 from memarc.models.config import BackboneConfig
+from memarc.ops import quantised
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
 from memarc.runs.job import JOBS
@@ -71,15 +72,38 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
 def sketch(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
     """As `parts_of`, of the sizes that the weights' config states: ``params`` are shapes.
 
+    Blocks of a GGUF file are read, as the config does not say what they are.
+
     Raises:
       ValueError: As of `parts_of`, but that weights of other shapes are not found out.
     """
     source = settings.model
+    if source.storage_dtype == block_files.GGUF:
+        return parts_of(settings, codec, placement)
     config = hub_config.read(pretrained.find(source.weights), source.dtype)
-    stored = pretrained.STORAGE_DTYPES[source.storage_dtype]
-    drawn = jax.eval_shape(functools.partial(backbone.init, config), jax.random.key(0))
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), drawn)
+    params = jax.eval_shape(functools.partial(random_weights, config, source), jax.random.key(0))
     return _around(settings, codec, placement, _computed(config, source), params)
+
+
+def random_weights(config: BackboneConfig, source: ModelSource, key: jax.Array) -> Params:
+    """Random parameters of a backbone, held as a run's are.
+
+    Raises:
+      ValueError: For storage that is not known here, or blocks that do not fit.
+    """
+    params, stored = backbone.init(config, key), source.storage_dtype
+    if stored in quantised.BITS:
+        layers = quantised.in_blocks(params["layers"], stored, source.storage_block)
+        params, stored = {**params, "layers": layers}, source.dtype
+    kept_as = pretrained.STORAGE_DTYPES.get(stored)
+    if kept_as is None:
+        choices = (*pretrained.STORAGE_DTYPES, *block_files.STORAGE)
+        raise ValueError(f"storage_dtype is {stored!r}; choose one of {choices}.")
+    return jax.tree.map(
+        lambda x: x if quantised.is_quantised(x) else x.astype(kept_as),
+        params,
+        is_leaf=quantised.is_quantised,
+    )
 
 
 def _around(
@@ -147,6 +171,7 @@ def _backbone(source: ModelSource, placement: Placement | None) -> tuple[Backbon
         source.weights,
         dtype=source.dtype,
         storage_dtype=source.storage_dtype,
+        storage_block=source.storage_block,
         sharding_of=placement.frozen_sharding if placement else None,
     )
     return _computed(config, source), params

@@ -6,15 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from memarc import gguf_header
+from memarc import gguf_header, paths
 from memarc.batches import GENERATION, REGRESSION
 from memarc.data import tokenize
-from memarc.models import hub_head, peft_files, pretrained
+from memarc.models import gguf_config, hub_head, peft_files, pretrained
 from memarc.models.classifier import Headed
 from memarc.models.hub_head import HubHead
 from memarc.models.lora import Lora, LowRankKernel
 from memarc.models.partition import join
 from memarc.models.subset import Subset
+from memarc.ops import quantised
 from memarc.report import card
 from memarc.runs.tuned import Tuned
 from memarc.typing import Params
@@ -56,7 +57,7 @@ def export(tuned: Tuned, to: str, folder: Path) -> None:
             tuned.parts.backbone,
             join(tuned.trainable["tuning"], tuned.frozen["drawn"]),
             alpha=method.alpha,
-            base=settings.model.weights,
+            base=_base(settings.model.weights)[0],
             head=head,
             params=hub_head.shifted(backbone, head) if head else backbone,
         )
@@ -91,12 +92,28 @@ def _check(tuned: Tuned, to: str, folder: Path) -> None:
             f"backbone; use it {_LOAD}, or tune by lora, full, bitfit or head."
         )
     if to == PEFT and gguf_header.is_file(settings.model.weights):
-        raise ValueError(
-            f"The weights are {settings.model.weights}, a GGUF file, which PEFT cannot be put on; "
-            "use it as a whole model, --to=transformers."
-        )
+        _check_gguf(settings.model.weights)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder.")
+
+
+def _check_gguf(weights: str) -> None:
+    """Raises ValueError where transformers, and so PEFT, does not read a GGUF file."""
+    architecture = gguf_header.read(paths.place(weights)).architecture
+    if architecture not in gguf_config.READ_BY_TRANSFORMERS:
+        raise ValueError(
+            f"The weights are {weights}, a GGUF file of {architecture!r}, which transformers does "
+            "not read, so that PEFT cannot be put on it; use it as a whole model, "
+            "--to=transformers."
+        )
+
+
+def _base(weights: str) -> tuple[str, str]:
+    """What `from_pretrained` is given to open public weights, and further arguments, as code."""
+    if not gguf_header.is_file(weights):
+        return weights, ""
+    file = paths.place(weights)
+    return str(file.parent), f', gguf_file="{file.name}"'
 
 
 def _head(tuned: Tuned) -> HubHead | None:
@@ -120,6 +137,7 @@ def _plain(params: Params) -> Params:
     def is_kernel(leaf: Any) -> bool:
         return isinstance(leaf, LowRankKernel)
 
+    params = quantised.widened(params)
     leaves = jax.tree.leaves(params, is_leaf=is_kernel)
     has_updates = any(map(is_kernel, leaves))
 
@@ -135,7 +153,8 @@ def _opens(tuned: Tuned, to: str, labels: tuple[Any, ...]) -> str:
     """Python code that opens the folder."""
     settings = tuned.parts.settings
     name = "AutoModelForCausalLM"
-    given = f'"{settings.model.weights if to == PEFT else "FOLDER"}"'
+    base, more = _base(settings.model.weights) if to == PEFT else ("FOLDER", "")
+    given = f'"{base}"{more}'
     if settings.kind != GENERATION:
         name = "AutoModelForSequenceClassification"
         if to == PEFT:

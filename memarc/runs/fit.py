@@ -51,6 +51,8 @@ def fit_classifier(
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Text], Sequence[str]] | None = None,
     data: DataConfig | None = None,
+    users: Sequence[str | int] | None = None,
+    rows_per_user: int | None = None,
     **choices: Unpack[Choices],
 ) -> Tuned:
     """Trains a classifier privately on texts in memory, and writes its folder.
@@ -58,7 +60,8 @@ def fit_classifier(
     The same call goes on with a run that was stopped, and gives back a finished one.
 
     Args:
-      texts: N texts, or N pairs of texts; a row is one privacy unit.
+      texts: N texts, or N pairs of texts; a row is one privacy unit unless
+        ``users`` are given.
       labels: The label of each.
       names: All labels, declared: what is private is not asked for them.
       weights: A folder of pre-trained weights, a GGUF file, or a hub name.
@@ -66,6 +69,8 @@ def fit_classifier(
       privacy: What the run promises.
       dev: Texts and labels to score on, which are not trained on.
       data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      users: The person whose each row is, which makes a person the unit; None leaves it a row.
+      rows_per_user: How many rows of a person are used; given with ``users``.
       **choices: Method, optimizer and whatever else `Settings` has.
 
     Returns:
@@ -74,11 +79,12 @@ def fit_classifier(
     Raises:
       ValueError: For a label that is not declared, or settings that do not go together.
     """
-    data = dataclasses.replace(data or DataConfig(source="memory"), labels=tuple(names))
+    data = dataclasses.replace(_data(data, users, rows_per_user), labels=tuple(names))
     source = ModelSource(weights)
     settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
     evals = {} if dev is None else {"dev": _labelled(*dev, names)}
-    return _fit(settings, _labelled(texts, labels, names), evals, paths.place(folder))
+    train = _owned(_labelled(texts, labels, names), users)
+    return _fit(settings, train, evals, paths.place(folder))
 
 
 def fit_regressor(
@@ -91,6 +97,8 @@ def fit_regressor(
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Text], Sequence[float]] | None = None,
     data: DataConfig | None = None,
+    users: Sequence[str | int] | None = None,
+    rows_per_user: int | None = None,
     **choices: Unpack[Choices],
 ) -> Tuned:
     """Trains privately a model that gives a number for a text.
@@ -98,7 +106,8 @@ def fit_regressor(
     The loss is the squared error of the number's share of the range; scores are in its unit.
 
     Args:
-      texts: N texts, or N pairs of texts; a row is one privacy unit.
+      texts: N texts, or N pairs of texts; a row is one privacy unit unless
+        ``users`` are given.
       values: The number of each.
       range: The least and the greatest number that there may be, declared.
       weights: A folder of pre-trained weights, a GGUF file, or a hub name.
@@ -106,6 +115,8 @@ def fit_regressor(
       privacy: What the run promises.
       dev: Texts and numbers to score on, which are not trained on.
       data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      users: The person whose each row is, which makes a person the unit; None leaves it a row.
+      rows_per_user: How many rows of a person are used; given with ``users``.
       **choices: Method, optimizer and whatever else `Settings` has.
 
     Returns:
@@ -114,10 +125,12 @@ def fit_regressor(
     Raises:
       ValueError: For a number out of range, or settings that do not go together.
     """
-    data = dataclasses.replace(data or DataConfig(source="memory"), range=tuple(map(float, range)))
+    data = _data(data, users, rows_per_user)
+    data = dataclasses.replace(data, range=tuple(map(float, range)))
     settings = Settings(REGRESSION, data, ModelSource(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": _numbered(*dev, data.range)}
-    return _fit(settings, _numbered(texts, values, data.range), evals, paths.place(folder))
+    train = _owned(_numbered(texts, values, data.range), users)
+    return _fit(settings, train, evals, paths.place(folder))
 
 
 def fit_writer(
@@ -129,6 +142,8 @@ def fit_writer(
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Input], Sequence[str]] | None = None,
     data: DataConfig | None = None,
+    users: Sequence[str | int] | None = None,
+    rows_per_user: int | None = None,
     **choices: Unpack[Choices],
 ) -> Tuned:
     """Trains a language model privately to write a target for an input.
@@ -136,12 +151,15 @@ def fit_writer(
     Args:
       inputs: N texts that are given, or N conversations, lists of {"role": .., "content": ..}, that
         the assistant is to go on with.
-      targets: N texts that are wanted; an input and its target are one row, and a privacy unit.
+      targets: N texts that are wanted; an input and its target are one row, and a privacy unit
+        unless ``users`` are given.
       weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Inputs and targets to score on, which are not trained on.
       data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      users: The person whose each row is, which makes a person the unit; None leaves it a row.
+      rows_per_user: How many rows of a person are used; given with ``users``.
       **choices: Method, decoding and whatever else `Settings` has.
 
     Returns:
@@ -150,11 +168,11 @@ def fit_writer(
     Raises:
       ValueError: For settings that do not go together.
     """
-    data = data or DataConfig(source="memory")
+    data = _data(data, users, rows_per_user)
     if not all(isinstance(given, str) for given in inputs):
         data = dataclasses.replace(data, messages=data.messages or "messages")
     is_chat = data.messages is not None
-    train = Rows((prompts_of(inputs, is_chat=is_chat), list(targets)), None)
+    train = _owned(Rows((prompts_of(inputs, is_chat=is_chat), list(targets)), None), users)
     evals = {}
     if dev is not None:
         evals = {"dev": Rows((prompts_of(dev[0], is_chat=is_chat), list(dev[1])), None)}
@@ -168,6 +186,28 @@ def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Pat
     with stop_requests() as should_stop:
         make_one(run, folder, should_stop)
     return load(folder)
+
+
+def _data(
+    data: DataConfig | None, users: Sequence[str | int] | None, rows_per_user: int | None
+) -> DataConfig:
+    """The data section, which says whether rows have people, and how many rows of each are used."""
+    data = data or DataConfig(source="memory")
+    if rows_per_user is not None:
+        data = dataclasses.replace(data, rows_per_user=rows_per_user)
+    return data if users is None else dataclasses.replace(data, user=data.user or "users")
+
+
+def _owned(rows: Rows, users: Sequence[str | int] | None) -> Rows:
+    """Rows with the names of their people, where there are any."""
+    if users is None:
+        return rows
+    names = [own_rows.person(user) for user in users]
+    if None in names:  # Neither which nor how many: both are private.
+        raise ValueError(
+            "Some users are no names; give a text that is not empty, or a whole number, for each."
+        )
+    return dataclasses.replace(rows, users=[name for name in names if name is not None])
 
 
 def _labelled(texts: Sequence[Text], labels: Sequence[str], names: Sequence[str]) -> Rows:

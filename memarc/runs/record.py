@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 
 from memarc.ops.compiled import compiled_bytes
+from memarc.ops.quantised import is_quantised
 from memarc.report import memory, records
 from memarc.runs.parts import Run
 from memarc.runs.train import Trained
@@ -92,4 +93,4 @@ def _memory(run: Run, trained: Trained) -> dict[str, int]:
 
 def _count(tree: Params) -> int:
     """Numbers in a tree."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size for leaf in jax.tree.leaves(tree, is_leaf=is_quantised))

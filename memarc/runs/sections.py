@@ -2,7 +2,14 @@
 
 import dataclasses
 
+from memarc.ops import quantised
 from memarc.privacy.ledger import Budget
+
+CANARY_KINDS = ("random", "unused", "sampled", "gradient")
+"""Texts of random tokens, of tokens that no text becomes, and of the model's own; gradients."""
+
+_LEAST_CANARIES = 50
+"""Fewer of a kind tell nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +19,9 @@ class ModelSource:
     Attributes:
       weights: A local folder, a GGUF file, or a hub name.
       dtype: Compute dtype, "float32" or "bfloat16".
-      storage_dtype: Dtype in which frozen weights are held, "float32" or "bfloat16".
+      storage_dtype: How frozen weights are held: "float32", "bfloat16", or the maps of layers in
+        blocks of "int8" or "int4", or as a GGUF file has them, "gguf" (`pretrained.load`).
+      storage_block: How many inputs of a map share a scale in "int8" and "int4".
       remat: "none", or "layer" to keep only each layer's input for the backward pass.
       attention_block: Queries that attend at once; 0 means all. It changes memory and speed only.
     """
@@ -20,6 +29,7 @@ class ModelSource:
     weights: str
     dtype: str = "float32"
     storage_dtype: str = "float32"
+    storage_block: int = quantised.BLOCK
     remat: str = "none"
     attention_block: int = 0
 
@@ -91,7 +101,8 @@ class TrainingConfig:
     """Length and housekeeping of a run.
 
     Attributes:
-      epochs: Expected passes over the train rows; a run has epochs * N / batch steps, at least 1.
+      epochs: Expected passes over the train set; a run has epochs * N / batch steps, at least 1,
+        where N counts units.
       eval_batch_size: Rows per batch of predictions.
       eval_every: Steps between scores of ``data.validation`` while it trains; 0 for none.
       log_every: Steps between lines of the log.
@@ -124,26 +135,42 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AuditConfig:
-    """Canaries, and what is held against them.
+    """Canaries, and what is held against them. About half of each kind are in.
 
     Attributes:
-      gradient_canaries: Rows with a coordinate of their own; about half of them are in.
-      text_canaries: Rows of random tokens; about half of them are in.
-      confidence: Confidence of the bound, shared by both kinds.
+      gradient_canaries: Rows with a coordinate of their own, which they move by the clip norm.
+      random_canaries: Rows of random tokens; 0 leaves them out.
+      unused_canaries: Rows of tokens that no text becomes; 0 leaves them out.
+      sampled_canaries: Rows that the model itself wrote before training; 0 leaves them out.
+      confidence: Confidence of all bounds together.
       claimed_epsilon: The claim that is tested; None takes the proven epsilon.
     """
 
-    gradient_canaries: int
-    text_canaries: int
-    confidence: float
-    claimed_epsilon: float | None
+    gradient_canaries: int = 10_000
+    random_canaries: int = 500
+    unused_canaries: int = 0
+    sampled_canaries: int = 0
+    confidence: float = 0.95
+    claimed_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         """Checks all fields."""
-        if min(self.gradient_canaries, self.text_canaries) < 50:
+        if self.gradient_canaries < _LEAST_CANARIES:
             raise ValueError(
-                f"audit.gradient_canaries is {self.gradient_canaries} and text_canaries "
-                f"{self.text_canaries}; give at least 50 of each."
+                f"audit.gradient_canaries is {self.gradient_canaries}; give at least "
+                f"{_LEAST_CANARIES}."
             )
+        for kind in CANARY_KINDS:
+            given = getattr(self, f"{kind}_canaries")
+            if given and given < _LEAST_CANARIES:
+                raise ValueError(
+                    f"audit.{kind}_canaries is {given}; give at least {_LEAST_CANARIES}, or 0."
+                )
         if not 0 < self.confidence < 1:
             raise ValueError(f"audit.confidence is {self.confidence}; give a number in (0, 1).")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Kind -> how many, of those that there are; gradient canaries last."""
+        found = {kind: getattr(self, f"{kind}_canaries") for kind in CANARY_KINDS}
+        return {kind: count for kind, count in found.items() if count}

@@ -17,29 +17,51 @@ from memarc.report import records
 from memarc.report.records import Record, encode
 
 FILES = ("privacy_statement.md", "privacy_statement.json")
+
+AUDIT_FILE = "audit.json"
+"""What an audit writes into its folder."""
+
+_OF_THE_RUN = (
+    "task",
+    "method",
+    "delta",
+    "clip_norm",
+    "noise_multiplier",
+    "sampling_rate",
+    "steps",
+)
+"""What an audit and the record of a run must agree in."""
+
 _RELEASED = ("trainable.safetensors", "drawn.safetensors")
 
 _NOT_COVERED = (
     "exact scores and texts on evaluation rows",
-    "several rows of one person, unless the unit says otherwise",
     "choices among runs that were made by looking at scores, and runs that are not in the ledger",
     "the backbone's pre-training data and the tokenizer",
-    "the number of train rows and caps on lengths, which are public",
+    "the number of units and caps on lengths, which are public",
     "checkpoints while the run lasts, and the ledger: both are secret",
 )
 
 
-def make(folder: Path) -> dict[str, Any]:
+_OF_ROWS = "several rows of one person, unless the unit says otherwise"
+_OF_PEOPLE = (
+    "a person under several names in the column that names people",
+    "what the rows of some people say of others",
+)
+
+
+def make(folder: Path, audit: Path | None = None) -> dict[str, Any]:
     """Gathers the statement of a finished run from its folder.
 
     Args:
       folder: Holds the run's record; hashes of what else is there are added.
+      audit: The folder of an audit of the same run (`memarc.runs.audit`); None if there is none.
 
     Returns:
       Section -> field -> value, plain JSON values.
 
     Raises:
-      ValueError: If there is no record, or it cannot be read.
+      ValueError: If there is no record, or it cannot be read, or the audit is of another run.
     """
     record = records.read(folder / records.FILE_NAME)
     return encode(
@@ -47,12 +69,13 @@ def make(folder: Path) -> dict[str, Any]:
             "promise": _promise(record),
             "mechanism": _mechanism(record),
             "accounting": _accounting(record),
+            "audit": _audit(record, audit),
             "composition": _composition(record, folder),
             "covered": ["the released parameters and all that is computed from them", "the log"],
-            "not_covered": list(_NOT_COVERED),
+            "not_covered": [*(_OF_PEOPLE if record.is_of_people else [_OF_ROWS]), *_NOT_COVERED],
             "before_training": {"backbone": record.backbone, "method": record.method},
             "threat_model": "someone who sees the released parameters and the public log of every "
-            "step, knows all rows but one, and chooses that one",
+            "step, knows all units but one, and chooses that one",
             "scores": _scores(record),
             "made_with": {
                 "commit": record.commit,
@@ -72,6 +95,7 @@ def _promise(record: Record) -> dict[str, Any]:
         "epsilon": record.epsilon,
         "delta": record.delta,
         "unit": record.unit,
+        "most_rows_of_a_unit": record.rows_per_unit or 1,
         "neighbouring": record.neighbouring,
         "holds": not is_void,
         "why_it_does_not": record.reproducible_noise or ("no noise" if is_void else None),
@@ -83,6 +107,9 @@ def _mechanism(record: Record) -> dict[str, Any]:
     privacy = record.config["privacy"]
     return {
         "name": "Gaussian noise on sums of clipped per-example gradients (Abadi et al. 2016)",
+        "an_example_is": "one unit, by the mean gradient of those of its rows that are used"
+        if record.rows_per_unit
+        else "one unit, which is one row",
         "clip_norm": record.clip_norm,
         "clipping": record.clipping,
         "clipping_scope": privacy.get("clipping_scope", "flat"),
@@ -114,6 +141,35 @@ def _accounting(record: Record) -> dict[str, Any]:
         "epsilon": record.epsilon,
         "epsilon_pld": record.epsilon_pld,
         "epsilon_without_amplification_by_sampling": without,
+    }
+
+
+def _audit(record: Record, folder: Path | None) -> dict[str, Any] | str:
+    """What an audit of the run found: lower bounds, to stand beside the proof."""
+    if folder is None:
+        return "none was made of this run; experiments.audit bounds epsilon from below"
+    try:
+        found = json.loads((folder / AUDIT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / AUDIT_FILE} cannot be read as an audit ({error}).") from error
+    differs = [
+        f"{name} {found.get(name)} (the run has {getattr(record, name)})"
+        for name in _OF_THE_RUN
+        if found.get(name) != getattr(record, name)
+    ]
+    if differs:
+        raise ValueError(f"The audit in {folder} is of another run: {', '.join(differs)}.")
+    return {
+        "epsilon_is_at_least": found["empirical_epsilon"],
+        "by_noised_gradients_of_all_steps": found["trajectory_epsilon"],
+        "by_released_parameters": found["released_epsilon"],
+        "confidence": found["confidence"],
+        "canaries": sum(
+            x["included"] + x["left_out"]
+            for x in found["canaries"]
+            if (x["kind"], x["seen"]) != ("gradient", "trajectory")
+        ),
+        "assumes": "that the coins of canaries were fair",
     }
 
 
@@ -187,8 +243,12 @@ def _told(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def write(folder: Path) -> tuple[Path, Path]:
+def write(folder: Path, audit: Path | None = None) -> tuple[Path, Path]:
     """Writes both files of a run's statement into its folder.
+
+    Args:
+      folder: As of `make`.
+      audit: As of `make`.
 
     Returns:
       The page, and the JSON file.
@@ -196,7 +256,7 @@ def write(folder: Path) -> tuple[Path, Path]:
     Raises:
       ValueError: As of `make`.
     """
-    statement = make(folder)
+    statement = make(folder, audit)
     page, data = (folder / name for name in FILES)
     page.write_text(as_markdown(statement), encoding="utf-8")
     data.write_text(json.dumps(statement, indent=2) + "\n", encoding="utf-8")

@@ -252,14 +252,14 @@ def _together(ledger: Ledger) -> dict[str, float]:
 
 def open_ledger(run: Run, folder: Path) -> Ledger:
     """The ledger in which the run spends: its own, or the one it shares."""
-    choice = run.settings.ledger
-    data = run.splits.rows_hash
+    choice, data = run.settings.ledger, run.settings.data
+    unit = data.protects if data.user is None else f"{data.protects} named by {data.user}"
     if choice.folder is None:
-        own = Budget(run.settings.privacy.epsilon, run.mechanism.delta)
-        return Ledger(folder, data=data, budget=own, dataset=choice.dataset)
-    return Ledger(
-        paths.identity(choice.folder), data=data, budget=choice.budget, dataset=choice.dataset
-    )
+        place, budget = folder, Budget(run.settings.privacy.epsilon, run.mechanism.delta)
+    else:
+        place, budget = paths.identity(choice.folder), choice.budget
+    hashed = run.splits.rows_hash
+    return Ledger(place, data=hashed, budget=budget, dataset=choice.dataset, unit=unit)
 
 
 def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Problem:
@@ -280,7 +280,7 @@ def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Pr
 def shapes_of(parts: Parts) -> dict[int, Any]:
     """Length T -> an abstract batch of a run, one per bucket; no rows are needed."""
     data, rows = parts.settings.data, parts.settings.privacy.physical_batch_size
-    group = () if data.references_per_group is None else (data.references_per_group,)
+    group = () if data.rows_per_unit is None else (data.rows_per_unit,)
     coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if parts.model.needs_coins else {}
     return {
         length: {**abstract(parts.settings.kind, rows, length, group), **coins}

@@ -102,7 +102,7 @@ class Placement:
     def frozen_sharding(self, path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
         """Cuts a frozen leaf that is a kernel of layers [L, I, O] along outputs or inputs."""
         size, spec = self.mesh.shape["model"], P()
-        if size > 1 and "layers" in path and path[-1] == "kernel" and len(shape) == 3:
+        if size > 1 and "layers" in path and "kernel" in path and len(shape) == 3:
             axis = next((axis for axis in (2, 1) if shape[axis] % size == 0), None)
             spec = P() if axis is None else P(*[None] * axis, "model")
         return NamedSharding(self.mesh, spec)

@@ -136,7 +136,7 @@ def test_a_codec_of_classification_makes_datasets_alone():
     assert codec.dataset(rows).lengths.tolist() == [6, 4, 3]
     grouped = codec.dataset(rows, np.array([[2, 1], [0, -1]]))
     assert (grouped.group, grouped.lengths.tolist()) == ((2,), [4, 6])
-    assert grouped.take(np.arange(2), 9)["labels"].tolist() == [1, 0]
+    assert grouped.take(np.arange(2), 9)["labels"].tolist() == [[1, 1], [0, 0]]
     for use in (lambda: codec.prompts(["we"]), lambda: codec.decode([5])):
         with pytest.raises(ValueError, match="A codec of classification has no prompts"):
             use()

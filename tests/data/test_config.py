@@ -25,6 +25,8 @@ CHANGES = {
     "eval_rows": 7,
     "unit": "input",
     "references_per_group": 3,
+    "user": "patient",
+    "rows_per_user": 3,
     "separator": "[SEP]",
     "max_prompt": 9,
     "begin": "[CLS]",
@@ -33,10 +35,11 @@ CHANGES = {
 """A value other than the default for every field that some task does not read."""
 
 ROWS = {"train_rows", "dev_rows", "rows_seed"}
+PEOPLE = {"user", "rows_per_user"}
 TEXTS = {"unit", "references_per_group", "separator", "max_prompt", "begin", "end"}
 FILES = {"root", "train_file"}
 COLUMNS = {"train", "dev", "encoding", "text", "label", "target", "messages"}
-OWN = {*COLUMNS, "labels", "range", "metrics"}
+OWN = {*COLUMNS, *PEOPLE, "labels", "range", "metrics"}
 MEMORY = {"source": "memory", "labels": ("good", "bad")}
 OWN_NOTES = {
     "source": "own",
@@ -52,12 +55,16 @@ CASES = [
     ("sst2", {"root": "r", "source": "tfds"}, {"train_file", *OWN, *ROWS, *TEXTS}),
     ("qqp", {"root": "r", "source": "tfds_download"}, {"train_file", *OWN, *ROWS, *TEXTS}),
     ("reviews", {"source": "embedded"}, {*OWN, *FILES, *TEXTS}),
-    ("classification", MEMORY, {"range", *COLUMNS, *FILES, *ROWS, *TEXTS}),
-    ("classification", OWN_NOTES, {"range", "target", "messages", *FILES, *ROWS, *TEXTS}),
+    ("classification", MEMORY, {"range", "rows_per_user", *COLUMNS, *FILES, *ROWS, *TEXTS}),
+    (
+        "classification",
+        OWN_NOTES,
+        {"range", "rows_per_user", "target", "messages", *FILES, *ROWS, *TEXTS},
+    ),
     (
         "regression",
         {"source": "memory", "range": (0.0, 5.0)},
-        {"split", "labels", *COLUMNS, *FILES, *ROWS, *TEXTS},
+        {"split", "labels", "rows_per_user", *COLUMNS, *FILES, *ROWS, *TEXTS},
     ),
     ("e2e", {"root": "r"}, {"split", "references_per_group", *OWN, *ROWS}),
     ("webnlg", {"root": "r"}, {"split", "references_per_group", *OWN, *ROWS}),
@@ -74,6 +81,7 @@ CASES = [
             "labels",
             "range",
             "references_per_group",
+            "rows_per_user",
             *(COLUMNS - {"messages"}),
             *FILES,
             *ROWS,
@@ -100,6 +108,9 @@ CASES = [
         ({"rows_seed": -1}, "rows_seed is -1"),
         ({"eval_rows": 0}, "eval_rows is 0"),
         ({"references_per_group": 0}, "references_per_group is 0; give a whole number from 1 up"),
+        ({"user": ""}, "user is ''; give the name of a column or leave it None"),
+        ({"rows_per_user": 0}, "rows_per_user is 0; give a whole number from 1 up"),
+        ({"rows_per_user": 2.0}, "rows_per_user is 2.0; give a whole number"),
         ({"separator": ""}, "separator is ''; give a special token"),
         ({"begin": ""}, "begin is ''; give a special token of the tokenizer or leave it None"),
         ({"end": ""}, "end is ''; give a special token of the tokenizer or leave it None"),
@@ -132,7 +143,7 @@ def test_every_field_is_read_or_refused_with_the_value_to_leave_it_at(task, give
             with pytest.raises(ValueError, match=rf"^{name} is .* does not read it: leave") as e:
                 check_fit(task, config)
             assert str(e.value).endswith(f"leave it {default!r}.")
-        elif name != "unit":  # Which needs another field: see below.
+        elif name not in ("unit", "user"):  # Which need another field: see below.
             check_fit(task, config)
 
 
@@ -141,6 +152,8 @@ def test_a_refusal_says_who_does_not_read_the_field():
         ("reviews", {"source": "embedded", "root": "data"}, "root is 'data'; source 'embedded' do"),
         ("e2e", {"root": "r", "references_per_group": 3}, "is 3; unit 'row' does not read it"),
         ("e2e", {"root": "r", "split": "paper"}, "task e2e, of generation, does not read it"),
+        ("sst2", {"root": "r", "user": "x"}, "'x'; task sst2, whose rows name no people, does no"),
+        ("classification", {**MEMORY, "rows_per_user": 2}, "is 2; user None does not read it"),
     ]:
         with pytest.raises(ValueError, match=message):
             check_fit(get_task(task), DataConfig(**changes))
@@ -167,6 +180,17 @@ def test_a_refusal_says_who_does_not_read_the_field():
             {"root": "r", "unit": "input"},
             "references_per_group is None; give a whole number from 1 up",
         ),
+        ("generation", {"source": "memory", "user": "x"}, "rows_per_user is None; .* user 'x' nee"),
+        (
+            "generation",
+            {"source": "memory", "user": "x", "unit": "input", "references_per_group": 2},
+            "user is 'x' and unit 'input'; both would group rows, by person and by input",
+        ),
+        (
+            "classification",
+            {**MEMORY, "user": "x", "rows_per_user": 2, "split": "paper"},
+            "user is 'x' and split 'paper', which cuts rows",
+        ),
         ("classification", {"source": "memory"}, r"labels is \(\); declare all labels"),
         ("classification", {"source": "memory", "labels": ("a",)}, "at least two"),
         (
@@ -188,3 +212,19 @@ def test_the_unit_of_one_input_needs_and_reads_the_number_of_references():
         task = {"files": "e2e", "memory": "generation", "embedded": "restaurants"}
         config = DataConfig(unit="input", references_per_group=2, **changes)
         check_fit(get_task(task[config.source]), config)
+
+
+def test_the_unit_of_a_person_needs_and_reads_the_number_of_rows():
+    person = {"user": "patient", "rows_per_user": 5}
+    for task, changes in (
+        ("classification", MEMORY),
+        ("classification", OWN_NOTES),
+        ("regression", {"source": "memory", "range": (0.0, 5.0)}),
+        ("generation", {"source": "memory"}),
+    ):
+        config = DataConfig(**changes, **person)
+        check_fit(get_task(task), config)
+        assert (config.protects, config.rows_per_unit) == ("person", 5)
+    config = DataConfig(unit="input", references_per_group=2)
+    assert (config.protects, config.rows_per_unit) == ("input", 2)
+    assert (DataConfig().protects, DataConfig().rows_per_unit) == ("row", None)

@@ -13,7 +13,7 @@ PAD = 9
 CAP = 7
 IDS = [[1, 2, 3], [], [4, 5, 6, 1, 2, 3, 4], [7], [1, 2, 3]]  # Lengths 3, 0, 7, 1, 3.
 LABELS = [1, 0, 2, 0, 1]
-GROUPS = [[0, 4], [3, 1], [2, -1]]  # Lengths 3, 1, 7; labels 1, 0, 2.
+GROUPS = [[0, 3], [4, 1], [2, -1]]  # Lengths 3, 3, 7; labels 1 and 0, 1 and 0, 2.
 MARKS = {CLASSIFICATION: "token_type_ids", REGRESSION: "token_type_ids", GENERATION: "is_target"}
 """Kind -> its second array per token, which holds 1 at odd ids below."""
 
@@ -53,13 +53,13 @@ def test_rows_are_taken_in_order_and_padded_on_the_right(kind):
 def test_groups_are_taken_with_absent_rows_masked(kind):
     batch = make(kind, members=GROUPS).take(np.array([2, 0]), CAP)
     nothing = [PAD] * CAP
-    three = [1, 2, 3, *[PAD] * 4]
-    assert batch["input_ids"].tolist() == [[[4, 5, 6, 1, 2, 3, 4], nothing], [three, three]]
-    assert batch["attention_mask"].sum(-1).tolist() == [[7, 0], [3, 3]]
-    odd = [1, 0, 1, 0, 0, 0, 0]
-    assert batch[MARKS[kind]].tolist() == [[[0, 1, 0, 1, 0, 1, 0], [0] * CAP], [odd, odd]]
-    if kind in LABEL_DTYPES:
-        assert batch["labels"].tolist() == [2, 1]
+    three, one = [1, 2, 3, *[PAD] * 4], [7, *[PAD] * 6]
+    assert batch["input_ids"].tolist() == [[[4, 5, 6, 1, 2, 3, 4], nothing], [three, one]]
+    assert batch["attention_mask"].sum(-1).tolist() == [[7, 0], [3, 1]]
+    odd, first = [1, 0, 1, 0, 0, 0, 0], [1, *[0] * 6]
+    assert batch[MARKS[kind]].tolist() == [[[0, 1, 0, 1, 0, 1, 0], [0] * CAP], [odd, first]]
+    if kind in LABEL_DTYPES:  # Each row has a label of its own.
+        assert batch["labels"].tolist() == [[2, 0], [1, 0]]
 
 
 def test_examples_may_be_rows_in_another_order():
@@ -167,19 +167,14 @@ def test_examples_that_do_not_share_out_the_rows_are_refused(members):
         make(GENERATION, members=members)
 
 
-def test_an_example_has_one_label():
-    with pytest.raises(ValueError, match="Rows of one example have different labels"):
-        make(members=[[0, 1], [3, 4], [2, -1]])
-
-
 def test_each_example_goes_to_the_smallest_bucket_that_holds_its_longest_row():
     dataset = make()
     assert dataset.lengths.tolist() == [3, 0, 7, 1, 3]
     assert dataset.bucket_of(np.arange(5), (1, 3, 7)).tolist() == [1, 0, 2, 0, 1]
     assert dataset.bucket_of(np.array([2, 0]), (7,)).tolist() == [0, 0]
     grouped = make(members=GROUPS)
-    assert grouped.lengths.tolist() == [3, 1, 7]
-    assert grouped.bucket_of(np.array([2, 0, 1]), (1, 3, 7)).tolist() == [2, 1, 0]
+    assert grouped.lengths.tolist() == [3, 3, 7]
+    assert grouped.bucket_of(np.array([2, 0, 1]), (1, 3, 7)).tolist() == [2, 1, 1]
     with pytest.raises(ValueError, match="ends with max_length = 7"):
         dataset.bucket_of(np.array([0]), (5,))
 
@@ -227,7 +222,7 @@ def test_chunks_of_groups_are_filled_up_with_groups_of_padding(kind):
         assert (batch["input_ids"][is_padding] == PAD).all()
         assert not batch["attention_mask"][is_padding].any()
         assert not batch[MARKS[kind]][is_padding].any()
-    assert chunks[0][1]["input_ids"][1].tolist() == [[7, 9, 9], [9] * 3]
+    assert chunks[0][1]["input_ids"][1].tolist() == [[1, 2, 3], [9] * 3]
 
 
 @pytest.mark.parametrize("members", [None, GROUPS])

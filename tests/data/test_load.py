@@ -304,6 +304,55 @@ def test_lists_of_pairs_are_classified_too(word_folder):
     assert batch["labels"].tolist() == [2, 0]
 
 
+@pytest.mark.checklist("32b", 31, 32)
+def test_removing_a_person_removes_one_example_and_changes_nothing_else(letter_folder):
+    config = DataConfig(
+        source="memory", tokenizer=letter_folder, max_length=12, user="who", rows_per_user=2
+    )
+    task = task_of("generation", config)
+    odd = ("never " * 9, "tasty " * 9)  # The longest, and the only one with its words.
+    pairs = [("a", "b"), odd, ("b", "c"), ("a", "b"), ("c", "new"), ("b", "old")]
+    users = ["p", "q", "q", "q", "r", "p"]
+    rows = Rows(tuple(map(list, zip(*pairs, strict=True))), None, users)
+    more = from_rows(config, task, rows, {})
+    less = from_rows(config, task, rows.take(np.array([0, 4, 5])), {})
+    assert more.privacy_unit == "one person with all rows of theirs, of which up to 2 are used"
+    assert more.train.group == (2,) and more.num_examples == 3
+    _check_all_but_one_are_equal(more, less, gone=1, length=12)
+    shuffled = from_rows(config, task, rows.take(np.array([5, 1, 3, 4, 0, 2])), {})
+    assert shuffled.train.fingerprint() == more.train.fingerprint()  # People stand as before.
+    assert shuffled.rows_hash == more.rows_hash
+
+
+def test_pairs_of_people_have_a_label_each(word_folder):
+    config = DataConfig(
+        source="memory",
+        tokenizer=word_folder,
+        max_length=12,
+        labels=("no", "maybe", "yes"),
+        user="who",
+        rows_per_user=3,
+    )
+    texts = (["bad food", "we", "we"], ["the view", "the food", "i"])
+    rows = Rows(texts, np.array([2, 0, 1], np.int32), ["x", "y", "x"])
+    loaded = from_rows(config, task_of("classification", config), rows, {"dev": rows})
+    batch = loaded.train.take(np.arange(2), 12)
+    assert sorted(batch["labels"][0].tolist()) == [0, 1, 2]  # One is absent, and 0.
+    assert batch["labels"][1].tolist() == [0, 0, 0]
+    assert batch["token_type_ids"].sum(-1).astype(bool).sum(-1).tolist() == [2, 1]
+    assert loaded.evals["dev"].dataset.group == () and len(loaded.evals["dev"].dataset) == 3
+
+
+@pytest.mark.parametrize("users", [None, ["x", "y"]])
+def test_names_of_people_and_their_column_go_together(word_folder, users):
+    given = {} if users else {"user": "who", "rows_per_user": 1}
+    config = DataConfig(source="memory", tokenizer=word_folder, labels=("a", "b"), **given)
+    rows = Rows((["a", "b"],), np.array([0, 1], np.int32), users)
+    state = "people" if users else "no people"
+    with pytest.raises(ValueError, match=f"rows name {state}, and user is {config.user!r}; give b"):
+        from_rows(config, task_of("classification", config), rows, {})
+
+
 ONE, TWO = Rows((["a", "b"],), np.array([0, 1], np.int32)), Rows((["a"], ["b"]), None)
 
 

@@ -79,7 +79,54 @@ def test_conversations_end_with_what_is_wanted(read):
     assert train.columns == ([json.dumps(talk[:1])], ["b"])
 
 
+def test_people_are_named_by_a_column_of_the_train_files_alone(read):
+    content = [{"p": 7, "note": "a", "ward": "surgery"}, {"p": " x ", "note": "b", "ward": "1"}]
+    content += [{"p": 7.0, "note": "c", "ward": "1"}, {"p": "7", "note": "a", "ward": "surgery"}]
+    train, evals = read(
+        "classification",
+        "\n".join(map(json.dumps, content)),
+        json.dumps({"note": "a", "ward": "1"}),
+        ending=".jsonl",
+        text=("note",),
+        label="ward",
+        labels=("surgery", "1"),
+        user="p",
+        rows_per_user=2,
+    )
+    assert train.users == ["7", "x", "7", "7"] and train.columns == (["a", "b", "c", "a"],)
+    assert evals["dev"].users is None
+
+
+def test_conversations_and_texts_to_write_have_people_too(read):
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    people = {"user": "p", "rows_per_user": 1}
+    line = json.dumps({"p": "x", "talk": talk, "q": "u", "a": "v"})
+    train, _ = read("generation", line, ending=".jsonl", messages="talk", **people)
+    assert (train.users, train.columns[1]) == (["x"], ["b"])
+    train, _ = read("generation", line, ending=".jsonl", text=("q",), target="a", **people)
+    assert (train.users, train.columns) == (["x"], (["u"], ["v"]))
+
+
+OF_PEOPLE = {"text": ("note",), "label": "ward", "labels": ("a", "b"), "rows_per_user": 2}
 BAD = [
+    (
+        "classification",
+        f"note,ward,who\n{SECRET},a,x\n{SECRET},b,\n{SECRET},b, \n",
+        {**OF_PEOPLE, "user": "who"},
+        r"column who: there is no person on line 3, 4 \(of 3 rows\)",
+    ),
+    (
+        "classification",
+        f"note,ward,who\n{SECRET},a,x\n",
+        {**OF_PEOPLE, "user": "patient"},
+        r"no column patient among the 3 columns there \(note, ward, who\); the first line",
+    ),
+    (
+        "classification",
+        f"{SECRET},ward\n{SECRET},a\n",
+        {**OF_PEOPLE, "user": "patient"},
+        r"no column note among the 2 columns there; the first line must",
+    ),
     (
         "classification",
         f"note,ward\na,surgery\n\nb,{SECRET}\nc,{SECRET}\n",
@@ -144,3 +191,15 @@ def test_a_mistake_in_the_config_is_told_before_files_are_read(task, fields, mes
     with pytest.raises(ValueError, match=message):
         config = DataConfig(source="own", train=("gone.csv",), **fields)
         check_fit(task_of(task, config), config)
+
+
+@pytest.mark.checklist(18)
+@pytest.mark.parametrize("cell", [None, [SECRET], True, 1.5, " "])
+def test_cells_that_name_nobody_are_told_by_line(read, cell):
+    rows = [{"note": "a", "ward": "a", "who": who} for who in ("x", cell)]
+    content = "\n".join(map(json.dumps, rows))
+    with pytest.raises(ValueError, match="column who: there is no person on line 2") as caught:
+        read("classification", content, ending=".jsonl", user="who", **OF_PEOPLE)
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ValueError, match="no field patient among note, ward, who; it needs note"):
+        read("classification", content, ending=".jsonl", user="patient", **OF_PEOPLE)

@@ -15,6 +15,19 @@ def test_rows_are_taken_in_the_order_asked_for(labels):
     assert taken.labels is None if labels is None else taken.labels.tolist() == [1, 2]
 
 
+def test_the_names_of_people_are_taken_along_and_are_in_the_fingerprint():
+    texts, labels = (["a", "b", "a"],), np.array([2, 0, 1], np.int32)
+    rows = Rows(texts, labels, ["x", "y", "y"])
+    assert rows.take(np.array([2, 0])).users == ["y", "x"]
+    prints = [
+        rows.fingerprint(),
+        Rows(texts, labels).fingerprint(),
+        Rows(texts, labels, ["x", "y", "x"]).fingerprint(),
+    ]
+    assert len(set(prints)) == 3
+    assert rows.take(np.array([1, 2, 0])).fingerprint() == prints[0]
+
+
 def test_a_fingerprint_changes_with_every_text_and_label_and_not_with_the_order():
     first, second, labels = ["a", "b", "a"], ["x", "y", "x"], np.array([2, 0, 1], np.int32)
 
@@ -50,3 +63,8 @@ def test_a_fingerprint_changes_with_every_text_and_label_and_not_with_the_order(
 def test_parts_that_do_not_fit_together_are_refused(columns, labels, message):
     with pytest.raises(ValueError, match=message):
         Rows(columns=columns, labels=None if labels is None else np.zeros(labels, np.int32))
+
+
+def test_as_many_people_as_rows_are_wanted():
+    with pytest.raises(ValueError, match=r"\[2\] rows, labels 2, users 3; make them equal"):
+        Rows((["a", "b"],), np.zeros(2, np.int32), ["x", "y", "z"])

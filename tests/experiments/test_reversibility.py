@@ -10,14 +10,14 @@ from tests import commands
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("--lambda=0.1", "needs a power of two"),
-        ("--segment=5", "must divide the 24 reversible layers"),
-        ("--width=100", "multiple of 64"),
+        (("--width=64", "--layers=3", "--lambda=0.1"), "needs a power of two"),
+        (("--width=64", "--layers=3", "--segment=2"), "must divide the 3 reversible layers"),
+        (("--width=100",), "multiple of 64"),
     ],
 )
 def test_a_mistake_is_one_message_and_writes_nothing(tmp_path, given, told):
     output = tmp_path / "lines.jsonl"
-    done = commands.run("experiments.reversibility", given, f"--output={output}")
+    done = commands.run("experiments.reversibility", *given, f"--output={output}")
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert not done.stdout and not output.exists()
 

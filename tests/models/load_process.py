@@ -1,6 +1,7 @@
 """Loads folders straight to simulated devices and prints what was found, as JSON."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import pathlib
@@ -168,15 +169,16 @@ def addresses(tree):
     return [x.data.unsafe_buffer_pointer() for leaf in leaves for x in leaf.addressable_shards]
 
 
-def check_memory(folder, how, mesh):
+def check_memory(folder, kinds, meshes, is_streamed):
     """Growth of the peak of this process's memory, in sizes of the model."""
+    (kind,), (mesh,) = kinds, meshes
     placement = placement_of(mesh)
     jax.block_until_ready(jnp.ones(8) + 1.0)  # Whatever JAX sets up.
     before = peak_bytes()
-    if how == "streamed":
-        params = load(folder, "float32", placement)
+    if is_streamed:
+        params = load(folder / kind, "float32", placement)
     else:  # The measure must see a reader that holds all on the host.
-        host = load(folder, "float32", "host")
+        host = load(folder / kind, "float32", "host")
         params = placement.place_frozen(host) if placement else jax.device_put(host)
         jax.block_until_ready(params)
     grown = peak_bytes() - before
@@ -216,17 +218,21 @@ def write_llama(folder):
     pretrained.save(folder, config, random_params(config), max_shard_bytes=40_000_000)
 
 
+CHECKS = {
+    "leaves": check_leaves,
+    "methods": check_methods,
+    "memory": functools.partial(check_memory, is_streamed=True),
+    "memory by the host": functools.partial(check_memory, is_streamed=False),
+}
+
+
 def main():
-    """Arguments: what to check, a folder, and more, such as kinds and meshes."""
-    what, folder, first, second = sys.argv[1:5]
+    """Arguments: what to check, a folder, kinds, meshes, and of several processes which this is."""
+    what, folder, kinds, meshes = sys.argv[1:5]
     if sys.argv[5:]:
         address, count, number = sys.argv[5:]
         jax.distributed.initialize(address, int(count), int(number))
-    if what == "memory":
-        found = check_memory(folder, first, second)
-    else:
-        check = {"leaves": check_leaves, "methods": check_methods}[what]
-        found = check(pathlib.Path(folder), first.split(","), second.split(","))
+    found = CHECKS[what](pathlib.Path(folder), kinds.split(","), meshes.split(","))
     print(json.dumps(found))
 
 

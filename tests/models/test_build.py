@@ -1,5 +1,6 @@
 """Where training starts, on small and on real weights, and every refused option."""
 
+import dataclasses
 import functools
 
 import jax
@@ -73,20 +74,22 @@ def test_a_replacing_side_network_starts_from_other_states(encoder, fast_jit):
     assert distance(states, wanted, batch)[0] > 0.5
 
 
-def reversible_start(jit, cfg, params, batch, coupling, scale):
-    """The final streams with adapters at zero, by end."""
-    method = Reversible(cfg, coupling=coupling, scale=scale, arithmetic="float")
-    shapes, _ = jax.eval_shape(method.init, jax.random.key(0), params)
-    adapters = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype=float), shapes)
-    net = method.network
+@functools.lru_cache
+def ends(jit, cfg, coupling):
+    """``(params, batch, lambda) -> the final streams with adapters at zero, by end``."""
+    method = Reversible(cfg, coupling=coupling, scale=0.5, arithmetic="float")
+    key = jax.random.key(0)
+    shapes, _ = jax.eval_shape(lambda: method.init(key, backbone.init(cfg, key)))
 
-    def ends(adapters, params):
+    def start(params, batch, scale):
+        adapters = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype=float), shapes)
+        net = dataclasses.replace(method.network, scale=scale)
         hidden, mask = backbone.embed(cfg, params, batch), backbone.token_mask(batch)
         start = coupled.start(hidden)
         streams = coupled.run_plainly(net, adapters, params["layers"], mask, None, start)
         return {end: coupled.finish(net.coupling, end, streams) for end in ("newest", "mean")}
 
-    return jit(ends)(adapters, params)
+    return jit(start)
 
 
 @pytest.mark.parametrize("coupling", [n for n, c in COUPLINGS.items() if not c.signed])
@@ -94,12 +97,13 @@ def test_the_newest_stream_tends_to_the_pretrained_states_in_proportion_to_lambd
     encoder, fast_jit, coupling
 ):
     cfg, params, batch, wanted = encoder
-    at = [reversible_start(fast_jit, cfg, params, batch, coupling, scale) for scale in (1e-3, 1e-4)]
-    newest = [distance(ends["newest"], wanted, batch)[0] for ends in at]
+    start = ends(fast_jit, cfg, coupling)
+    at = [start(params, batch, np.float64(scale)) for scale in (1e-3, 1e-4)]
+    newest = [distance(found["newest"], wanted, batch)[0] for found in at]
     assert newest[0] < 0.01
     np.testing.assert_allclose(newest[0] / newest[1], 10.0, rtol=0.02)
     # The other stream holds an earlier state: no lambda brings the mean near.
-    assert min(distance(ends["mean"], wanted, batch)[0] for ends in at) > 0.3
+    assert min(distance(found["mean"], wanted, batch)[0] for found in at) > 0.3
 
 
 SENTENCES = [
@@ -127,8 +131,8 @@ def test_on_real_weights_the_start_at_lambda_one_tenth_keeps_the_directions_of_t
         "attention_mask": jnp.asarray([text.attention_mask for text in encoded], jnp.int32),
     }
     wanted = encode(fast_jit, cfg)(params, batch)
-    ends = reversible_start(fast_jit, cfg, params, batch, coupling, 0.1)
-    found = {end: distance(states, wanted, batch) for end, states in ends.items()}
+    states = ends(fast_jit, cfg, coupling)(params, batch, np.float32(0.1))
+    found = {end: distance(x, wanted, batch) for end, x in states.items()}
     for end, (error, cosine) in found.items():
         print(f"{coupling} {end}: relative error {error:.4f}, mean cosine {cosine:.4f}")
     assert found["newest"][1] > newest and found["mean"][1] > mean

@@ -1,5 +1,7 @@
 """Decoders that classify: by their last token, and from the likelihood of words for the labels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
+from tests.models import by_row
 
 SIZES = {
     "vocab_size": 23,
@@ -43,7 +46,7 @@ def test_labels_start_as_likely_as_the_language_model_finds_their_words(
     params = jax.tree.map(lambda x: x.astype(jnp.float32), params_of(config, randomise))
     classifier = build(method, {}, config, HeadConfig("last", 3, words=WORDS))
     writer = build(method, {}, config, LanguageConfig())
-    trainable, frozen = classifier.init(jax.random.key(3), params)
+    trainable, frozen = fast_jit(classifier.init)(jax.random.key(3), params)
 
     def both(trainable, frozen, batch):
         batch = classifier.precompute(frozen, batch)
@@ -60,26 +63,27 @@ def test_labels_start_as_likely_as_the_language_model_finds_their_words(
 def test_engines_give_one_sum(float64, randomise, rows, fast_jit):
     config = llama("float64")
     model = build("lora", {}, config, HeadConfig("last", 3, words=WORDS))
-    trainable, frozen = model.init(jax.random.key(3), params_of(config, randomise))
-    trainable = randomise(trainable, scale=0.1)
+    key = jax.random.key(3)
+    shapes = jax.eval_shape(lambda: model.init(key, backbone.init(config, key)))
+    given = randomise(shapes[0], scale=0.1), randomise(shapes[1], seed=1), rows()
+    left_out = np.arange(5) == 3
 
-    def run(engine):
-        def total(trainable, frozen, batch):
-            return clipped_grad_sum(
-                model.loss,
-                trainable,
-                frozen,
-                batch,
-                np.arange(5) == 3,
-                clipping=Clipping(0.5, "abadi"),
-                engine=engine,
-                microbatch_size=3,
-                precompute=model.precompute,
-            )
+    def total(trainable, frozen, batch):
+        return clipped_grad_sum(
+            model.loss,
+            trainable,
+            frozen,
+            batch,
+            left_out,
+            clipping=Clipping(0.5, "abadi"),
+            engine="ghost",
+            microbatch_size=3,
+            precompute=model.precompute,
+        )
 
-        return fast_jit(total)(trainable, frozen, rows())
-
-    (wanted, aux), (got, other) = run("vmap"), run("ghost")
+    found = fast_jit(functools.partial(by_row.gradients, model))(*given)
+    wanted, aux = by_row.clipped(found, 0.5, left_out)
+    got, other = fast_jit(total)(*given)
     assert np.abs(np.asarray(aux["norms"]) - 0.5).min() > 1e-3
     np.testing.assert_allclose(other["norms"], aux["norms"], rtol=1e-9)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):

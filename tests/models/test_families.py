@@ -30,7 +30,7 @@ from memarc.models.reversible import Reversible
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from tests import fast_compile
-from tests.models import page
+from tests.models import by_row, page
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -343,7 +343,6 @@ QUICK = (
     ("modernbert", "head"),
     ("gemma3_text", "full"),
     ("qwen3", "side"),
-    ("smollm3", "reversible"),
 )
 PAIRS = [
     pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)
@@ -367,8 +366,11 @@ def tuned(name, method, randomise):
     is_decoder = config.parts.is_decoder
     head = LanguageConfig(chunk=3, smoothing=0.1) if is_decoder else HeadConfig("first", 3)
     model = build(method, options, config, head)
-    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
-    trainable, frozen = jax.jit(model.init)(jax.random.key(3), params)
+    key = jax.random.key(0)
+    trainable, frozen = jax.eval_shape(lambda: model.init(key, backbone.init(config, key)))
+    frozen = randomise(frozen, seed=1)
+    if "unit" in frozen["drawn"]:
+        frozen["drawn"]["unit"] = np.full(config.width, 2.0**-16, np.float32)
     return model, randomise(trainable, scale=0.1), frozen
 
 
@@ -385,10 +387,10 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
     if method == "bitfit" and not example(name, dtype="float64").parts.has_biases:
         pytest.skip("There are no biases.")
     model, trainable, frozen = tuned(name, method, randomise)
-    batch = jax.tree.map(jnp.asarray, labelled(model.method.config))
+    batch = labelled(model.method.config)
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=fast_compile.options())
-    def summed(engine, trainable, frozen, batch):
+    @functools.partial(jax.jit, compiler_options=fast_compile.options())
+    def summed(trainable, frozen, batch):
         return clipped_grad_sum(
             model.loss,
             trainable,
@@ -396,20 +398,42 @@ def test_every_method_trains_and_engines_agree(float64, randomise, name, method)
             batch,
             jnp.zeros(len(LENGTHS), bool),
             clipping=Clipping(0.05, "abadi"),
-            engine=engine,
+            engine="ghost",
             microbatch_size=len(LENGTHS),
             precompute=model.precompute,
         )
 
-    wanted, aux = summed("vmap", trainable, frozen, batch)
-    got, _ = summed("ghost", trainable, frozen, batch)
-    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(wanted))
+    given = trainable, frozen, batch
+    oracle = functools.partial(by_row.gradients, model)
+    found = jax.jit(oracle, compiler_options=fast_compile.options())(*given)
+    wanted, wanted_aux = by_row.clipped(found, 0.05, np.zeros(len(LENGTHS), bool))
+    got, aux = summed(*given)
+    np.testing.assert_allclose(aux["norms"], wanted_aux["norms"], rtol=1e-9)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
     assert (aux["norms"][:2] > 0.05).all() and np.isfinite(largest)
     for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
         assert np.abs(leaf).max() > 0.0, jax.tree_util.keystr(path)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * largest), got, wanted
     )
+
+
+GROUPED = ("mpnet", "modernbert")
+"""Families with terms of attention of their own: biases of distances, windows."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x in GROUPED else pytest.mark.slow) for x in FAMILIES]
+)
+def test_rows_of_one_example_have_the_states_of_rows_of_their_own(float64, randomise, name):
+    config = example(name, dtype="float64")
+    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    batch = jax.tree.map(jnp.asarray, rows(config))
+    encode = jax.jit(backbone.encode, static_argnums=0, compiler_options=fast_compile.options())
+    wanted = encode(config, params, batch)
+    grouped = jax.tree.map(lambda x: x.reshape(2, 2, -1), batch)
+    found = encode(config, params, grouped).reshape(wanted.shape)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 CACHED = ("mistral", "gemma3_text", "gpt_neox")
@@ -425,7 +449,7 @@ def test_a_growing_cache_gives_the_states_of_whole_rows(float64, randomise, name
     config = example(name, dtype="float64")
     params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
     rng = np.random.default_rng(5)
-    ids = jnp.asarray(rng.integers(0, config.vocab_size, (2, 11), np.int32))
+    ids = rng.integers(0, config.vocab_size, (2, 11), np.int32)
 
     @functools.partial(jax.jit, compiler_options=fast_compile.options())
     def both(params, ids):
@@ -460,15 +484,13 @@ OFTEN = ("gemma3_text",)
 def test_exact_reversal_brings_every_value_back(randomise, name):
     config = example(name, dtype="float32")
     shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
-    params = jax.tree.map(lambda x: x.astype(jnp.float32), randomise(shapes, seed=1))
+    params = randomise(shapes, seed=1)
     net = Network(config, COUPLINGS["centred"], 2.0**-4, 1)
-    adapters = {
-        branch: randomise(init_stack(config, 5, config.layers, jax.random.key(0)), scale=0.1)
-        for branch in net.coupling.branches
-    }
-    hidden = jax.random.normal(jax.random.key(2), (3, 7, config.width), jnp.float32)
-    mask = jnp.arange(7)[None] < jnp.array([7, 5, 1])[:, None]
-    units = jnp.full(config.width, 2.0**-16)
+    shapes = jax.eval_shape(lambda: init_stack(config, 5, config.layers, jax.random.key(0)))
+    adapters = {branch: randomise(shapes, scale=0.1) for branch in net.coupling.branches}
+    hidden = np.random.default_rng(2).standard_normal((3, 7, config.width), np.float32)
+    mask = np.arange(7) < np.array([[7], [5], [1]])
+    units = np.full(config.width, 2.0**-16, np.float32)
     run = jax.jit(reversal.exact_probe, static_argnums=0, compiler_options=fast_compile.FULLY)
     layers = backbone.layers_of(config, params)
     found, gradient = run(net, adapters, layers, mask, None, units, hidden)

@@ -44,8 +44,6 @@ CASES = {  # Architecture of a file -> what config.json says that differs from t
     "gemma3": GEMMA | {"rope_theta": 500.0},
     "gpt2": GPT2,
 }
-OF_TRANSFORMERS = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2")
-"""The architectures that transformers reads as well."""
 
 
 def random_model(architecture):
@@ -92,7 +90,7 @@ def whole(tensor):
         return source[slices if len(slices) > 1 else slices[0]]
 
 
-@pytest.mark.parametrize("architecture", OF_TRANSFORMERS)
+@pytest.mark.parametrize("architecture", gguf_config.READ_BY_TRANSFORMERS)
 def test_a_file_is_read_as_transformers_reads_it(tmp_path, architecture):
     model = random_model(architecture)
     header = written(tmp_path / "model.gguf", architecture, CASES[architecture], state(model))

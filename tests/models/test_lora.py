@@ -64,6 +64,7 @@ def test_b_starts_at_zero_and_a_uniform_within_one_over_the_root_of_its_inputs(
     targets = ("intermediate", "output", "query")
     method = Lora(sizes(), rank=5, targets=targets)
     pairs, _ = fast_jit(method.init)(jax.random.key(1), weights(sizes()))
+    pairs = jax.tree.map(np.asarray, pairs)
     inputs = {"intermediate": 24, "output": 40, "query": 24}
     outputs = {"intermediate": 40, "output": 24, "query": 24}
     for name in targets:

@@ -255,7 +255,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, content):
 
 
 def test_an_unknown_storage_dtype_lists_the_choices(tmp_path):
-    with pytest.raises(ValueError, match=r"'float16'; choose one of \('float32', 'bfloat16'\)"):
+    with pytest.raises(ValueError, match=r"'float16'; choose one of .*'bfloat16', 'int8'"):
         load(tmp_path, "float16")
 
 

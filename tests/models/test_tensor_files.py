@@ -1,11 +1,9 @@
 """Ranges of leaves are read from files alone, and whole models go straight to their devices."""
 
+import concurrent.futures
 import json
-import os
 import pathlib
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,9 +11,9 @@ import pytest
 
 from memarc.models import pretrained, tensor_files
 from memarc.models.families.known import name_table
+from tests import commands, fast_compile
 from tests.models import load_process
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 STATUS = pathlib.Path("/proc/self/status")
 KINDS = tuple(load_process.CONFIGS)
 
@@ -30,27 +28,18 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     folder = tmp_path_factory.mktemp("llama")
-    load_process.write_llama(folder)
+    load_process.write_llama(folder / "llama")
     return folder
 
 
-def start(devices, *arguments):
-    """Starts tests/models/load_process.py on simulated devices."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.models.load_process", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def checked(devices, *arguments):
+    """What tests/models/load_process.py finds on simulated devices."""
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    done = commands.run(
+        "tests.models.load_process", *arguments, env={"XLA_FLAGS": fast_compile.flags(flag)}
     )
-
-
-def result(process):
-    """What it printed last."""
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error[-3000:]
-    return json.loads(out.splitlines()[-1])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 # Ranges.
@@ -96,7 +85,7 @@ def test_one_device_gets_what_the_host_would(folders, kind, storage_dtype):
 
 
 def test_each_device_of_a_mesh_gets_its_part_bit_for_bit_and_nothing_is_read_twice(folders):
-    found = result(start(4, "leaves", folders, ",".join(KINDS), "2x2,1x4"))
+    found = checked(4, "leaves", folders, ",".join(KINDS), "2x2,1x4")
     assert len(found) == len(KINDS) * 2 * 2
     for case, facts in found.items():
         assert facts["equal"] and facts["stays"] and facts["read"] == 1.0, case
@@ -108,9 +97,11 @@ def test_each_of_two_processes_reads_what_its_own_devices_get(folders):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    arguments = ("leaves", folders, "gpt2,llama", "2x2,1x4", address, 2)
-    for process in [start(2, *arguments, number) for number in range(2)]:
-        for case, facts in result(process).items():
+    arguments = (2, "leaves", folders, "gpt2,llama", "2x2,1x4", address, 2)
+    with concurrent.futures.ThreadPoolExecutor(2) as both:
+        found = list(both.map(lambda number: checked(*arguments, number), range(2)))
+    for of_process in found:
+        for case, facts in of_process.items():
             assert facts["equal"] and facts["stays"], case
             if case.endswith("1x4"):  # Half of all kernels, and what is whole everywhere.
                 assert 0.5 < facts["read"] < 0.65, case
@@ -122,7 +113,7 @@ def test_each_of_two_processes_reads_what_its_own_devices_get(folders):
     ("kind", "mesh"), [("llama", "1x4"), pytest.param("bert", "2x2", marks=pytest.mark.slow)]
 )
 def test_methods_start_from_arrays_on_a_mesh_as_from_those_of_the_host(folders, kind, mesh):
-    found = result(start(4, "methods", folders, kind, mesh))
+    found = checked(4, "methods", folders, kind, mesh)
     assert len(found) == len(load_process.METHODS)
     for case, facts in found.items():
         assert all(facts.values()), (case, facts)
@@ -146,8 +137,8 @@ def test_files_that_do_not_fit_are_refused_before_anything_is_read(folders, tmp_
 @pytest.mark.parametrize("mesh", ["1x1", "1x4"])
 def test_memory_grows_by_the_model_and_one_leaf(llama, mesh):
     devices = int(mesh[-1])
-    assert 1.0 < result(start(devices, "memory", llama, "streamed", mesh)) <= 1.3
-    assert result(start(devices, "memory", llama, "on the host first", mesh)) > 1.9
+    assert 1.0 < checked(devices, "memory", llama, "llama", mesh) <= 1.3
+    assert checked(devices, "memory by the host", llama, "llama", mesh) > 1.9
 
 
 def test_the_rule_of_a_sharding_is_asked_for_every_leaf_and_no_other(folders):

@@ -19,7 +19,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.methods import METHODS, all_options
 from memarc.models.model import Model
 from memarc.privacy import engines
-from memarc.privacy.clipping import Clipping
+from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
 
@@ -45,6 +45,12 @@ VARIANTS = {
     ),
 }
 CASES = {name: (name, {}) for name in METHODS} | VARIANTS
+DRAWING = {
+    "lora b all": ("lora", {"train": "b", "targets": ("key", "output")}),
+    "side random": ("side", {"start": "random"}),
+    "side frozen random": ("side", {"downsample": "frozen", "start": "random"}),
+    "side frozen replace": ("side", {"downsample": "frozen", "merge": "replace", "layers": (1,)}),
+}
 every_case = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (" " in case)) for case in CASES]
 )
@@ -120,7 +126,7 @@ def written_out(model, trainable, frozen, batch):
 @functools.lru_cache
 def built(case, cfg, jit):
     """(model, its start, the sum by vmap, the batch written out)."""
-    method, options = CASES[case]
+    method, options = (CASES | DRAWING)[case]
     model = build(method, options, cfg, HEAD)
     run = jit(summed(model, "vmap", 5, model.precompute))
     return model, jit(model.init), run, jit(functools.partial(written_out, model))
@@ -210,20 +216,15 @@ def test_each_backbone_parameter_is_frozen_or_trained_and_never_both(weights, si
         assert (True in trained) == WITH_BACKBONE[method]
 
 
-DRAWING = {
-    "lora b all": ("lora", {"train": "b", "targets": ("key", "output")}),
-    "side random": ("side", {"start": "random"}),
-    "side frozen random": ("side", {"downsample": "frozen", "start": "random"}),
-    "side frozen replace": ("side", {"downsample": "frozen", "merge": "replace", "layers": (1,)}),
-}
-
-
 @pytest.mark.checklist(26)
 @pytest.mark.parametrize("case", [*every_case.args[1], *DRAWING])
-def test_what_depends_on_the_key_is_trainable_or_among_the_drawn(weights, sizes, case):
+def test_what_depends_on_the_key_is_trainable_or_among_the_drawn(
+    float64, fast_jit, weights, sizes, case
+):
     """So a folder of the trainable and the drawn parameters is all that a run has made."""
-    model, params = build(*(CASES | DRAWING)[case], sizes(), HEAD), weights(sizes())
-    (first, one), (second, two) = (model.init(jax.random.key(seed), params) for seed in (3, 4))
+    cfg = sizes(dtype="float64")
+    init, params = built(case, cfg, fast_jit)[1], weights(cfg)
+    (first, one), (second, two) = (init(jax.random.key(seed), params) for seed in (3, 4))
     jax.tree.map(np.testing.assert_array_equal, one["backbone"], two["backbone"])
     assert not np.array_equal(first["head"]["kernel"], second["head"]["kernel"])
     if case in ("lora b", "lora b all", "side frozen random"):  # The control: these do depend.
@@ -244,61 +245,95 @@ def test_no_start_is_given_data(sizes, case):
 
 # Every engine gives the same sum.
 
-OFTEN = ("full", "lora", "side")
-"""Methods that between them use parameters in every way: dense, in rows, in norms, twice a map."""
+OFTEN = {
+    *((method, 7, "ghost") for method in ("full", "lora", "side", "adapter", "reversible")),
+    *((method, 7, "book_keeping") for method in ("full", "side")),
+    ("full", 1, "ghost"),
+}
+"""(method, tokens, engine) that are always tried; what `bitfit` and `head` train, these do, too.
+
+Both engines find norms alike. Between them these use parameters in every way: dense, in rows of a
+table, in norms, twice in a map, in rows of one token.
+"""
 
 
 def clipped_cases():
-    """(case, tokens, scope, engine): rows of several tokens and of one, bounds of all and by layer.
+    """Every (case, tokens, engine)."""
+    for given in itertools.product(CASES, (7, 1), ("ghost", "book_keeping")):
+        yield pytest.param(*given, marks=[pytest.mark.slow] * (given not in OFTEN))
 
-    Both engines find norms alike; so each method runs with one, and what `OFTEN` names with both.
-    """
-    for case, (tokens, scope), engine in itertools.product(
-        CASES, ((7, "flat"), (1, "flat"), (7, "per_layer")), ("ghost", "book_keeping")
-    ):
-        is_plain = (tokens, scope) == (7, "flat")
-        is_often = case == "full" or (is_plain and (case in OFTEN or engine == "ghost"))
-        is_slow = " " in case or not is_often
-        yield pytest.param(case, tokens, scope, engine, marks=[pytest.mark.slow] * is_slow)
+
+LEFT_OUT = np.arange(5) == 3
+
+
+def clipped(model, bound, scope, engine):
+    """The clipped sum of rows that are not left out, as a function."""
+    return functools.partial(
+        clipped_grad_sum,
+        model.loss,
+        clipping=Clipping(bound, "abadi", scope),
+        engine=engine,
+        microbatch_size=3,
+        precompute=model.precompute,
+    )
+
+
+def assert_sums_agree(got, wanted):
+    """Leaf by leaf, to 1e-9 of the leaf or of the largest entry of all."""
+    got, wanted = flat(got), flat(wanted)
+    atol = 1e-9 * max(np.abs(x).max() for x in wanted.values())
+    for path, x in wanted.items():
+        np.testing.assert_allclose(got[path], x, rtol=1e-9, atol=atol, err_msg=path)
+
+
+def padded_to(length, batch):
+    """The batch with columns of nothing behind it."""
+    return {
+        name: np.pad(x, ((0, 0), (0, length - x.shape[1]))) if x.ndim == 2 else x
+        for name, x in batch.items()
+    }
 
 
 @pytest.mark.checklist(16, 19, 24)
-@pytest.mark.parametrize(("case", "tokens", "scope", "engine"), list(clipped_cases()))
-def test_taps_give_the_clipped_sum_of_instantiated_gradients(
-    setting, rows, fast_jit, once, case, tokens, scope, engine
+@pytest.mark.parametrize(("case", "tokens", "engine"), list(clipped_cases()))
+def test_taps_give_the_clipped_sum_of_rows_written_out(
+    setting, rows, fast_jit, case, tokens, engine
 ):
     s, batch = setting(case), rows(tokens=tokens)
-    left_out = np.arange(5) == 3
-    norms = s.run(s.trainable, s.frozen, batch, left_out)[1]["norms"]
+    losses, gradients = jax.device_get(s.whole(s.trainable, s.frozen, padded_to(11, batch)))
+    norms = np.sqrt(sum(np.square(x.reshape(5, -1)).sum(1) for x in jax.tree.leaves(gradients)))
     bound = float(np.median(norms))  # Some rows are clipped and some are not.
-
-    def clipped(name):
-        def run(trainable, frozen, batch, is_left_out):
-            return clipped_grad_sum(
-                s.model.loss,
-                trainable,
-                frozen,
-                batch,
-                is_left_out,
-                clipping=Clipping(bound, "abadi", scope),
-                engine=name,
-                microbatch_size=3,
-                precompute=s.model.precompute,
-            )
-
-        return fast_jit(run)(s.trainable, s.frozen, batch, left_out)
-
-    wanted, wanted_aux = once(("clipped", case, tokens, scope), lambda: clipped("vmap"))
-    got, got_aux = clipped(engine)
-    for name in ("norms", "losses"):
-        np.testing.assert_allclose(got_aux[name], wanted_aux[name], rtol=1e-9)
-    for path, x in flat(wanted).items():
-        atol = 1e-9 * max(np.abs(y).max() for y in flat(wanted).values())
-        np.testing.assert_allclose(flat(got)[path], x, rtol=1e-9, atol=atol, err_msg=path)
+    got, aux = fast_jit(clipped(s.model, bound, "flat", engine))(
+        s.trainable, s.frozen, batch, LEFT_OUT
+    )
+    for name, wanted in (("norms", norms), ("losses", losses)):
+        np.testing.assert_allclose(aux[name], np.where(LEFT_OUT, 0, wanted), rtol=1e-9)
+    factors = np.where(LEFT_OUT, 0, np.minimum(1, bound * (1 - ROUNDING_SLACK) / norms))
+    assert_sums_agree(got, jax.tree.map(lambda x: np.einsum("b,b...->...", factors, x), gradients))
 
 
 @pytest.mark.checklist(16, 19, 24)
-@pytest.mark.parametrize("arithmetic", ["exact", "float"])
+@pytest.mark.parametrize(
+    ("case", "engine"),
+    [
+        pytest.param(*given, marks=[pytest.mark.slow] * (given != ("full", "book_keeping")))
+        for given in itertools.product(CASES, ("ghost", "book_keeping"))
+    ],
+)
+def test_taps_clip_by_layer_as_instantiated_gradients_are(setting, fast_jit, once, case, engine):
+    s = setting(case)
+    arguments = (s.trainable, s.frozen, s.batch, LEFT_OUT)
+    bound = float(np.median(s.run(*arguments)[1]["norms"]))
+    by_vmap = fast_jit(clipped(s.model, bound, "per_layer", "vmap"))
+    wanted, wanted_aux = once(("by layer", case), lambda: by_vmap(*arguments))
+    got, aux = fast_jit(clipped(s.model, bound, "per_layer", engine))(*arguments)
+    for name in ("norms", "losses"):
+        np.testing.assert_allclose(aux[name], wanted_aux[name], rtol=1e-9)
+    assert_sums_agree(got, wanted)
+
+
+@pytest.mark.checklist(16, 19, 24)
+@pytest.mark.parametrize("arithmetic", ["exact", pytest.param("float", marks=pytest.mark.slow)])
 def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
     float64, fast_jit, sizes, weights, randomise, rows, arithmetic
 ):
@@ -319,7 +354,7 @@ def test_signs_from_the_coins_of_a_batch_are_the_same_in_every_engine(
 
 
 @pytest.mark.checklist(8)
-@pytest.mark.parametrize("case", ["full", "reversible"])
+@pytest.mark.parametrize("case", ["full", pytest.param("reversible", marks=pytest.mark.slow)])
 def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, randomise, rows, case):
     """Both of its pull-backs round alike, and what is clipped adds the bound (`test_bound.py`)."""
     model = build(*CASES[case], sizes(dtype="bfloat16"), HEAD)
@@ -431,7 +466,7 @@ def test_every_engine_and_microbatch_size_gives_the_same(setting, fast_jit, case
     assert_close(s.run(*arguments), other(*arguments))
 
 
-@pytest.mark.parametrize("case", CASES)
+@every_case
 def test_bfloat16_compute_gives_float32_gradients(sizes, weights, rows, case):
     model, batch = build(*CASES[case], sizes(dtype="bfloat16"), HEAD), rows()
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights(sizes()))

@@ -50,7 +50,7 @@ def gradient_alone(trainable, frozen, batch):
     return own + total - jax.lax.stop_gradient(total)
 
 
-@pytest.mark.checklist(27)
+@pytest.mark.checklist(27, 46)
 @pytest.mark.parametrize(
     "loss", [mean_in_every_row, batch_normalised, weights_over_their_mean, gradient_alone]
 )

@@ -5,6 +5,7 @@ is rounded differently in norm and in sum shows most.
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ CLIPPING = Clipping(1.0, "abadi")
 MAPS = ("query", "key", "value", "attention_output", "intermediate", "output")
 
 
+@functools.cache
 def model_in(dtype):
     config = make_config(
         "bert",
@@ -44,11 +46,13 @@ def model_in(dtype):
     return build("lora", {"rank": 4, "targets": MAPS}, config, HeadConfig("mean", 2))
 
 
-def summed(model, engine):
+@functools.cache
+def summed(dtype, engine):
     """``(trainable, frozen, rows, is_left_out) -> the clipped sum``, compiled."""
+    loss = model_in(dtype).loss
     return jax.jit(
         functools.partial(
-            clipped_grad_sum, model.loss, clipping=CLIPPING, engine=engine, microbatch_size=B
+            clipped_grad_sum, loss, clipping=CLIPPING, engine=engine, microbatch_size=B
         )
     )
 
@@ -74,30 +78,33 @@ def pulled_back_factors(model):
 
 def rows_of(ids):
     return {
-        "input_ids": jnp.asarray(ids),
-        "attention_mask": jnp.ones_like(ids),
-        "token_type_ids": jnp.zeros_like(ids),
-        "labels": jnp.arange(len(ids), dtype=jnp.int32) % 2,
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+        "labels": np.arange(len(ids), dtype=np.int32) % 2,
     }
 
 
 @functools.cache
 def trained(dtype):
-    """A model after ten noised steps at a high rate, and its frozen weights."""
+    """Trainable parameters after ten noised steps at a high rate, and frozen ones."""
     model = model_in(dtype)
-    params = backbone.init(model.method.config, jax.random.key(0))
-    params = jax.tree.map(lambda x: x * 4.0 if x.ndim > 2 else x, params)
-    trainable, frozen = jax.jit(model.init)(jax.random.key(1), params)
-    run, rng = summed(model, "vmap"), np.random.default_rng(3)
+
+    @jax.jit
+    def begin():
+        params = backbone.init(model.method.config, jax.random.key(0))
+        params = jax.tree.map(lambda x: x * 4.0 if x.ndim > 2 else x, params)
+        return model.init(jax.random.key(1), params)
+
+    (trainable, frozen), run, rng = begin(), summed(dtype, "ghost"), np.random.default_rng(3)
     for _ in range(10):
         rows = rows_of(rng.integers(1, V, (B, T), np.int32))
         total, _ = run(trainable, frozen, rows, np.zeros(B, bool))
         trainable = jax.tree.map(
             lambda x, g: x - 0.3 * (g + rng.standard_normal(g.shape).astype(np.float32)) / B,
-            trainable,
-            total,
+            *jax.tree.map(np.asarray, (trainable, total)),
         )
-    return model, trainable, frozen
+    return trainable, frozen
 
 
 def worst_part(run, trainable, frozen, rounds=12):
@@ -121,15 +128,21 @@ def worst_part(run, trainable, frozen, rounds=12):
 
 
 @pytest.mark.checklist(8, 19)
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("engine", [x for x in ENGINES if x != "loop"])
+@pytest.mark.parametrize(
+    ("dtype", "engine"),
+    [
+        pytest.param(
+            *given, marks=[pytest.mark.slow] * ("float32" in given and "ghost" not in given)
+        )
+        for given in itertools.product(("bfloat16", "float32"), sorted(set(ENGINES) - {"loop"}))
+    ],
+)
 def test_no_row_adds_more_than_the_bound(dtype, engine):
-    model, trainable, frozen = trained(dtype)
-    assert 0.999 < worst_part(summed(model, engine), trainable, frozen) <= 1.0
+    """By default every engine where most is rounded, and the one of two passes in float32."""
+    assert 0.999 < worst_part(summed(dtype, engine), *trained(dtype)) <= 1.0
 
 
 @pytest.mark.checklist(8, 19)
 def test_factors_that_are_pulled_back_pass_the_bound():
     """The control: the search finds what is wrong with it."""
-    model, trainable, frozen = trained("bfloat16")
-    assert worst_part(pulled_back_factors(model), trainable, frozen) > 1.001
+    assert worst_part(pulled_back_factors(model_in("bfloat16")), *trained("bfloat16")) > 1.001

@@ -231,6 +231,33 @@ def test_rows_of_one_named_data_set_spend_from_one_ledger(folder):
     assert folder.run([3], done=2).steps == 3
 
 
+@pytest.mark.checklist("32b", 35)
+def test_a_ledger_is_about_one_unit(folder):
+    def opened(unit):
+        Ledger(folder.path, data="rows", budget=BUDGET, dataset="clinic", unit=unit).close()
+
+    opened("person named by patient")
+    opened("person named by patient")
+    for other in ("row", "input", "person named by ward"):
+        with pytest.raises(ValueError, match=f"'person named by patient'; the run's .* {other!r}"):
+            opened(other)
+    assert len(folder.lines()) == 1  # A run that is refused leaves no line.
+
+
+@pytest.mark.checklist("32b", 35)
+def test_an_older_ledger_that_names_no_unit_is_not_of_people(folder, monkeypatch):
+    def begin(ledger, data, dataset, budget, unit):
+        ledger._file.append({"kind": "begin", "data": data, **dataclasses.asdict(budget)})
+
+    monkeypatch.setattr(Ledger, "_begin", begin)
+    folder.run([1])
+    monkeypatch.undo()
+    for unit in ("row", "input"):
+        Ledger(folder.path, data="rows", budget=BUDGET, unit=unit).close()
+    with pytest.raises(ValueError, match="on units of 'row'; the run's unit is 'person named by"):
+        Ledger(folder.path, data="rows", budget=BUDGET, unit="person named by patient")
+
+
 @pytest.mark.checklist(40)
 def test_the_owner_alone_may_read_a_ledger_whatever_the_umask(tmp_path):
     before = os.umask(0o000)
@@ -245,6 +272,7 @@ def test_the_owner_alone_may_read_a_ledger_whatever_the_umask(tmp_path):
     assert (tmp_path / "new" / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.checklist(45)
 def test_two_spellings_of_a_folder_are_one_ledger(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -76,7 +76,7 @@ def test_neighbouring_data_sets_get_the_same_divisor():
     assert create(num_examples=1500).divisor == create(num_examples=1501).divisor == 30
 
 
-@pytest.mark.checklist(9)
+@pytest.mark.checklist(9, 43)
 def test_noise_on_the_private_gradient_has_stddev_multiplier_times_clip_norm_over_divisor():
     mechanism = create(clip_norm=0.25, noise_multiplier=2.0)
     assert mechanism.noise_stddev == 0.5

@@ -42,3 +42,13 @@ def test_curves_hold_noised_quantities_the_noise_and_public_scores(tmp_path):
     assert "<!-- validation bleu (black) -->" in second
     with pytest.raises(ValueError, match="holds no step"):
         plots.learning_curves([{"event": "scores"}], 0.5, tmp_path / "c.svg")
+
+
+def test_audits_are_drawn_a_pair_of_bars_a_mechanism(tmp_path):
+    pytest.importorskip("matplotlib")
+    names = ("as it is", "no noise", "noise without C")
+    found = {"proven_epsilon": 4.0, "trajectory_epsilon": 5.0, "released_epsilon": 1.0}
+    plots.audits([{"name": name, **found} for name in names], tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text().count('id="patch_') > 2 * len(names)
+    with pytest.raises(ValueError, match="no audits to draw"):
+        plots.audits([], tmp_path / "y.svg")

@@ -13,7 +13,7 @@ from memarc.runs.parse import parse
 def test_the_account_is_that_of_the_run(config):
     (chosen,) = parse(config.to_dict())
     found = account.planned(chosen, None)
-    assert (found.rows, found.steps, found.batch, found.sampling_rate) == (60, 3, 20, 20 / 60)
+    assert (found.units, found.steps, found.batch, found.sampling_rate) == (60, 3, 20, 20 / 60)
     sampler = PoissonSampler(60, 20 / 60, None)
     for accountant, value in (("rdp", found.epsilon_rdp), ("pld", found.epsilon_pld)):
         assert value == accounting.epsilon(

@@ -1,5 +1,6 @@
 """The audit command: canaries are in or out by coins, trained once, and a verdict written."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,13 +9,14 @@ import optax
 import pytest
 
 from configs import audit as audit_config
+from configs import quickstart
 from memarc.privacy import sampling
+from memarc.privacy.mechanism import Mechanism
+from memarc.privacy.sampling import PoissonSampler
 from memarc.runs import audit, train
 from memarc.runs.assemble import assemble
 from memarc.runs.canaries import Slots
 from memarc.runs.parse import parse
-
-pytest.importorskip("jax_privacy")
 
 
 @pytest.fixture
@@ -28,17 +30,24 @@ def verdict(config, folder):
     return audit.run(config.to_dict(), folder, lambda: False)
 
 
+def by_kind(found):
+    return {(x["kind"], x["seen"]): x for x in found["canaries"]}
+
+
 def test_a_private_run_is_not_contradicted_and_the_file_says_what_stands_behind_it(
     config, tmp_path
 ):
     found = verdict(config, tmp_path)
     assert json.loads((tmp_path / audit.FILE_NAME).read_text()) == found
     assert not found["is_contradicted"] and found["claimed_epsilon"] == found["proven_epsilon"]
-    assert 0.0 <= found["empirical_epsilon"] <= found["proven_epsilon"] <= 8.0
+    assert 0.0 <= found["empirical_epsilon"] <= found["proven_epsilon"] <= 4.0
+    assert found["family_epsilon"] <= found["proven_epsilon"]
     assert found["rows"] == 200 + 60 + 60 and found["confidence"] == 0.95
-    for kind in ("text", "gradient"):
-        counts = found["canaries"][kind]
+    wanted = {("gradient", "trajectory"), ("gradient", "released"), ("random", "released")}
+    assert set(by_kind(found)) == wanted
+    for counts in by_kind(found).values():
         assert counts["included"] + counts["left_out"] == 60 and counts["included"] > 15
+        assert 0 <= counts["right"] <= counts["guesses"]
     parts = {path.name for path in tmp_path.iterdir()} - {"audit.png"}
     assert parts == {"audit.json", "ledger.jsonl", "log.jsonl"}  # No checkpoint, no key.
     with pytest.raises(ValueError, match="is there already; use another --workdir"):
@@ -46,12 +55,43 @@ def test_a_private_run_is_not_contradicted_and_the_file_says_what_stands_behind_
 
 
 @pytest.mark.checklist(37)
-def test_a_small_claim_is_contradicted_where_there_is_no_noise(config, tmp_path):
+def test_the_run_that_is_audited_is_the_one_that_the_config_says(config):
+    """Canaries are more rows; the rate, the noise, the steps and the divisor are not theirs."""
+    (settings,) = parse({key: x for key, x in config.to_dict().items() if key != "audit"})
+    base = assemble(settings)
+    audited = audit.audited_run(base, Slots(200, {"random": 60, "gradient": 60})).mechanism
+    same = {x.name for x in dataclasses.fields(Mechanism)} - {"sampler"}
+    assert {x: getattr(audited, x) for x in same} == {x: getattr(base.mechanism, x) for x in same}
+    assert audited.sampling_rate == base.mechanism.sampling_rate == 0.5
+    assert (audited.sampler.num_examples, base.mechanism.sampler.num_examples) == (320, 200)
+    assert audited.epsilon(2, "pld") == base.mechanism.epsilon(2, "pld")
+    cut = dataclasses.replace(
+        base, mechanism=dataclasses.replace(base.mechanism, sampler=PoissonSampler(200, 0.5, 150))
+    )
+    with pytest.raises(ValueError, match="max_batch_size is 150"):
+        audit.audited_run(cut, Slots(200, {"gradient": 60}))
+
+
+@pytest.mark.checklist(37)
+def test_a_claim_is_contradicted_without_noise_and_not_where_no_canary_is_in(
+    config, tmp_path, monkeypatch
+):
     config.privacy.update(epsilon=float("inf"), expected_batch_size=200)
-    config.audit.update(gradient_canaries=200, claimed_epsilon=1.0)
-    found = verdict(config, tmp_path)
-    assert found["is_contradicted"] and found["empirical_epsilon"] > 1.5
-    assert found["canaries"]["gradient"]["auc"] > 0.8
+    config.audit.update(gradient_canaries=400, random_canaries=0, claimed_epsilon=2.0)
+    found = verdict(config, tmp_path / "no_noise")
+    assert found["is_contradicted"] and found["empirical_epsilon"] > 2.0
+    assert by_kind(found)["gradient", "trajectory"]["auc"] == 1.0
+    assert by_kind(found)["gradient", "released"]["auc"] > 0.9
+    # The audit takes them to be in by their coins; the training never sees one.
+    real = audit.make_problem
+    monkeypatch.setattr(audit, "make_problem", lambda slots: real(NoCanaries(**vars(slots))))
+    found = verdict(config, tmp_path / "null")
+    assert not found["is_contradicted"] and found["empirical_epsilon"] < 0.5
+
+
+class NoCanaries(Slots):
+    def is_present(self, entropy):
+        return np.arange(self.total) < self.rows
 
 
 def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_norm(
@@ -61,8 +101,8 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     seen = []
     real = train.train
 
-    def kept(run, folder, make_problem, should_stop):
-        trained = real(run, folder, make_problem, should_stop)
+    def kept(run, *given):
+        trained = real(run, *given)
         seen.append((run, trained))
         return trained
 
@@ -71,7 +111,7 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     config.training.epochs = 0.5
     verdict(config, tmp_path)
     ((run, trained),) = seen
-    slots = Slots(200, 60, 60)
+    slots = Slots(200, {"random": 60, "gradient": 60})
     present = slots.is_present(sampling.streams(3).canaries)
     drawn = run.mechanism.sample(sampling.streams(3), 0)
     assert run.mechanism.steps == 1
@@ -81,7 +121,7 @@ def test_a_canary_that_is_out_leaves_no_trace_and_one_that_is_in_takes_the_clip_
     assert (canaries[is_moved] < 0).all()
     moments = optax.tree.get(trained.state.opt_state, "mu")
     mean = np.asarray(moments["canaries"])[:, 0] / 0.1  # Adam's 1 - beta1.
-    np.testing.assert_allclose(mean, is_moved / 200, rtol=1e-4)
+    np.testing.assert_allclose(mean, 8.0 * is_moved / 200, rtol=1e-4)
 
 
 @pytest.mark.checklist(37)
@@ -118,8 +158,11 @@ def test_mistakes_are_found_before_anything_is_written(config, tmp_path, changes
     assert not (tmp_path / "out").exists()
 
 
-def test_a_config_without_canaries_is_refused(tmp_path):
-    from configs import quickstart
-
-    with pytest.raises(ValueError, match="declares no canaries"):
-        verdict(quickstart.get_config("smoke"), tmp_path / "out")
+def test_any_config_can_be_audited_and_one_of_several_runs_is_to_be_named():
+    given = quickstart.get_config("smoke").to_dict()
+    with pytest.raises(ValueError, match=r"has 4 runs .* --only, one of \['lora', 'reversible'"):
+        audit._parse(given, None)
+    chosen, settings = audit._parse(given, "lora")
+    assert settings.name == "lora" and chosen.counts == {"random": 500, "gradient": 10_000}
+    with pytest.raises(ValueError, match=r"no run \['ladder'\]"):
+        audit._parse(given, "ladder")

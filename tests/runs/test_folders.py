@@ -5,9 +5,6 @@ All runs are made once; then one new process loads every folder and scores it ag
 
 import dataclasses
 import json
-import pathlib
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -23,8 +20,7 @@ from memarc.models.methods import METHODS
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests import commands
 
 ENCODER = {
     **{method: (method, {}) for method in METHODS},
@@ -40,19 +36,13 @@ DECODER = {
     "llama side": ("llama", "side", {"downsample": "frozen", "start": "random"}),
     "llama head": ("llama", "head", {}),
 }
-OFTEN = (*METHODS, "lora b", "side frozen", "coins", "gpt2 lora b", "llama side")
-"""Cases that are always made: every method, and every option that draws what stays frozen."""
+OFTEN = ("full", "head", "bitfit", "adapter", "lora b", "side frozen", "coins", "gpt2 lora b")
+"""Cases that are always made: every method, with the options that draw what stays frozen."""
 
 CASES = [
     pytest.param(case, marks=[pytest.mark.slow] * (case not in OFTEN))
     for case in (*ENCODER, *DECODER)
 ]
-
-SCORE = """
-import json, sys
-import memarc
-print(json.dumps({folder: memarc.load(folder).evaluate() for folder in sys.argv[1:]}))
-"""
 
 
 def _has_case(item):
@@ -88,7 +78,7 @@ def made(weights, tmp_path_factory, request):
     decoders = {kind: random_decoder(kind, root / kind) for kind in ("gpt2", "llama")}
     found = {}
     for case in (*ENCODER, *DECODER):
-        if case not in wanted | {"lora", "head", "gpt2 lora b"}:
+        if case not in wanted | {"lora b", "head", "gpt2 lora b"}:
             continue
         if case in ENCODER:
             method, options = ENCODER[case]
@@ -120,13 +110,12 @@ def made(weights, tmp_path_factory, request):
 def scored_elsewhere(made):
     """Case -> the scores that a new process finds from the folders alone."""
     folders = {str(folder): case for case, (folder, _) in made.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", SCORE, *folders], cwd=ROOT, capture_output=True, text=True
-    )
+    done = commands.run("tests.runs.score_process", *folders)
     assert done.returncode == 0, done.stderr[-2000:]
     return {folders[name]: x for name, x in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
+@pytest.mark.checklist(47)
 @pytest.mark.parametrize("case", CASES)
 def test_the_folder_alone_scores_what_the_record_says(made, scored_elsewhere, case):
     _, record = made[case]
@@ -135,6 +124,7 @@ def test_the_folder_alone_scores_what_the_record_says(made, scored_elsewhere, ca
         assert scored_elsewhere[case][name] == pytest.approx(value, rel=1e-6), name
 
 
+@pytest.mark.checklist(47)
 def test_drawn_leaves_that_were_not_saved_would_show(made):
     """A negative control: other frozen factors beside the trained ones score otherwise."""
     folder, record = made["gpt2 lora b"]
@@ -172,7 +162,7 @@ def test_every_method_trains_is_scored_and_recorded(made, case):
 
 
 def test_predictions_are_in_the_order_of_the_texts_and_agree_with_their_probabilities(made):
-    tuned = memarc.load(made["lora"][0])
+    tuned = memarc.load(made["lora b"][0])
     texts = ["the food was great", "bad", "although the room was clean , the food was bad"] * 3
     found = tuned.probabilities(texts)
     assert found.shape == (9, 2)
@@ -187,7 +177,7 @@ def test_predictions_are_in_the_order_of_the_texts_and_agree_with_their_probabil
 
 
 def test_a_folder_of_other_parameters_is_refused(made, tmp_path):
-    folder, other = made["lora"][0], made["head"][0]
+    folder, other = made["lora b"][0], made["head"][0]
     for name in ("record.json", "trainable.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     memarc.load(tmp_path)

@@ -2,15 +2,20 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import common
 from memarc.data import tokenize
-from memarc.runs import assemble
+from memarc.models import backbone
+from memarc.runs import assemble, exporting
 from memarc.runs.parse import parse
+from memarc.runs.tuned import Tuned
 from tests import gguf_files
 from tests.data.test_gguf_tokenizer import PRE_TOKENIZERS, described, trained
+from tests.report.conftest import made
 
 SIZES = {
     "llama.embedding_length": 16,
@@ -72,3 +77,56 @@ def test_the_tokenizer_of_another_model_is_named_before_any_training(config, tmp
     config.data.tokenizer = str(tmp_path / "other")
     with pytest.raises(ValueError, match=r"is not that of .*gguf: in the latter, '!' is .*, not "):
         assemble.assemble(parse(config.to_dict())[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_peft_opens_on_the_file_what_was_tuned_around_it(config, tmp_path):
+    """transformers widens the file itself; the card says how."""
+    torch, peft = pytest.importorskip("torch"), pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    config.method = "lora"
+    parts = assemble.assemble(parse(config.to_dict())[0])
+    model = parts.model
+    trainable, frozen = model.init(jax.random.key(2), parts.params)
+    trainable = jax.tree.map(
+        lambda x: x + 0.01 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), trainable
+    )
+    tuned = Tuned(parts, trainable, frozen, made(method="lora"))
+    exporting.export(tuned, "peft", tmp_path / "out")
+    stated = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    place = stated["base_model_name_or_path"]
+    assert (
+        f'from_pretrained("{place}", gguf_file="model.gguf")'
+        in (tmp_path / "out" / "README.md").read_text()
+    )
+    transformers.utils.logging.disable_progress_bar()
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        place, gguf_file="model.gguf", dtype=torch.float32
+    )
+    ids = np.arange(5, 16, dtype=np.int32)[None]
+    with torch.no_grad():
+        plain = base(torch.tensor(ids).long()).logits.numpy()
+        on_file = peft.PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()
+        theirs = on_file(torch.tensor(ids).long()).logits.numpy()
+
+    def logits(trainable, frozen, ids):
+        batch = {"input_ids": ids, "attention_mask": jnp.ones_like(ids)}
+        params = model.method.parameters(trainable["tuning"], frozen)
+        states = model.method.states(trainable["tuning"], frozen, batch)
+        states = backbone.norm_last(model.method.config, params, states)
+        return backbone.output_logits(model.method.config, params, states)
+
+    with jax.default_matmul_precision("highest"):
+        ours = jax.jit(logits)(trainable, frozen, ids)
+    assert np.abs(theirs - ours).max() <= 1e-5 * np.abs(ours).max()
+    assert np.abs(theirs - plain).max() > 1e-3
+
+
+def test_a_file_that_transformers_does_not_read_is_no_base_of_peft(tmp_path):
+    gguf_files.write_stored(
+        tmp_path / "x.gguf", "olmo2", {}, {"token_embd.weight": np.zeros((3, 4))}
+    )
+    with pytest.raises(
+        ValueError, match=r"a GGUF file of 'olmo2', which transformers does not read"
+    ):
+        exporting._check_gguf(str(tmp_path / "x.gguf"))

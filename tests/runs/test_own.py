@@ -164,15 +164,16 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
     asked = [[{"role": "user", "content": f"Is {i} odd?"}] for i in range(30)]
     said = ["Yes." if i % 2 else "No." for i in range(30)]
     with (tmp_path / "talks.jsonl").open("w", encoding="utf-8") as file:
-        for talk, text in zip(asked, said, strict=True):
+        for i, (talk, text) in enumerate(zip(asked, said, strict=True)):
             turns = [*talk, {"role": "assistant", "content": text}]
-            file.write(json.dumps({"talk": turns}) + "\n")
+            file.write(json.dumps({"talk": turns, "who": i % 20}) + "\n")
     config = own.get_config("writing")
     config.method, config.seed, config.model.weights = "lora", 3, chatter
     config.data.update(train=str(tmp_path / "talks.jsonl"), messages="talk", max_length=52)
     config.data.update(dev=str(tmp_path / "talks.jsonl"), metrics="perplexity", max_prompt=50)
+    config.data.update(user="who", rows_per_user=2)
     config.decoding.max_tokens = 5
-    config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=15)
+    config.privacy.update(delta=1e-3, engine="vmap", expected_batch_size=10)
     config.privacy.update(microbatch_size=8, physical_batch_size=8)
     (record,) = run.run_all(config.to_dict(), tmp_path / "out")
     assert list(record.scores) == ["dev_perplexity"]  # Nothing was written.
@@ -187,9 +188,12 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
         folder=tmp_path / "lists",
         privacy=settings.privacy,
         data=data,
+        users=[i % 20 for i in range(30)],
+        rows_per_user=2,
         **choices,
     )
     assert model.record.scores == record.scores
+    assert model.record.sampling_rate == record.sampling_rate == 10 / 20  # Of 20 people.
     (text,) = model.write(asked[:1])
     assert model.write([json.dumps(asked[0])]) == [text] and "<|im" not in text
     with pytest.raises(ValueError, match="This model reads conversations; give lists"):
@@ -205,6 +209,8 @@ def test_a_command_line_alone_says_everything(files, weights, tmp_path):
         "data.text": "note",
         "data.label": "ward",
         "data.labels": '"surgery, all",cardiology',
+        "data.user": "days",
+        "data.rows_per_user": 2,
         "data.tokenizer": files / "tokenizer",
         "model.weights": weights,
         "data.max_length": 24,

@@ -7,8 +7,6 @@ import pathlib
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -22,11 +20,11 @@ from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
 from memarc.training import processes as processes_lib
-from tests import fast_compile
+from tests import commands, fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEARTBEAT = 10  # Seconds.
-STEPS = 40
+STEPS = 201
 
 
 def free_port() -> int:
@@ -38,35 +36,26 @@ def free_port() -> int:
 def start(folder, weights, count, *more, devices=1, only_last=()):
     """Starts the processes of one run of the toy config; ``only_last`` is told to the last."""
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.run",
-        f"--config={ROOT}/tests/runs/toy_config.py",
-        f"--workdir={folder}",
-        f"--config.model.weights={weights}",
-        "--config.seed=5",
-        "--config.optimizer.name=sgd",
-        f"--coordinator_address=localhost:{port}",
-        f"--num_processes={count}",
-        f"--heartbeat_seconds={HEARTBEAT}",
-        *more,
-    ]
     return [
-        subprocess.Popen(
-            [*command, f"--process_id={number}", *(only_last if number == count - 1 else ())],
-            cwd=ROOT,
+        commands.start(
+            "experiments.run",
+            f"--config={ROOT}/tests/runs/toy_config.py",
+            f"--workdir={folder}",
+            f"--config.model.weights={weights}",
+            "--config.seed=5",
+            "--config.optimizer.name=sgd",
+            f"--coordinator_address=localhost:{port}",
+            f"--num_processes={count}",
+            f"--heartbeat_seconds={HEARTBEAT}",
+            *more,
+            f"--process_id={number}",
+            *(only_last if number == count - 1 else ()),
             env={
-                **os.environ,
                 "http_proxy": "http://localhost:1",  # Nobody answers there.
                 "XLA_FLAGS": fast_compile.flags(
                     f"--xla_force_host_platform_device_count={devices}"
                 ),
-                "JAX_PLATFORMS": "cpu",
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
         )
         for number in range(count)
     ]
@@ -74,12 +63,8 @@ def start(folder, weights, count, *more, devices=1, only_last=()):
 
 def ended(processes) -> list[tuple[int, str]]:
     """(exit status, all that it said) of each."""
-    try:
-        said = ["".join(process.communicate(timeout=240)) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+    done = [process.ended(240) for process in processes]
+    return [(process.returncode, process.stdout + process.stderr) for process in done]
 
 
 def lines(folder) -> list[dict]:
@@ -124,10 +109,12 @@ def test_the_result_is_that_of_one_process(config, tmp_path, count, devices, mor
         tmp_path / "many",
         config.model.weights,
         count,
+        "--config.method=lora",
         "--config.training.epochs=0.7",
         *more,
         devices=devices,
     )
+    config.method = "lora"
     one_process(config, tmp_path / "one", 0.7)
     done = ended(started)
     assert [status for status, _ in done] == [0] * count, done[-1][1][-2000:]
@@ -147,7 +134,7 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
 
     processes = start(folder, weights, 2, *more)
     await_step(folder, 8)
-    processes[1].send_signal(signal.SIGKILL)
+    os.kill(processes[1].process.pid, signal.SIGKILL)
     killed = time.monotonic()
     (status, said), _ = ended(processes)
     assert time.monotonic() - killed < 3 * HEARTBEAT
@@ -157,7 +144,7 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
 
     processes = start(folder, weights, 2, *more)
     await_step(folder, 15)
-    processes[1].send_signal(signal.SIGTERM)  # Told to one, all save and stop.
+    os.kill(processes[1].process.pid, signal.SIGTERM)  # Told to one, all save and stop.
     for status, said in ended(processes):
         assert status == 143 and "The same command goes on from there" in said
     assert max(line["step"] for line in lines(folder)) < STEPS

@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -37,7 +36,7 @@ def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
 
 @pytest.mark.checklist(3)
 def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
-    config.data.buckets = (12, 24)
+    config.method, config.data.buckets = "lora", (12, 24)
     run.run_all(config.to_dict(), tmp_path / "whole")
     (chosen,) = parse(config.to_dict())
     for seen in range(1, 3):
@@ -51,7 +50,7 @@ def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
     assert steps == [1, 2, 3, None]
 
 
-@pytest.mark.checklist(3, 21)
+@pytest.mark.checklist(3, 21, 44)
 def test_noised_steps_are_made_again_by_the_same_computation_alone(config, tmp_path, monkeypatch):
     """Whatever else decides a step's sums is named: the same noise must not meet other sums."""
     weights = shutil.copytree(config.model.weights, tmp_path / "weights")
@@ -108,13 +107,14 @@ def test_without_a_seed_every_run_differs_and_says_so(config, tmp_path):
 
 
 def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(config, tmp_path):
+    config.method = "bitfit"
     config.runs = {
         "tight": {"privacy": {"epsilon": 2.0}},
-        "open": {"privacy": {"epsilon": float("inf")}, "method": "bitfit"},
+        "open": {"privacy": {"epsilon": float("inf")}, "method": "head"},
     }
     free, tight = run.run_all(config.to_dict(), tmp_path)  # In the order of their names.
     assert tight.epsilon <= 2.0 and free.epsilon == free.epsilon_pld == float("inf")
-    assert (tight.method, free.method, free.noise_multiplier) == ("lora", "bitfit", 0.0)
+    assert (tight.method, free.method, free.noise_multiplier) == ("bitfit", "head", 0.0)
     assert parts(tmp_path) == ["open", "tight"]
     before = (tmp_path / "tight" / "record.json").stat().st_mtime_ns
     assert run.run_all(config.to_dict(), tmp_path, ["tight"]) == [tight]
@@ -123,7 +123,6 @@ def test_several_runs_differ_in_what_the_config_says_and_finished_ones_stay(conf
 
 @pytest.mark.checklist(40)
 def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(config, tmp_path):
-    config.method = "head"  # Compiles quickest.
     config.ledger.update(folder=str(tmp_path / "ledger"), epsilon=8.5, delta=1e-3)
     (first,) = run.run_all(config.to_dict(), tmp_path / "a")
     assert first.ledger == {"runs": 1, "epsilon": first.epsilon, "delta": 1e-3}
@@ -142,7 +141,6 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
 
 @pytest.mark.checklist(3, 40)
 def test_a_run_whose_ledger_or_checkpoints_are_gone_is_not_made_again(config, tmp_path):
-    config.method = "head"
     (chosen,) = parse(config.to_dict())
     with pytest.raises(train.Stopped):
         run.run_one(assemble.assemble(chosen), tmp_path / "a", lambda: True)
@@ -231,20 +229,20 @@ def test_nothing_is_chosen_on_evaluation_rows(config, tmp_path):
 
 
 def test_sigterm_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
-    command = [sys.executable, "-m", "experiments.run", f"--workdir={tmp_path}"]
-    command += [
+    process = commands.start(
+        "experiments.run",
+        f"--workdir={tmp_path}",
         f"--config={ROOT}/tests/runs/toy_config.py",
         f"--config.model.weights={config.model.weights}",
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    )
     deadline = time.time() + 120
     log = tmp_path / "log.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 2) and time.time() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors.decode()
-    assert b"The same command goes on" in out and b"Traceback" not in errors
+    os.kill(process.process.pid, signal.SIGTERM)
+    done = process.ended(60)
+    assert done.returncode == 143, done.stderr
+    assert "The same command goes on" in done.stdout and "Traceback" not in done.stderr
     assert not (tmp_path / "record.json").exists()
     saved = max(int(name) for name in parts(tmp_path / "checkpoints"))
     lines = [json.loads(line) for line in log.read_text().splitlines()]

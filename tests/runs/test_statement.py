@@ -56,6 +56,32 @@ def test_the_command_writes_a_page_and_a_file(folder):
         assert told in text
 
 
+@pytest.mark.checklist(37)
+def test_an_audit_of_the_run_is_told_and_one_of_another_run_is_refused(folder, tmp_path):
+    record = records.read(folder / "record.json")
+    assert "none was made" in statement.make(folder)["audit"]
+    kinds = [("gradient", "trajectory"), ("gradient", "released"), ("random", "released")]
+    found = {
+        **{name: getattr(record, name) for name in statement._OF_THE_RUN},
+        "empirical_epsilon": 1.5,
+        "trajectory_epsilon": 1.5,
+        "released_epsilon": 0.9,
+        "confidence": 0.95,
+        "canaries": [{"kind": x, "seen": y, "included": 30, "left_out": 20} for x, y in kinds],
+    }
+    path = tmp_path / statement.AUDIT_FILE
+    path.write_text(json.dumps(found))
+    made = statement.make(folder, tmp_path)
+    assert made["audit"]["epsilon_is_at_least"] == 1.5 and made["audit"]["canaries"] == 100
+    assert "| by released parameters | 0.9 |" in statement.as_markdown(made)
+    path.write_text(json.dumps({**found, "steps": record.steps + 1}))
+    with pytest.raises(ValueError, match=rf"another run: steps {record.steps + 1} \(the run has"):
+        statement.make(folder, tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match="cannot be read as an audit"):
+        statement.make(folder, tmp_path)
+
+
 def test_a_folder_without_a_record_is_told(tmp_path):
     done = commands.run("experiments.account", f"--statement={tmp_path}")
     assert done.returncode == 2 and "record.json" in done.stderr

@@ -14,6 +14,7 @@ def get_config():
         dev_rows=31,
     )
     config.data.root = None
+    config.method = "head"  # Compiles quickest.
     config.privacy.update(
         delta=1e-3,
         engine="vmap",

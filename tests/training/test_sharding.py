@@ -1,29 +1,33 @@
 """A run on a mesh of simulated devices is the run on one device, whatever the mesh."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from memarc.training.sharding import MeshConfig, place
+from tests import commands
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 MESHES = ("1x1", "2x1", "4x1", "8x1", "1x8", "2x4", "8x1cut", "2x4cut")
-FAST = ("lora/vmap", "side/book_keeping", "reversible/ghost")
-SLOW = ("lora/ghost", "reversible/vmap", "reversible/book_keeping", "full/loop", "full/ghost")
+FAST = ("side/book_keeping", "reversible/ghost")
+"""Whole commands compare lora by vmap on meshes (tests/runs)."""
+
+SLOW = (
+    "lora/vmap",
+    "lora/ghost",
+    "reversible/vmap",
+    "reversible/book_keeping",
+    "full/loop",
+    "full/ghost",
+)
 
 
 def run(meshes, cases):
     """What tests/training/mesh_process.py prints: one process with eight devices."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.mesh_process", *meshes, *cases],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
-        capture_output=True,
-        text=True,
+    done = commands.run(
+        "tests.training.mesh_process",
+        *meshes,
+        *cases,
+        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
