@@ -44,13 +44,15 @@ MISTAKES = [
     ({"options.lora.targets": ("qkv",)}, r"LoRA targets \['qkv'\]; choose from \['query'"),
     ({"seed": -1}, r"seed is -1"),
     ({"model.dtype": "float16"}, r"dtype is 'float16'; choose one of"),
-    ({"model.storage_dtype": "int8"}, r"storage_dtype is 'int8'; choose one of"),
+    ({"model.storage_dtype": "int2"}, r"storage_dtype is 'int2'; choose one of"),
+    ({"model.storage_dtype": "int8"}, r"storage_block is 32, which does not divide .* 16 inputs"),
     ({"model.weights": "/nowhere/bert"}, r"No weights at '/nowhere/bert'.*hub name"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
 def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, message):
+    config.method = "lora"  # Whose options are among the mistakes.
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
         run.run_all(config.to_dict(), tmp_path / "out")
