@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.precision import wide
+from memarc.ops.precision import bfloat16_parts, wide
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
 
@@ -121,8 +121,15 @@ def _dense_prefers_ghost(kernel: Shape, inputs: tuple[Shape, ...]) -> bool:
 def _dense_weighted_sum(kernel: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
     del kernel
     x, g = flat(inputs[0]), flat(g)
-    scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
-    return einsum("bti,bto->io", x.astype(scaled.dtype), scaled)
+    if x.shape[-1] < g.shape[-1]:  # The smaller is widened.
+        return product("bti,bto->io", _scaled(x, factors), g)
+    return product("bto,bti->io", _scaled(g, factors), x)
+
+
+def _scaled(x: Array, factors: Array) -> Array:
+    """Rows [B, ...] times their factors [B], in float32 or wider."""
+    dtype = wide(x.dtype)
+    return x.astype(dtype) * factors.astype(dtype).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def _add(vector: Array, x: Array) -> Array:
@@ -157,8 +164,7 @@ def _rows_prefers_ghost(table: Shape, inputs: tuple[Shape, ...]) -> bool:
 
 
 def _rows_weighted_sum(table: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
-    g = flat(g)
-    scaled = g.astype(wide(g.dtype)) * factors.astype(wide(g.dtype))[:, None, None]
+    scaled = _scaled(flat(g), factors)
     zeros = jnp.zeros(table.shape, scaled.dtype)
     return zeros.at[inputs[0].reshape(-1)].add(scaled.reshape(-1, scaled.shape[-1]))
 
@@ -191,6 +197,19 @@ def einsum(subscripts: str, x: Array, y: Array) -> Array:
     return jnp.einsum(
         subscripts, x, y, precision=_FULL, preferred_element_type=wide(jnp.result_type(x, y))
     )
+
+
+def product(subscripts: str, x: Array, y: Array) -> Array:
+    """`einsum` of a float32 (or wider) array and one that may be bfloat16: no operand is rounded.
+
+    With bfloat16 the first is cut into exact parts, which meet the second at bfloat16's speed;
+    products are exact in float32, and so are only their sums rounded.
+    """
+    if y.dtype != jnp.bfloat16:
+        return einsum(subscripts, x, y.astype(x.dtype))
+    first, rest = subscripts.split(",")
+    second, out = rest.split("->")
+    return einsum(f"p{first},{second}->p{out}", bfloat16_parts(x), y)[::-1].sum(0)
 
 
 def sum_of_products(x: Array, y: Array) -> Array:

@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.linear import einsum, flat, sum_of_products
+from memarc.ops.linear import einsum, flat, product, sum_of_products
 from memarc.ops.precision import wide
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
@@ -136,7 +136,7 @@ def _gradient(how: How, table: Array, inputs: Inputs, scale: Array, contraction:
         logits = token_logits(table, states, how.cap)
         gradient = _logits_gradient(logits, targets, by_token, how.smoothing)
         gradient = gradient * _slope(logits, how.cap)
-        return total + einsum(contraction, gradient, states.astype(gradient.dtype)), None
+        return total + product(contraction, gradient, states), None
 
     shape = table.shape if contraction.endswith(">vd") else (len(scale), *table.shape)
     zeros = jnp.zeros(shape, wide(scale.dtype))

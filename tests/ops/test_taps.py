@@ -7,6 +7,7 @@ import pytest
 
 from memarc.ops import uses as plan
 from memarc.ops.linear import DENSE, ROWS, add_trailing, linear, take_rows
+from memarc.ops.precision import bfloat16_parts
 from memarc.ops.taps import refilled, squared_norms
 
 B, T, WIDTH = 3, 5, 4
@@ -50,6 +51,31 @@ def test_a_norm_that_cancels_never_comes_out_too_small():
     assert DENSE.prefers_ghost((64, 64), (x.shape,))
     got = squared_norms(DENSE, jnp.zeros((64, 64)), (jnp.asarray(x),), jnp.asarray(g))
     assert np.all(np.asarray(got) >= true.sum((1, 2)))
+
+
+def test_parts_add_up_to_every_bit_of_a_float32():
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal(999) * 10.0 ** rng.integers(-25, 30, 999)).astype(np.float32)
+    parts = jax.jit(bfloat16_parts)(x)
+    assert parts.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(parts, np.float64).sum(0), x)
+    assert np.asarray(parts[1:]).any(1).all()  # A compiler that drops casts would leave zeros.
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 40), (40, 3)])  # Either is the smaller.
+def test_a_clipped_sum_of_bfloat16_is_rounded_as_float32_is(inputs, outputs):
+    rng = np.random.default_rng(3)
+    x, g = (jnp.asarray(rng.standard_normal((B, T, n)), jnp.bfloat16) for n in (inputs, outputs))
+    factors = jnp.asarray(rng.uniform(0.1, 1.0, B), jnp.float32)
+    kernel = jnp.zeros((inputs, outputs))
+    got = jax.jit(DENSE.weighted_sum)(kernel, (x,), g, factors)
+    exact = [np.asarray(y, np.float64) for y in (x, g, factors)]
+    wanted = np.einsum("bti,bto,b->io", *exact)
+    largest = np.abs(wanted).max()
+    assert got.dtype == jnp.float32 and np.abs(got - wanted).max() < 1e-6 * largest
+    rounded = np.asarray((g.astype(jnp.float32) * factors[:, None, None]).astype(jnp.bfloat16))
+    once = np.einsum("bti,bto->io", exact[0], rounded.astype(np.float64))
+    assert np.abs(once - wanted).max() > 1e-4 * largest  # The control: scaled and rounded once.
 
 
 @pytest.mark.checklist(25)
