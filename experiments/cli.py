@@ -11,6 +11,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import mistakes
 from memarc import paths
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
@@ -103,7 +104,8 @@ def _parse(fields: Callable[..., str] | None, argv: Sequence[str]) -> list[str]:
             sys.exit()
         return rest
     except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        message = str(error.args[0] if error.args else error)
+        said = str(error.args[0] if error.args else error)
+        message = mistakes.unknown_field([_installed(argument) for argument in argv]) or said
         if message[:1] == message[-1:] == "'":  # A KeyError quoted within another error.
             message = ast.literal_eval(message)
         if "Traceback (most recent call last)" in message:  # Of a config file; its end says why.
@@ -136,6 +138,11 @@ def _guarded(main: Callable[[], int | None], argv: Sequence[str]) -> None:
         if TRACEBACK.value:
             raise
         sys.exit(_complain(error))
+    except (AssertionError, RuntimeError) as error:
+        message = mistakes.no_device(error)
+        if TRACEBACK.value or message is None:
+            raise
+        sys.exit(_complain(message))
 
 
 def _complain(message: object) -> int:

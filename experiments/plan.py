@@ -38,7 +38,7 @@ def main() -> int:
     """Prints a JSON line a run and method, and tables of all."""
     if _SECONDS.value is not None and _TARGET.value:
         raise ValueError("--seconds needs times of this device; leave --target out.")
-    if _TARGET.value:
+    if (_TARGET.value or "gpu") != "gpu":
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices = targets.devices(_TARGET.value) if _TARGET.value else jax.devices()
     runs = plan.variants(cli.config(), _ONLY.value, _METHODS.value)

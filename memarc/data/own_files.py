@@ -82,7 +82,6 @@ def read(place: str, wanted: Sequence[str], encoding: str) -> Table:
             "with .gz) or .parquet, a folder of datasets.Dataset.save_to_disk, or FOLDER:SPLIT of "
             "one that tensorflow-datasets prepared."
         )
-    text_files.check_encoding(path, encoding)
     with text_files.open_text(path, newline="", encoding=encoding) as lines:
         if ending == ".jsonl":
             return _json_lines(path, lines, wanted)

@@ -47,7 +47,11 @@ def open_text(path: pathlib.Path, *, newline: str, encoding: str = "utf-8") -> T
 
     Returns:
       The open file. Reading raises one of ``DAMAGE`` where the bytes are bad.
+
+    Raises:
+      ValueError: If the file is UTF-16 and ``encoding`` says otherwise.
     """
+    _check_wide(path, encoding)
     if codecs.lookup(encoding).name == "utf-8":
         encoding = "utf-8-sig"
     if path.suffix == ".gz":
@@ -72,18 +76,18 @@ def damage(path: pathlib.Path, error: Exception, line: int) -> str:
     return f"{path} is damaged from line {line} on (not whole gzip data); fetch it again."
 
 
-def check_encoding(path: pathlib.Path, encoding: str) -> None:
+def _check_wide(path: pathlib.Path, encoding: str) -> None:
     """Raises ValueError for a file that is UTF-16 and is said to be something else."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         try:
             begin = file.read(64)
-        except DAMAGE as error:
-            raise ValueError(damage(path, error, 1)) from None
+        except DAMAGE:  # Whoever reads on will tell.
+            return
     is_wide = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in begin
     if is_wide and not codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
         raise ValueError(
-            f"{path} is UTF-16, as Windows programs write it, and encoding is {encoding!r}; set "
-            "encoding to 'utf-16', or save the file as UTF-8."
+            f"{path} is UTF-16, as Windows programs write it, and encoding is {encoding!r}; save "
+            "the file as UTF-8, or, if it is one of your own, set data.encoding to 'utf-16'."
         )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from memarc import batches
-from memarc.models import backbone
 from memarc.models.head import HeadConfig
 from memarc.ops.compiled import compiled_bytes
 from memarc.privacy import auto, noise
@@ -213,7 +212,7 @@ def pace(drawn: Sketch, compiled: Compiled) -> dict[int, Pace]:
       so a run of several buckets lies between.
     """
     parts, problem = drawn.parts, drawn.problem
-    state, frozen = jax.jit(partial(_drawn, parts))(jax.random.key(1))
+    state, frozen = _drawn(parts, jax.random.key(1))
     if problem.placement:
         state, frozen = problem.placement.place_state(state), problem.placement.place_frozen(frozen)
     rows = parts.settings.privacy.physical_batch_size
@@ -241,12 +240,16 @@ def _start(parts: Parts, key: jax.Array, params: Params) -> tuple[step.TrainStat
 
 
 def _drawn(parts: Parts, key: jax.Array) -> tuple[step.TrainState, Params]:
-    """As `_start`, around a random backbone."""
-    one, other = jax.random.split(key)
-    params = jax.tree.map(
-        lambda x, like: x.astype(like.dtype), backbone.init(parts.backbone, one), parts.params
-    )
-    return _start(parts, other, params)
+    """As `_start`, around a random backbone where the parts hold none."""
+    if not isinstance(jax.tree.leaves(parts.params)[0], jax.ShapeDtypeStruct):
+        return jax.jit(partial(_start, parts))(key, parts.params)
+
+    def draw(key: jax.Array) -> tuple[step.TrainState, Params]:
+        one, other = jax.random.split(key)
+        weights = assemble.random_weights(parts.backbone, parts.settings.model, one)
+        return _start(parts, other, weights)
+
+    return jax.jit(draw)(key)
 
 
 def _transforms(

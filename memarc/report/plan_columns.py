@@ -34,9 +34,14 @@ def _seconds(name: str) -> Callable[[dict[str, Any]], str]:
     return cell
 
 
+def _most(line: dict[str, Any]) -> str:
+    """The largest microbatch, where it was sought."""
+    return str(line["largest_microbatch"] or "none") if "largest_microbatch" in line else ""
+
+
 NOISE: Columns = {
     "run": lambda line: line["name"],
-    "rows": lambda line: f"{line['rows']:,}",
+    "units": lambda line: f"{line['units']:,}",
     "batch": lambda line: str(line["batch"]),
     "rate": _number("sampling_rate"),
     "steps": lambda line: str(line["steps"]),
@@ -58,7 +63,7 @@ COST: Columns = {
     "kept for backward": _mebibytes("backward_bytes"),
     "in all": _mebibytes("whole_bytes"),
     "rows at once": lambda line: str(line.get("microbatch_size", "")),
-    "at most": lambda line: str(line.get("largest_microbatch", "")),
+    "at most": lambda line: _most(line),
     "seconds a step": _seconds("step_seconds"),
     "seconds": _seconds("seconds"),
     "to compile": lambda line: str(line.get("compile_seconds", "")),

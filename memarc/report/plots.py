@@ -96,7 +96,7 @@ def learning_curves(lines: Sequence[Mapping[str, Any]], noise_norm: float, path:
     figure, axes = _axes()
     for name in ("noised_gradient_norm", "update_norm"):
         points = [(step, line[name]) for step, line in sorted(steps.items()) if name in line]
-        axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+        axes.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
     if noise_norm:
         axes.axhline(noise_norm, color="grey", linestyle=":", label="noise alone")
     axes.set_yscale("log")

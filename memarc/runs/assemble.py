@@ -12,8 +12,9 @@ from memarc.data.codec import Codec, open_codec
 from memarc.data.config import DataConfig
 from memarc.data.load import Splits
 from memarc.data.rows import Rows
-from memarc.models import backbone, hub_config, pretrained
+from memarc.models import backbone, block_files, hub_config, pretrained
 from memarc.models.config import BackboneConfig
+from memarc.ops import quantised
 from memarc.privacy.mechanism import Mechanism
 from memarc.report import records
 from memarc.runs.job import JOBS
@@ -71,15 +72,38 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
 def sketch(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
     """As `parts_of`, of the sizes that the weights' config states: ``params`` are shapes.
 
+    Blocks of a GGUF file are read, as the config does not say what they are.
+
     Raises:
       ValueError: As of `parts_of`, but that weights of other shapes are not found out.
     """
     source = settings.model
+    if source.storage_dtype == block_files.GGUF:
+        return parts_of(settings, codec, placement)
     config = hub_config.read(pretrained.find(source.weights), source.dtype)
-    stored = pretrained.STORAGE_DTYPES[source.storage_dtype]
-    drawn = jax.eval_shape(functools.partial(backbone.init, config), jax.random.key(0))
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, stored), drawn)
+    params = jax.eval_shape(functools.partial(random_weights, config, source), jax.random.key(0))
     return _around(settings, codec, placement, _computed(config, source), params)
+
+
+def random_weights(config: BackboneConfig, source: ModelSource, key: jax.Array) -> Params:
+    """Random parameters of a backbone, held as a run's are.
+
+    Raises:
+      ValueError: For storage that is not known here, or blocks that do not fit.
+    """
+    params, stored = backbone.init(config, key), source.storage_dtype
+    if stored in quantised.BITS:
+        layers = quantised.in_blocks(params["layers"], stored, source.storage_block)
+        params, stored = {**params, "layers": layers}, source.dtype
+    kept_as = pretrained.STORAGE_DTYPES.get(stored)
+    if kept_as is None:
+        choices = (*pretrained.STORAGE_DTYPES, *block_files.STORAGE)
+        raise ValueError(f"storage_dtype is {stored!r}; choose one of {choices}.")
+    return jax.tree.map(
+        lambda x: x if quantised.is_quantised(x) else x.astype(kept_as),
+        params,
+        is_leaf=quantised.is_quantised,
+    )
 
 
 def _around(
@@ -166,12 +190,28 @@ def _check_fit(settings: Settings, codec: Codec, config: BackboneConfig) -> None
             f"data.max_length is {longest}; the backbone has positions for "
             f"{config.longest_sequence} tokens."
         )
-    if not 0 <= config.vocab_size - info.vocab_size <= _PADDING:
-        raise ValueError(
-            f"Tokenizer {info.name!r} has {info.vocab_size} ids; the backbone has "
-            f"{config.vocab_size}. Give the tokenizer that the weights were trained with."
-        )
+    _check_sizes(settings, info.vocab_size, config.vocab_size)
     _check_vocabulary(settings.model.weights, settings.tokenizer, codec)
+
+
+def _check_sizes(settings: Settings, ids: int, rows: int) -> None:
+    """Raises ValueError unless the table of words has a row for every id, and few more."""
+    if 0 <= rows - ids <= _PADDING:
+        return
+    weights, tokenizer = settings.model.weights, settings.tokenizer
+    told = f"The table of words of {weights} has {rows} rows, tokenizer {tokenizer!r} {ids} ids"
+    if tokenizer != weights:
+        raise ValueError(f"{told}. Give the tokenizer that the weights were trained with.")
+    if rows < ids:
+        raise ValueError(
+            f"{told}, and it is the weights' own: tokens were added to it after the weights were "
+            "saved. Take them out, or save the model with a table that has rows for them."
+        )
+    raise ValueError(
+        f"{told}, and it is the weights' own: {rows - ids} rows are of no token, where {_PADDING} "
+        "fill a table up to a round size at most. Its files are incomplete (added_tokens.json, "
+        "tokenizer.json), or the table was made longer: cut it to the ids."
+    )
 
 
 def _check_vocabulary(weights: str, tokenizer: str, codec: Codec) -> None:

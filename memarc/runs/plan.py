@@ -85,7 +85,7 @@ def noise(settings: Settings, mechanism: Mechanism, trained: int) -> dict[str, A
       trained: d.
 
     Returns:
-      rows, sampling_rate, batch, epochs, steps; promised epsilon, delta and accountant; sigma, and
+      units, sampling_rate, batch, epochs, steps; promised epsilon, delta and accountant; sigma, and
       what each accountant calibrates for the promise, sigma_rdp and sigma_pld (None where one does
       not cover the draws); epsilon_rdp and epsilon_pld at sigma; noise_over_batch, sigma C / B, the
       standard deviation of each value of the noised mean gradient; noise_norm, that by sqrt(d), the
@@ -95,7 +95,7 @@ def noise(settings: Settings, mechanism: Mechanism, trained: int) -> dict[str, A
     sampler, spent = mechanism.sampler, mechanism.spent(mechanism.steps)
     over_batch = mechanism.noise_stddev / mechanism.divisor
     return {
-        "rows": sampler.num_examples,
+        "units": sampler.num_examples,
         "sampling_rate": sampler.sampling_rate,
         "batch": mechanism.divisor,
         "epochs": settings.training.epochs,

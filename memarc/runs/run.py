@@ -18,6 +18,7 @@ from memarc.runs.record import make_record
 from memarc.runs.settings import Settings
 from memarc.runs.train import CHECKPOINTS, make_problem, open_ledger, train
 from memarc.training import export, processes
+from memarc.training.checkpoint import differing_fields
 from memarc.training.interrupt import stop_requests
 
 
@@ -155,12 +156,10 @@ def _finished(settings: Settings, folder: Path) -> records.Record | None:
     if not path.exists():
         return None
     record = records.read(path)
-    if record.config != settings.plain:
-        differing = [
-            key for key, value in settings.plain.items() if record.config.get(key) != value
-        ]
+    differing = differing_fields(record.config, settings.plain)
+    if differing:
         raise ValueError(
-            f"{path} is the record of another config; these parts differ: {differing}. Use "
-            "another --workdir."
+            f"{path} is the record of another config; these differ: {'; '.join(differing)}. Use "
+            "another --workdir, or the config that it was made with."
         )
     return record

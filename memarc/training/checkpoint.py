@@ -88,11 +88,11 @@ class Checkpoints:
         if not self._manager.all_steps():
             return self._about["entropy"]
         _, about = self._newest("about", ocp.args.JsonRestore(), lambda about, _: "config" in about)
-        differing = _differing(about["config"], self._about["config"])
+        differing = differing_fields(about["config"], self._about["config"])
         if about["data"] != self._about["data"]:
             differing.append("the train rows themselves")
         if "inputs" in about:  # Older checkpoints hold none.
-            differing += _differing(about["inputs"], self._about["inputs"], "inputs")
+            differing += differing_fields(about["inputs"], self._about["inputs"], "inputs")
         if differing:
             raise ValueError(
                 f"{self._manager.directory} holds a checkpoint of another run; these differ: "
@@ -240,11 +240,17 @@ def _with_keys(restored: Any, like: Any) -> Any:
     return jax.tree.map(wrap, restored, like)
 
 
-def _differing(saved: Any, given: Any, path: str = "config") -> list[str]:
-    """Names every field in which two nested dicts differ, with both values."""
+def differing_fields(saved: Any, given: Any, path: str = "config") -> list[str]:
+    """Names every field in which two nested dicts differ, with both values.
+
+    Args:
+      saved: What was kept; a field that it lacks counts as None.
+      given: What is there now.
+      path: What stands before the names.
+    """
     if isinstance(saved, dict) and isinstance(given, dict):
         found = []
         for key in sorted(saved.keys() | given.keys()):
-            found += _differing(saved.get(key), given.get(key), f"{path}.{key}")
+            found += differing_fields(saved.get(key), given.get(key), f"{path}.{key}")
         return found
     return [] if saved == given else [f"{path} is {given!r}, saved {saved!r}"]

@@ -44,3 +44,13 @@ def test_every_kind_of_damage_is_listed(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(text_files.DAMAGE), text_files.open_text(path, newline="") as file:
         file.read()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
+def test_a_task_s_file_in_utf_16_is_told_as_such(tmp_path, encoding):
+    path = tmp_path / "train.tsv"
+    path.write_text("sentence\tlabel\nfine\t1\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"train\.tsv is UTF-16, as Windows programs write it"):
+        text_files.open_text(path, newline="\n")
+    with text_files.open_text(path, newline="\n", encoding=encoding) as file:
+        assert file.readline() == "sentence\tlabel\n"

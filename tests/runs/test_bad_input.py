@@ -1,5 +1,6 @@
 """A user's mistake is one message that names the value and the choices, before any training."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -7,7 +8,8 @@ import sys
 import pytest
 
 from configs import e2e
-from memarc.runs import run
+from experiments import mistakes
+from memarc.runs import assemble, run
 from memarc.runs.parse import parse
 from tests import commands
 
@@ -42,13 +44,15 @@ MISTAKES = [
     ({"options.lora.targets": ("qkv",)}, r"LoRA targets \['qkv'\]; choose from \['query'"),
     ({"seed": -1}, r"seed is -1"),
     ({"model.dtype": "float16"}, r"dtype is 'float16'; choose one of"),
-    ({"model.storage_dtype": "int8"}, r"storage_dtype is 'int8'; choose one of"),
+    ({"model.storage_dtype": "int2"}, r"storage_dtype is 'int2'; choose one of"),
+    ({"model.storage_dtype": "int8"}, r"storage_block is 32, which does not divide .* 16 inputs"),
     ({"model.weights": "/nowhere/bert"}, r"No weights at '/nowhere/bert'.*hub name"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "message"), MISTAKES, ids=lambda x: str(x)[:40])
 def test_a_bad_value_is_named_and_nothing_is_written(config, tmp_path, changes, message):
+    config.method = "lora"  # Whose options are among the mistakes.
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=message):
         run.run_all(config.to_dict(), tmp_path / "out")
@@ -138,9 +142,58 @@ def test_a_run_that_changes_a_field_that_does_not_exist_is_named(config):
 
 
 @pytest.mark.parametrize(
+    ("ids", "rows", "tokenizer", "told"),
+    [
+        (100, 50_000, None, "49900 rows are of no token, where 512 fill a table up"),
+        (101, 100, None, "tokens were added to it after the weights were saved"),
+        (100, 50_000, "other", "Give the tokenizer that the weights were trained with"),
+        (101, 100, "other", "Give the tokenizer that the weights were trained with"),
+    ],
+)
+def test_a_table_of_another_size_than_the_tokenizer_blames_what_is_wrong(
+    config, ids, rows, tokenizer, told
+):
+    config.data.tokenizer = "word_level"
+    (chosen,) = parse(config.to_dict())
+    chosen = dataclasses.replace(chosen, data=dataclasses.replace(chosen.data, tokenizer=tokenizer))
+    with pytest.raises(ValueError, match=rf"has {rows} rows, tokenizer '.*' {ids} ids.*{told}"):
+        assemble._check_sizes(chosen, ids, rows)
+    assemble._check_sizes(chosen, 100, 612)
+
+
+def test_a_platform_that_is_not_here_is_named(monkeypatch):
+    """JAX itself ends in an AssertionError that says nothing where CUDA is asked for in vain."""
+
+    def backends():
+        raise AssertionError
+
+    def elsewhere():
+        raise AssertionError
+
+    def told(function):
+        with pytest.raises(AssertionError) as found:
+            function()
+        return mistakes.no_device(found.value)
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    assert "no device of JAX_PLATFORMS='cuda' here" in told(backends)
+    assert told(elsewhere) is None
+    monkeypatch.delenv("JAX_PLATFORMS")
+    assert told(backends) is None
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/quickstart.py", "--config.privacy.epsilom=3"], "epsilom"),
+        (["--config=configs/quickstart.py", "--config.privacy.epsilom=3"], "mean epsilon?"),
+        (
+            ["--config=configs/quickstart.py", "--config.optimizer.lr=3"],
+            "There is no field config.optimizer.lr (did you mean learning_rate?); there are beta1",
+        ),
+        (
+            ["--config=configs/quickstart.py", "--config.more.restaurants.data.maxlength=3"],
+            "no field config.more.restaurants.data.maxlength (did you mean max_length?)",
+        ),
         (["--config=configs/quickstart.py:huge"], "Unknown preset 'huge'"),
         (["--config=configs/quickstart.py", "privacy.epsilon=3"], "Unexpected arguments"),
         (["--config=configs/absent.py"], "absent.py"),

@@ -309,7 +309,7 @@ def test_scoring_that_fails_is_found_before_the_first_step(config, tmp_path, mon
 
 def test_an_audit_of_numbers_is_refused_before_anything_is_read(config, tmp_path):
     plain = config("regression", label="days", range="0,5").to_dict()
-    canaries = dict(gradient_canaries=60, text_canaries=60, confidence=0.9, claimed_epsilon=None)
+    canaries = dict(gradient_canaries=60, random_canaries=60, confidence=0.9, claimed_epsilon=None)
     with pytest.raises(ValueError, match="'regression' is one of regression; an audit is of a cl"):
         audit.run({**plain, "audit": canaries}, tmp_path / "out", lambda: False)
 

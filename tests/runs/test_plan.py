@@ -71,6 +71,25 @@ def test_random_batches_have_the_shapes_of_the_runs(config, chosen, group, kind)
         assert batch["input_ids"].shape[1:] == (*group, length)
 
 
+@pytest.mark.parametrize(("storage", "most"), [("bfloat16", 0.51), ("int8", 0.8)])
+def test_weights_are_sketched_as_they_are_held(config, storage, most):
+    """Layers' kernels in bytes and their scales; all else in the compute dtype, float32."""
+    whole = assemble.sketch(parse(config.to_dict())[0], None, None)
+    config.model.update(storage_dtype=storage, storage_block=8)
+    (chosen,) = parse(config.to_dict())
+    held = assemble.sketch(chosen, None, None)
+    read = assemble.parts_of(chosen, None, None)
+    shapes = [
+        jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), parts.params) for parts in (held, read)
+    ]
+    assert shapes[0] == shapes[1]
+    sizes = [
+        sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.params))
+        for parts in (whole, held)
+    ]
+    assert sizes[1] < most * sizes[0]
+
+
 @pytest.mark.parametrize(
     ("fixed", "a_row", "limit", "most", "wanted"),
     [
@@ -114,7 +133,7 @@ def test_calls_of_a_step_are_counted_by_what_draws_it():
 def test_noise_is_that_of_the_plan_and_of_plans_near_it(chosen):
     mechanism = assemble.plan(chosen, 60)
     found = plan.noise(chosen, mechanism, trained=400)
-    assert (found["rows"], found["steps"], found["batch"], found["sampling_rate"]) == (
+    assert (found["units"], found["steps"], found["batch"], found["sampling_rate"]) == (
         60,
         3,
         20,
@@ -177,7 +196,7 @@ def test_the_command_prints_a_line_and_tables_and_reads_no_rows(weights, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     line = json.loads(output.read_text())
-    assert line["rows"] == 60 and line["steps"] == 3 and line["whole_bytes"] > 0
+    assert line["units"] == 60 and line["steps"] == 3 and line["whole_bytes"] > 0
     assert "seconds" not in line and "Memory and time:" in done.stdout
     done = commands.run("experiments.plan", "--target=cpu", "--seconds=3")
     assert done.returncode == 2 and "--seconds needs times of this device" in done.stderr

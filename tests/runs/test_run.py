@@ -193,7 +193,7 @@ def test_a_folder_of_another_config_is_refused_and_left_alone(config, tmp_path):
     run.run_all(config.to_dict(), tmp_path)
     before = (tmp_path / "record.json").read_bytes()
     config.privacy.clip_norm = 2.0
-    with pytest.raises(ValueError, match=r"another config; these parts differ: \['privacy'\]"):
+    with pytest.raises(ValueError, match=r"config\.privacy\.clip_norm is 2\.0, saved 1\.0\. Use"):
         run.run_all(config.to_dict(), tmp_path)
     assert (tmp_path / "record.json").read_bytes() == before
 
