@@ -11,7 +11,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import mistakes
+from experiments import mistakes, overriding
 from memarc import paths
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
@@ -24,9 +24,6 @@ USER_ERROR = 2
 STOPPED = 143
 """The exit status after SIGTERM, as shells report it."""
 
-
-_TOLD = ("task", "method", "privacy.epsilon")
-"""The fields of a run that its name tells."""
 
 _HELP = ("-h", "-help", "--help")
 
@@ -59,27 +56,8 @@ def config() -> dict[str, Any]:
     set_here = config_flags.get_override_values(flags.FLAGS[CONFIG.name])
     plain = CONFIG.value.to_dict()
     for path in set_here:
-        _forget_in_runs(plain, path.split("."))
+        overriding.give_way(plain, path.split("."))
     return plain
-
-
-def _forget_in_runs(config: dict[str, Any], path: Sequence[str]) -> None:
-    """Takes one field out of what each run of a config changes.
-
-    A run that loses what its name tells is another run, and gets a name that says so.
-    """
-    if path[0] == "more" and len(path) > 2:
-        _forget_in_runs(config["more"][path[1]], path[2:])
-        return
-    given = functools.reduce(lambda section, key: section[key], path, config)
-    runs = {}
-    for name, changes in config.get("runs", {}).items():
-        section = functools.reduce(lambda found, key: found.get(key, {}), path[:-1], changes)
-        own, field = section.pop(path[-1], given), ".".join(path)
-        is_another = field in _TOLD and own != given
-        runs[f"{name},{field}={str(given).removesuffix('.0')}" if is_another else name] = changes
-    if runs:
-        config["runs"] = runs
 
 
 def workdir() -> Path:

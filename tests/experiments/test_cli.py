@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import cli
+from experiments import cli, overriding
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -57,17 +57,17 @@ def test_a_run_that_is_made_another_on_the_command_line_says_so_in_its_name():
         }
 
     config = given()
-    cli._forget_in_runs(config, ["method"])
+    overriding.give_way(config, ["method"])
     assert list(config["runs"]) == ["a-eps8,method=b", "b-eps3"]
     assert all("method" not in changes for changes in config["runs"].values())
-    cli._forget_in_runs(config, ["privacy", "epsilon"])
+    overriding.give_way(config, ["privacy", "epsilon"])
     assert list(config["runs"]) == ["a-eps8,method=b,privacy.epsilon=3", "b-eps3"]
     config = given()
-    cli._forget_in_runs(config, ["optimizer", "rate"])  # No name tells it.
+    overriding.give_way(config, ["optimizer", "rate"])  # No name tells it.
     assert list(config["runs"]) == ["a-eps8", "b-eps3"]
     assert [x["optimizer"] for x in config["runs"].values()] == [{}, {}]
     nested = {"runs": {}, "more": {"x": given()}}
-    cli._forget_in_runs(nested, ["more", "x", "method"])
+    overriding.give_way(nested, ["more", "x", "method"])
     assert "a-eps8,method=b" in nested["more"]["x"]["runs"] and nested["runs"] == {}
 
 
