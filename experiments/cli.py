@@ -42,7 +42,7 @@ def config() -> dict[str, Any]:
     """The config of --config, as plain values.
 
     What the command line sets is meant for all of a config's runs: their own values give way. Where
-    a run's name would then be wrong it tells what was set: "lora-eps8,method=bitfit".
+    a run's name would then be wrong it tells what was set: "lora-eps8+method=bitfit".
 
     Raises:
       ValueError: If the flag is missing, or its file is.

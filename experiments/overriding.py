@@ -22,6 +22,6 @@ def give_way(config: dict[str, Any], path: Sequence[str]) -> None:
         section = functools.reduce(lambda found, key: found.get(key, {}), path[:-1], changes)
         own, field = section.pop(path[-1], given), ".".join(path)
         is_another = field in _TOLD and own != given
-        runs[f"{name},{field}={str(given).removesuffix('.0')}" if is_another else name] = changes
+        runs[f"{name}+{field}={str(given).removesuffix('.0')}" if is_another else name] = changes
     if runs:
         config["runs"] = runs

@@ -58,17 +58,17 @@ def test_a_run_that_is_made_another_on_the_command_line_says_so_in_its_name():
 
     config = given()
     overriding.give_way(config, ["method"])
-    assert list(config["runs"]) == ["a-eps8,method=b", "b-eps3"]
+    assert list(config["runs"]) == ["a-eps8+method=b", "b-eps3"]
     assert all("method" not in changes for changes in config["runs"].values())
     overriding.give_way(config, ["privacy", "epsilon"])
-    assert list(config["runs"]) == ["a-eps8,method=b,privacy.epsilon=3", "b-eps3"]
+    assert list(config["runs"]) == ["a-eps8+method=b+privacy.epsilon=3", "b-eps3"]
     config = given()
     overriding.give_way(config, ["optimizer", "rate"])  # No name tells it.
     assert list(config["runs"]) == ["a-eps8", "b-eps3"]
     assert [x["optimizer"] for x in config["runs"].values()] == [{}, {}]
     nested = {"runs": {}, "more": {"x": given()}}
     overriding.give_way(nested, ["more", "x", "method"])
-    assert "a-eps8,method=b" in nested["more"]["x"]["runs"] and nested["runs"] == {}
+    assert "a-eps8+method=b" in nested["more"]["x"]["runs"] and nested["runs"] == {}
 
 
 def test_commands_are_thin():
