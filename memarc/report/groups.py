@@ -42,10 +42,19 @@ def differing(items: Sequence[Record]) -> list[str]:
 
 
 def telling(items: Sequence[Record]) -> list[str]:
-    """The fields that tell apart runs of one task, method and epsilon."""
-    alike = _by(items, ("task", "method", EPSILON)).values()
-    names = itertools.chain.from_iterable(map(differing, alike))
-    return [name for name in dict.fromkeys(names) if name not in _SHOWN]
+    """The fields that tell apart runs of one task, method and epsilon.
+
+    Of the methods' options these are all in which such runs differ; of other fields, the weights
+    first, those that part runs which the fields before them do not.
+    """
+    base = ("task", "method", EPSILON)
+    apart = itertools.chain.from_iterable(map(differing, _by(items, base).values()))
+    names = [name for name in dict.fromkeys(apart) if name not in _SHOWN]
+    found = [name for name in names if name.startswith("options.")]
+    for name in sorted(names, key="model.weights".__ne__):
+        if len(_by(items, (*base, *found, name))) > len(_by(items, (*base, *found))):
+            found.append(name)
+    return found
 
 
 def grouped(

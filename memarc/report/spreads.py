@@ -119,9 +119,10 @@ def by_task(items: Sequence[Record], scores: Sequence[str], style: str) -> str:
     for key, row in found.items():
         cells = [spread(row[task], name) if task in row else "" for task, name in shown]
         runs = [record for members in row.values() for record in members]
-        taken = max(record.memory["reserved_bytes"] for record in runs)
+        taken = max(record.memory.get("reserved_bytes", 0) for record in runs)
         share = max(record.trainable_parameters / record.total_parameters for record in runs)
-        lines.append([*key, *cells, f"{taken / 2**20:,.1f} MiB", f"{100 * share:.3f} %"])
+        memory = f"{taken / 2**20:,.1f} MiB" if taken else "not recorded"
+        lines.append([*key, *cells, memory, f"{100 * share:.3f} %"])
     named = [f"{task} {name.replace('_', ' ')}" for task, name in shown]
     header = [*fields, *named, "training memory", "trainable"]
     return tabulate.tabulate(lines, header, tablefmt=tables.STYLES[style], disable_numparse=True)

@@ -49,6 +49,39 @@ def test_three_runs_of_a_method_and_budget_are_a_mean_a_deviation_and_a_number(r
     ]
 
 
+def test_a_table_by_task_has_its_scores_memory_and_share_and_leaves_out_what_is_not_there(example):
+    def made(name, task, method, score, reserved, trained, **scores):
+        return example(
+            name=name,
+            task=task,
+            method=method,
+            config={"model": {"weights": "w"}, "privacy": {"epsilon": "inf"}},
+            scores={"dev_accuracy": score, **scores},
+            memory={"reserved_bytes": reserved * 2**20},
+            trainable_parameters=trained,
+            total_parameters=1000,
+        )
+
+    runs = [
+        made("a", "sst2", "lora", 0.5, 3, 10),
+        made("b", "sst2", "lora", 0.7, 3, 10),
+        made("c", "qqp", "lora", 0.8, 5, 20, dev_f1=0.9),
+        made("d", "qqp", "side", 0.6, 2, 30, dev_f1=0.4),
+    ]
+    header, rows = cells(spreads.by_task(runs, ("dev_accuracy", "dev_f1"), "markdown"))
+    scores = ["sst2 dev accuracy", "qqp dev accuracy", "qqp dev f1"]
+    assert header == ["method", "privacy.epsilon", *scores, "training memory", "trainable"]
+    assert rows == [
+        ["lora", "inf", "60.0 ± 14.1 (2)", "80.0", "90.0", "5.0 MiB", "2.000 %"],
+        ["side", "inf", "", "60.0", "40.0", "2.0 MiB", "3.000 %"],
+    ]
+    other = dataclasses.replace(runs[3], config={**runs[3].config, "model": {"weights": "v"}})
+    header, rows = cells(spreads.by_task([*runs, other], (), "markdown"))
+    assert header[0] == "model.weights" and [row[0] for row in rows] == ["w", "w", "v"]
+    with pytest.raises(ValueError, match=r"No run has the scores \['dev_auc'\]"):
+        spreads.by_task(runs, ("dev_accuracy", "dev_auc"), "markdown")
+
+
 def test_runs_of_a_cell_that_differ_in_more_than_randomness_are_refused_until_grouped(run):
     runs = [run("a", 0.7, reduction=8), run("b", 0.8, reduction=8), run("c", 0.6, reduction=2)]
     with pytest.raises(ValueError, match=r"\['a', 'b', 'c'\].* differ in \['options.reduction'\]"):
@@ -98,6 +131,12 @@ def test_rows_that_would_read_alike_get_the_columns_that_tell_them_apart(run):
     header, rows = cells(tables.table(runs, columns, "markdown", tables.columns_of(runs)))
     assert [row[header.index("options.layers")] for row in rows] == ["1, 3", "", ""]
     assert tables.with_telling([runs[0], runs[2]], tables.QUICK) == tables.QUICK
+    first, second = (
+        dataclasses.replace(x, config={**x.config, "data": {"buckets": n}, "model": {"weights": n}})
+        for n, x in enumerate((run("a", 0.7), run("b", 0.8)))
+    )
+    assert groups.differing([first, second]) == ["data.buckets", "model.weights"]
+    assert groups.telling([first, second]) == ["model.weights"]  # It parts them already.
     repeats = [run("a", 0.7), run("b", 0.8)]
     assert tables.with_telling(repeats, tables.QUICK) == ("run", *tables.QUICK)
 
