@@ -12,6 +12,7 @@ from memarc.models import backbone
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.runs import assemble
 from memarc.runs.parse import parse
+from tests.test_paper import TRAIN_ROWS
 
 CONFIGS = pathlib.Path(common.__file__).parent
 NAMES = sorted(
@@ -79,3 +80,10 @@ def test_the_small_decoders_that_e2e_starts_from_are_what_their_presets_make():
         assert run.model.storage_dtype == decoder.storage_dtype
         assert run.data.max_prompt + run.decoding.max_tokens <= decoder.max_length
         assert run.data.separator == decoder.separator
+
+
+@pytest.mark.parametrize("task", ["sst2", "qnli", "qqp", "mnli", "e2e"])
+def test_delta_is_below_one_over_the_published_rows(task):
+    """A plan refuses any other, after the rows are read."""
+    config = importlib.import_module(f"configs.{task}").get_config()
+    assert all(one.privacy.delta < 1 / TRAIN_ROWS[task] for one in parse(config.to_dict()))
