@@ -30,7 +30,7 @@ from absl import flags
 
 from experiments import cli
 from memarc import paths
-from memarc.report import groups, plots, records, spreads, tables
+from memarc.report import groups, pages, plots, records, spreads, tables
 from memarc.runs import run
 
 _RECORDS = flags.DEFINE_string("records", None, "Pattern of record files, or of JSON lines.")
@@ -48,8 +48,6 @@ _GROUP = flags.DEFINE_list("group", None, "Fields of configs whose values a row 
 _SCORES = flags.DEFINE_list("scores", [], "Such as test_bleu_e2e; --by_epsilon takes one.")
 _ONLY = flags.DEFINE_list("only", None, "Names of the runs of --config; all by default.")
 
-_END = "<!-- end of table -->"
-
 
 def main() -> int:
     """Prints or writes the table."""
@@ -64,7 +62,9 @@ def main() -> int:
         print(table)
         return 0
     page = paths.place(_INTO.value)
-    page.write_text(insert(page.read_text(encoding="utf-8"), _MARK.value, table), encoding="utf-8")
+    page.write_text(
+        pages.insert(page.read_text(encoding="utf-8"), _MARK.value, table), encoding="utf-8"
+    )
     print(f"{count} rows -> {page}")
     return 0
 
@@ -121,20 +121,6 @@ def _of_lines(files: Sequence[Path], style: str) -> tuple[str, int]:
         plots.memory_over(sized, _OVER.value, paths.place(_PLOT.value))
     columns = _COLUMNS.value or tables.usual_columns(lines)
     return tables.table(lines, columns, style, tables.LINE_COLUMNS), len(lines)
-
-
-def insert(page: str, mark: str, table: str) -> str:
-    """Replaces what stands between the marks of a table.
-
-    Raises:
-      ValueError: If the page has no such marks.
-    """
-    start = f"<!-- table: {mark} -->"
-    head, opening, rest = page.partition(start)
-    _, closing, tail = rest.partition(_END)
-    if not opening or not closing:
-        raise ValueError(f"The page has no {start!r} followed by {_END!r}; add both lines.")
-    return f"{head}{start}\n{table}\n{_END}{tail}"
 
 
 def _order(record: records.Record) -> tuple[str, float, float]:

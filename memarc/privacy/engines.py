@@ -75,29 +75,57 @@ def clipped_grad_sum(
 
     Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1, without noise and division.
     """
+    total, aux = add_clipped(
+        summation.zero(trainable),
+        loss_fn,
+        trainable,
+        frozen,
+        batch,
+        is_padding,
+        clipping=clipping,
+        engine=engine,
+        microbatch_size=microbatch_size,
+        precompute=precompute,
+    )
+    return total.value, aux
+
+
+def add_clipped(
+    total: CompensatedSum,
+    loss_fn: LossFn,
+    trainable: Params,
+    frozen: Params,
+    batch: Batch,
+    is_padding: Array,
+    *,
+    clipping: Clipping,
+    engine: str,
+    microbatch_size: int,
+    precompute: Precompute | None = None,
+) -> tuple[CompensatedSum, Aux]:
+    """Adds the sum of `clipped_grad_sum` to one that is there, a microbatch at a time."""
     check_engine(engine)
     size = _batch_size(batch, is_padding)
     if not 1 <= microbatch_size <= size:
         raise ValueError(f"microbatch_size is {microbatch_size}; give 1 to {size}, the batch size.")
 
-    def microbatch_sum(rows: Batch, is_row_padding: Array) -> Summed:
+    def add_microbatch(
+        total: CompensatedSum, given: tuple[Batch, Array]
+    ) -> tuple[CompensatedSum, tuple[Array, Array]]:
+        rows, is_row_padding = given
         if precompute is not None:
             rows = jax.lax.stop_gradient(precompute(frozen, rows))
-        return ENGINES[engine](loss_fn, trainable, frozen, rows, is_row_padding, clipping)
-
-    if microbatch_size == size:
-        grad_sum, norms, losses = microbatch_sum(batch, is_padding)
-        return grad_sum, {"norms": norms, "losses": losses}
-    stacked = _split((batch, is_padding), microbatch_size)
-
-    def add_microbatch(
-        total: CompensatedSum, rows: tuple[Batch, Array]
-    ) -> tuple[CompensatedSum, tuple[Array, Array]]:
-        grad_sum, norms, losses = microbatch_sum(*rows)
+        grad_sum, norms, losses = ENGINES[engine](
+            loss_fn, trainable, frozen, rows, is_row_padding, clipping
+        )
         return summation.add(total, grad_sum), (norms, losses)
 
-    total, (norms, losses) = jax.lax.scan(add_microbatch, summation.zero(trainable), stacked)
-    return total.value, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
+    if microbatch_size == size:
+        total, (norms, losses) = add_microbatch(total, (batch, is_padding))
+        return total, {"norms": norms, "losses": losses}
+    stacked = _split((batch, is_padding), microbatch_size)
+    total, (norms, losses) = jax.lax.scan(add_microbatch, total, stacked)
+    return total, {"norms": norms.reshape(-1)[:size], "losses": losses.reshape(-1)[:size]}
 
 
 def loop(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from memarc.privacy.clipping import Clipping, clip_and_sum, wide_dtype
+from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Params
 
 
@@ -51,6 +52,9 @@ def key_from_words(words: Sequence[int]) -> Array:
 def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformation:
     """Adds N(0, stddev^2) to every entry of an already clipped sum, in float32 or wider.
 
+    Of a `memarc.privacy.summation.CompensatedSum` the noise meets both parts before they are one:
+    what rounds the sum of thousands of rows then rounds a noised value, which is free.
+
     The noise of update k is a pure function of ``key``, k and the leaf's place in the tree, so a
     resumed run draws what the uninterrupted one would have drawn. Rescale only afterwards, which
     is free; rescaling before voids the guarantee.
@@ -80,12 +84,15 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
     ) -> tuple[Params, GaussianNoiseState]:
         del params
         step_key = jax.random.fold_in(state.key, state.num_updates)
-        leaves, treedef = jax.tree.flatten(updates)
+        total, lost = updates if isinstance(updates, CompensatedSum) else (updates, None)
+        leaves, treedef = jax.tree.flatten(total)
+        rests = jax.tree.leaves(lost) or [None] * len(leaves)
         noised = []
-        for index, leaf in enumerate(leaves):
+        for index, (leaf, rest) in enumerate(zip(leaves, rests, strict=True)):
             dtype = wide_dtype(leaf)
-            noise = jax.random.normal(jax.random.fold_in(step_key, index), leaf.shape, dtype)
-            noised.append(leaf.astype(dtype) + stddev * noise)
+            key = jax.random.fold_in(step_key, index)
+            noise = stddev * jax.random.normal(key, leaf.shape, dtype)
+            noised.append(leaf.astype(dtype) + (noise if rest is None else rest + noise))
         # Saturates at 2^31 - 1 instead of wrapping round to noise that was already used.
         return treedef.unflatten(noised), state._replace(
             num_updates=optax.safe_increment(state.num_updates)

@@ -16,7 +16,7 @@ import optax
 
 from memarc.privacy import summation
 from memarc.privacy.clipping import Clipping, wide_dtype
-from memarc.privacy.engines import clipped_grad_sum
+from memarc.privacy.engines import add_clipped
 from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
@@ -85,7 +85,8 @@ def make_accumulate(
         batch: Batch,
         is_padding: Array,
     ) -> CompensatedSum:
-        more, _ = clipped_grad_sum(
+        total, _ = add_clipped(
+            grad_sum,
             loss_fn,
             trainable,
             frozen,
@@ -96,7 +97,7 @@ def make_accumulate(
             microbatch_size=settings.microbatch_size,
             precompute=precompute,
         )
-        return summation.add(grad_sum, more)
+        return total
 
     return accumulate
 
@@ -111,7 +112,8 @@ def make_update(
     """
 
     def update(state: TrainState, grad_sum: CompensatedSum) -> tuple[TrainState, dict[str, Array]]:
-        gradient, noise_state = privatize.update(grad_sum.value, state.noise_state)
+        # Optax's types know trees of arrays alone; the noise is added to both parts of the sum.
+        gradient, noise_state = privatize.update(grad_sum, state.noise_state)  # pyright: ignore
         with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         metrics = {
@@ -169,7 +171,8 @@ def make_plain_step(
             return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
 
         gradient = jax.grad(mean_loss)(state.trainable)
-        return make_update(optax.identity(), optimizer)(
+        whole = optax.stateless(lambda total, params: total.value)
+        return make_update(whole, optimizer)(
             state, summation.add(summation.zero(gradient), gradient)
         )
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.privacy import summation
+from memarc.privacy import noise, summation
 from memarc.privacy.clipping import Clipping
 from memarc.training import step
 from tests import fast_compile
 
-N, D, ROUNDING = 4096, 7, 2.0**-24
+N, D = 4096, 7
 CLIPPING = Clipping(1.0)
 
 
@@ -31,7 +31,12 @@ def summed(x, is_padding):
     )
     more = lambda total, chunk: (add(total, jnp.zeros(D), {}, {"x": chunk[0]}, chunk[1]), None)
     chunks = (x.reshape(-1, 64, D), is_padding.reshape(-1, 64))
-    return jax.lax.scan(more, summation.zero(jnp.zeros(D)), chunks)[0].value
+    return jax.lax.scan(more, summation.zero(jnp.zeros(D)), chunks)[0]
+
+
+def exact(found):
+    """Both parts of a sum together, which the noise meets."""
+    return np.asarray(found.total, np.float64) + np.asarray(found.lost, np.float64)
 
 
 @pytest.mark.checklist(6)
@@ -41,9 +46,11 @@ def test_leaving_out_the_first_of_many_alike_rows_moves_the_sum_by_its_part_alon
     whole = summed(x, jnp.zeros(N, bool))
     less = summed(np.roll(x, -1, axis=0), jnp.arange(N) >= N - 1)
     part = x[0] / np.linalg.norm(x[0].astype(np.float64))
-    moved = np.asarray(whole, np.float64) - np.asarray(less, np.float64)
-    bound = 2 * N * ROUNDING + 1e-5  # Both sums are rounded once; clipping leaves room of 1e-5.
+    moved, bound = exact(whole) - exact(less), 2e-5
+    assert np.linalg.norm(moved) <= 1.0  # Clipping leaves room of 1e-5.
     assert np.linalg.norm(moved - part) < bound
+    once = np.asarray(whole.value, np.float64) - np.asarray(less.value, np.float64)
+    assert np.linalg.norm(once - part) > bound  # Rounded to float32 before the noise.
     clipped = np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
     moved = plain(clipped) - plain(np.roll(clipped, -1, axis=0)[:-1])
     assert np.linalg.norm(moved - part) > bound  # Without compensation.
@@ -62,3 +69,16 @@ def test_what_an_addition_loses_is_added_to_the_next():
     for value in (2.0**24, 1.0, 1.0, 1.0, 1.0):  # float32 has no 2^24 + 1.
         found = summation.add(found, {"w": jnp.float32(value)})
     assert float(found.value["w"]) == 2.0**24 + 4
+
+
+def test_noise_meets_both_parts_of_a_sum_before_they_are_rounded_together():
+    """The least step of float32 at 2^24 is 2, so that one rounding may take 1 and two take more."""
+    private = noise.add_gaussian_noise(1.0, jax.random.key(3))
+    state = private.init({})
+    total, lost = {"w": jnp.full(640, 2.0**24)}, {"w": jnp.full(640, 0.75)}
+    drawn, _ = private.update(jax.tree.map(jnp.zeros_like, total), state)
+    found = summation.CompensatedSum(total, lost)
+    wanted = 2.0**24 + 0.75 + np.asarray(drawn["w"], np.float64)
+    once, twice = (private.update(x, state)[0]["w"] for x in (found, found.value))
+    assert np.abs(np.asarray(once, np.float64) - wanted).max() <= 1.0
+    assert np.abs(np.asarray(twice, np.float64) - wanted).max() > 1.5
