@@ -90,8 +90,8 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
         noised = []
         for index, (leaf, rest) in enumerate(zip(leaves, rests, strict=True)):
             dtype = wide_dtype(leaf)
-            key = jax.random.fold_in(step_key, index)
-            noise = stddev * jax.random.normal(key, leaf.shape, dtype)
+            leaf_key = jax.random.fold_in(step_key, index)
+            noise = stddev * jax.random.normal(leaf_key, leaf.shape, dtype)
             noised.append(leaf.astype(dtype) + (noise if rest is None else rest + noise))
         # Saturates at 2^31 - 1 instead of wrapping round to noise that was already used.
         return treedef.unflatten(noised), state._replace(

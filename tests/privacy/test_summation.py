@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from memarc.privacy import noise, summation
@@ -81,4 +82,9 @@ def test_noise_meets_both_parts_of_a_sum_before_they_are_rounded_together():
     wanted = 2.0**24 + 0.75 + np.asarray(drawn["w"], np.float64)
     once, twice = (private.update(x, state)[0]["w"] for x in (found, found.value))
     assert np.abs(np.asarray(once, np.float64) - wanted).max() <= 1.0
+    start = step.TrainState(jnp.int32(0), jax.tree.map(jnp.zeros_like, total), state, ())
+    moved, _ = step.make_update(private, optax.stateless_with_tree_map(lambda g, p: g))(
+        start, found
+    )  # A step does so.
+    np.testing.assert_array_equal(moved.trainable["w"], once)
     assert np.abs(np.asarray(twice, np.float64) - wanted).max() > 1.5
