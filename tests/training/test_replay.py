@@ -67,10 +67,13 @@ class Stand:
     def transformation(self) -> optax.GradientTransformation:
         """In place of ``noise.add_gaussian_noise``."""
 
+        def call(total, lost):
+            both = jax.tree.map(lambda a, b: np.float64(a) + b, total, lost)  # Noise meets both.
+            return jax.tree.map(np.float32, self.recorder.add_noise(both))
+
         def add_noise(updates, params):
             del params
-            call = lambda value: self.recorder.add_noise(value)
-            return io_callback(call, jax.eval_shape(lambda: updates), updates, ordered=True)
+            return io_callback(call, jax.eval_shape(lambda: updates.value), *updates, ordered=True)
 
         return optax.stateless(add_noise)
 
