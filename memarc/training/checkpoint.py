@@ -193,6 +193,8 @@ class Checkpoints:
         """Turns what goes wrong in writing into a ValueError that says what to do."""
         try:
             yield
+        except jax.errors.JaxRuntimeError:  # Another process was lost while all waited to save.
+            raise
         except Exception as error:  # The writing is asynchronous and raises many kinds.
             raise ValueError(
                 f"A checkpoint cannot be written to {self._manager.directory} ({error}). Make room "

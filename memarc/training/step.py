@@ -157,10 +157,10 @@ def make_private_step(
     return private_step
 
 
-def _value(total: Any, params: Any) -> Params:
-    """A sum that gets no noise, rounded."""
+def _rounded(total: Any, state: Any, params: Any = None) -> tuple[Params, Any]:
+    """A sum that gets no noise, in place of a mechanism's transformation."""
     del params
-    return total.value
+    return total.value, state
 
 
 def make_plain_step(
@@ -178,7 +178,8 @@ def make_plain_step(
             return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
 
         gradient = jax.grad(mean_loss)(state.trainable)
-        return make_update(optax.stateless(_value), optimizer)(
+        no_noise = optax.GradientTransformation(optax.identity().init, _rounded)
+        return make_update(no_noise, optimizer)(
             state, summation.add(summation.zero(gradient), gradient)
         )
 
