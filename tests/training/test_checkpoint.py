@@ -4,6 +4,7 @@ import errno
 import json
 import os
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -119,6 +120,18 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay(toy, tmp_path, monkeyp
         saved.save(toy.start(), 4, force=True)
     saved.close()
     assert (tmp_path / "2").is_dir()
+
+
+def test_a_process_that_is_lost_while_others_save_is_no_full_disk(toy, tmp_path, monkeypatch):
+    saved = opened(tmp_path, toy.identity())
+
+    def lost(*given, **more):
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+
+    monkeypatch.setattr(saved._manager, "save", lost)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Connection reset"):
+        saved.save(toy.start(), 2, force=True)
+    saved.close()
 
 
 def test_only_the_latest_are_kept_and_removal_leaves_nothing(toy, tmp_path):
