@@ -157,10 +157,10 @@ def make_private_step(
     return private_step
 
 
-def _rounded(total: Any, state: Any, params: Any = None) -> tuple[Params, Any]:
-    """A sum that gets no noise, in place of a mechanism's transformation."""
+def _rounded(updates: Any, state: Any, params: Any = None) -> tuple[Params, Any]:
+    """A `CompensatedSum` that gets no noise, in place of a mechanism's transformation."""
     del params
-    return total.value, state
+    return updates.value, state
 
 
 def make_plain_step(
