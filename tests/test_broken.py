@@ -14,7 +14,9 @@ def test_every_change_fits_one_place_and_is_python(mechanism, tmp_path):
         shutil.copy(mutants.ROOT / change["file"], tmp_path / change["file"])
     broken.break_copy(mechanism, tmp_path)
     for change in mechanism["changes"]:
-        compile((tmp_path / change["file"]).read_text(), change["file"], "exec")
+        changed = (tmp_path / change["file"]).read_text()
+        assert changed != (mutants.ROOT / change["file"]).read_text()
+        compile(changed, change["file"], "exec")
 
 
 def test_five_broken_mechanisms_no_noise_and_two_controls_are_listed():

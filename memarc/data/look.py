@@ -46,7 +46,7 @@ def _of(dataset: Dataset, classes: int) -> dict[str, Any]:
     if dataset.kind == CLASSIFICATION and dataset.labels is not None:
         counts = np.bincount(dataset.labels, minlength=classes)
         found["rows_by_label"] = counts.tolist()
-    return found | {"warnings": list(_warnings(found, len(rows)))}
+    return found | {"warnings": _warnings(found, len(rows))}
 
 
 def _warnings(found: Mapping[str, Any], kinds: int) -> list[str]:
