@@ -91,7 +91,7 @@ def made(table, method, weights, tmp_path, repeats):
     return records, told
 
 
-CASES = [("classification", "head"), ("generation", "lora")]
+CASES = [("classification", "head"), ("generation", "bitfit")]
 
 
 @pytest.mark.parametrize(

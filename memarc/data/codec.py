@@ -121,25 +121,19 @@ class Codec:
             tokens, lengths, is_cut = prompts.encode_prompts(self.tokenizer, inputs, self._layout)
         return Prompts(tuple(inputs), tuple(map(tuple, wanted)), tokens, lengths, is_cut)
 
-    def label_ids(self, words: Sequence[str]) -> tuple[int, ...]:
+    def label_ids(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The ids of words that stand for labels, as they follow a template.
 
         Raises:
-          ValueError: If a word is not one token, or two are the same.
+          ValueError: If a word has no token, or two are the same.
         """
-        found = {word: ids for word, ids in zip(words, self._spelled(words), strict=True)}
-        longer = {word: len(ids) for word, ids in found.items() if len(ids) != 1}
-        ids = tuple(ids[0] for ids in found.values() if ids)
-        if longer or len(set(ids)) < len(words):
+        ids = tuple(map(tuple, tokenize.plain_ids(self.tokenizer, words)))
+        if () in ids or len(set(ids)) < len(words):
             raise ValueError(
-                f"head.words is {tuple(words)}; each must be one token of its own (with the space "
-                f"before it, as it follows the template), and these have {longer}; choose others."
+                f"head.words is {tuple(words)}, tokens {ids}; give each label words of its own "
+                "(with the space before them, as they follow the template)."
             )
         return ids
-
-    def _spelled(self, words: Sequence[str]) -> list[list[int]]:
-        """The ids of each word, without special tokens."""
-        return list(tokenize.plain_ids(self.tokenizer, words))
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text that the ids after a prompt spell, up to the first end."""

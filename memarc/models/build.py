@@ -5,7 +5,8 @@ from typing import Any, overload
 
 from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
-from memarc.models.head import HeadConfig, ValueHeadConfig
+from memarc.models.head import WORDS, HeadConfig, ValueHeadConfig
+from memarc.models.label_words import LabelWords
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import make_method
 
@@ -40,8 +41,8 @@ def build(
       method: A name of `memarc.models.methods.METHODS`.
       options: Fields of the method's class; those that are left out keep their defaults.
       config: Sizes of the backbone; a language model needs a decoder.
-      head: A `HeadConfig` makes a classifier, a `ValueHeadConfig` a model that gives a number, a
-        `LanguageConfig` a language model.
+      head: A `HeadConfig` makes a classifier (with pooling "words" one without a map), a
+        `ValueHeadConfig` a model that gives a number, a `LanguageConfig` a language model.
 
     Returns:
       The model.
@@ -63,4 +64,8 @@ def build(
         return Regressor(make_method(method, options, config), head)
     if head.words and not config.parts.is_decoder:
         raise ValueError(f"A {config.kind} encoder has no table of words; leave head.words ().")
+    if head.pooling == WORDS:
+        if method == "head":
+            raise ValueError("Method 'head' trains a map, and head.pooling 'words' has none.")
+        return LabelWords(make_method(method, options, config), head)
     return Classifier(make_method(method, options, config), head)

@@ -67,7 +67,11 @@ class Classifier(Headed):
         """Computes the cross entropy of each label in nats, float32[B]: a mean over sequences."""
         logits = self.logits(trainable, frozen, batch)
         losses = head.cross_entropy(self.head, logits, batch[batches.LABELS])
-        return head.mean_of_sequences(losses, batch[batches.ATTENTION_MASK])
+        return head.mean_of_sequences(losses, self.row_mask(batch))
+
+    def row_mask(self, batch: Batch) -> Array:
+        """The tokens that a batch after `precompute` has of each row, int32[B, T] or [B, R, T]."""
+        return batch[batches.ATTENTION_MASK]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,10 @@ from memarc.ops.precision import wide
 from memarc.typing import Array, Batch, Params
 
 POOLINGS = ("first", "mean", "last")
+"""How the states of a row become one, which a linear map reads."""
+
+WORDS = "words"
+"""In the place of a pooling: no map reads the states; what a decoder makes of words decides."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +28,13 @@ class HeadConfig:
 
     Attributes:
       pooling: "first" takes the first token, "last" the last real one, whatever side is filled up,
-        "mean" the mean of real tokens.
+        "mean" the mean of real tokens; "words" reads no state
+        (`memarc.models.label_words.LabelWords`).
       classes: C.
       words: Ids of the words that stand for the labels (Schick and Schuetze 2021,
-        arXiv:2001.07676): the head starts as their rows of a decoder's output table, so that
-        labels are as likely as the pre-trained model finds their words. () starts at random.
+        arXiv:2001.07676). With pooling "last" each is one token, and the head starts as their rows
+        of a decoder's output table, so that labels are as likely as the pre-trained model finds
+        their words; () starts at random. With "words" each may be several tokens.
       bias: Whether the map has a bias; transformers' decoders that classify have none.
       class_weights: What the loss of each label is multiplied by; () weighs all alike.
       smoothing: Label smoothing of the training loss, in [0, 1): so much of the wanted
@@ -37,14 +43,14 @@ class HeadConfig:
 
     pooling: str = "first"
     classes: int = 2
-    words: tuple[int, ...] = ()
+    words: tuple[tuple[int, ...], ...] = ()
     bias: bool = True
     class_weights: tuple[float, ...] = ()
     smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        check_pooling(self.pooling)
+        check_pooling(self.pooling, (*POOLINGS, WORDS))
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"head.smoothing is {self.smoothing}; give a number in [0, 1).")
         if self.class_weights and len(self.class_weights) != self.classes:
@@ -58,12 +64,29 @@ class HeadConfig:
             )
         if self.classes < 2:
             raise ValueError(f"A classification head needs 2 classes or more, not {self.classes}.")
-        if self.words and len(self.words) != self.classes:
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """Raises ValueError for words that the pooling has no use for, or too few or many."""
+        if self.pooling == WORDS and not self.words:
+            raise ValueError("head.pooling is 'words', and head.words is (); give each label's.")
+        if not self.words:
+            return
+        if self.pooling not in ("last", WORDS):
+            raise ValueError(
+                f"head.pooling is {self.pooling!r}; words follow the 'last' token, where they "
+                "start a map, or they decide themselves, with pooling 'words'."
+            )
+        if len(self.words) != self.classes:
             raise ValueError(
                 f"{len(self.words)} words stand for {self.classes} labels; give one each."
             )
-        if self.words and self.pooling != "last":
-            raise ValueError(f"head.pooling is {self.pooling!r}; words follow the 'last' token.")
+        longest = max(map(len, self.words))
+        if min(map(len, self.words)) < 1 or (self.pooling == "last" and longest > 1):
+            raise ValueError(
+                f"head.words have {[len(x) for x in self.words]} tokens; each has at least one, "
+                "and with head.pooling 'last' one alone: head.pooling 'words' takes longer ones."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +101,13 @@ class ValueHeadConfig:
 
     def __post_init__(self) -> None:
         """Checks the pooling."""
-        check_pooling(self.pooling)
+        check_pooling(self.pooling, POOLINGS)
 
 
-def check_pooling(pooling: str) -> None:
-    """Raises ValueError for an unknown pooling."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"head.pooling is {pooling!r}; choose one of {POOLINGS}.")
+def check_pooling(pooling: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for a pooling that is none of the choices."""
+    if pooling not in choices:
+        raise ValueError(f"head.pooling is {pooling!r}; choose one of {choices}.")
 
 
 def init(config: HeadConfig, width: int, key: Array) -> Params:
@@ -101,7 +124,7 @@ def init_value(width: int, key: Array) -> Params:
 
 def of_words(config: HeadConfig, table: Array) -> Params:
     """The map whose logits are those of words in a decoder's output table [V, D]."""
-    rows = jnp.asarray(table)[jnp.asarray(config.words)]
+    rows = jnp.asarray(table)[jnp.asarray([ids[0] for ids in config.words])]
     return {"kernel": rows.T.astype(wide(rows.dtype)), **_zero_bias(config)}
 
 
@@ -146,13 +169,18 @@ def mean_of_sequences(losses: Array, attention_mask: Array) -> Array:
     return total / jnp.maximum(jnp.sum(is_there, axis=-1), 1).astype(losses.dtype)
 
 
+def last_token(attention_mask: Array) -> Array:
+    """The place of the last real token, int32[B] of int32[B, T]; T - 1 where there is none."""
+    behind = jnp.argmax(attention_mask[..., ::-1], axis=-1).astype(jnp.int32)
+    return attention_mask.shape[-1] - 1 - behind
+
+
 def _pool(pooling: str, states: Array, attention_mask: Array) -> Array:
     """[B, T, D] -> [B, D]; an all-padding row pools to zero rather than NaN."""
     if pooling == "first":
         return states[..., 0, :]
     if pooling == "last":
-        tokens = attention_mask.shape[-1]
-        last = tokens - 1 - jnp.argmax(attention_mask[..., ::-1], axis=-1)
+        last = last_token(attention_mask)
         return jnp.take_along_axis(states, last[..., None, None], axis=-2)[..., 0, :]
     weights = attention_mask.astype(states.dtype)
     total = jnp.einsum("...td,...t->...d", states, weights)

@@ -18,11 +18,12 @@ from memarc.evaluation import classify, scores
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
-from memarc.models.head import HeadConfig
+from memarc.models.head import WORDS, HeadConfig
 from memarc.runs.parts import Parts
 from memarc.runs.sections import HeadChoice
 from memarc.runs.settings import Settings
 from memarc.training import sharding
+from memarc.training.optimizer import check_without_head
 from memarc.training.sharding import Placement
 from memarc.typing import Params
 
@@ -32,7 +33,12 @@ class Classification:
     """Implements `memarc.runs.job.Job`."""
 
     def build(self, settings: Settings, codec: Codec, backbone: BackboneConfig) -> Classifier:
-        """Builds the classifier of a run; raises ValueError for a tokenizer of other weights."""
+        """Builds the classifier of a run.
+
+        Raises:
+          ValueError: For a tokenizer of other weights, words that do not fit behind the longest
+            row, or an optimizer that is told of a head where words decide.
+        """
         assert isinstance(settings.head, HeadChoice)  # `Settings` has checked it.
         check_pad(codec, backbone)
         choice, classes = settings.head, len(settings.record_of_task.labels)
@@ -44,6 +50,9 @@ class Classification:
             choice.class_weights,
             choice.smoothing,
         )
+        if choice.pooling == WORDS:
+            check_without_head(settings.optimizer)
+            _check_room(settings.data.max_length, head.words, backbone)
         return build(settings.method, settings.options, backbone, head)
 
     def check_rows(self, splits: Splits, backbone: BackboneConfig) -> None:
@@ -77,6 +86,19 @@ def check_pad(codec: Codec, backbone: BackboneConfig) -> None:
         raise ValueError(
             f"Tokenizer {codec.info.name!r} pads with id {codec.info.pad_id}; the backbone has "
             f"{backbone.pad_id}. Give the tokenizer that the weights were trained with."
+        )
+
+
+def _check_room(
+    max_length: int, words: tuple[tuple[int, ...], ...], backbone: BackboneConfig
+) -> None:
+    """Raises ValueError if the longest words do not fit behind the longest row."""
+    longest = max(map(len, words), default=0)
+    if max_length + longest > backbone.longest_sequence:
+        raise ValueError(
+            f"data.max_length is {max_length}, and the words of a label have up to {longest} "
+            f"tokens; the backbone has positions for {backbone.longest_sequence}: lower "
+            "data.max_length."
         )
 
 

@@ -12,6 +12,7 @@ from memarc.data import tokenize
 from memarc.models import gguf_config, hub_head, peft_files, pretrained
 from memarc.models.classifier import Headed
 from memarc.models.hub_head import HubHead
+from memarc.models.label_words import LabelWords
 from memarc.models.lora import Lora, LowRankKernel
 from memarc.models.partition import join
 from memarc.models.subset import Subset
@@ -83,6 +84,11 @@ def _check(tuned: Tuned, to: str, folder: Path) -> None:
     if to not in FORMS:
         raise ValueError(f"Unknown form {to!r}; choose one of {', '.join(FORMS)}.")
     settings, method = tuned.parts.settings, tuned.parts.model.method
+    if isinstance(tuned.parts.model, LabelWords):
+        raise ValueError(
+            "head.pooling is 'words', and no classifier of transformers compares the likelihoods "
+            f"of words; use it {_LOAD}, or tune with head.pooling 'last'."
+        )
     if to == PEFT and not isinstance(method, Lora):
         known = "as a whole model, --to=transformers" if isinstance(method, Subset) else _LOAD
         raise ValueError(f"Method {settings.method!r} has no form in PEFT; use it {known}.")

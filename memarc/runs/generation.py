@@ -18,6 +18,7 @@ from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.runs.parts import Parts
 from memarc.runs.settings import Settings
 from memarc.training import processes, sharding
+from memarc.training.optimizer import check_without_head
 from memarc.training.sharding import Placement
 from memarc.typing import Params
 
@@ -39,12 +40,7 @@ class Generation:
             the optimizer is told of a head, which a language model has not.
         """
         assert isinstance(settings.head, LanguageConfig) and settings.decoding
-        for name, plain in (("head_first", 0.0), ("head_factor", 1.0)):
-            given = getattr(settings.optimizer, name)
-            if given != plain:  # It would hold still what is trained, and spend privacy on nothing.
-                raise ValueError(
-                    f"optimizer.{name} is {given}; a language model gets no new head: give {plain}."
-                )
+        check_without_head(settings.optimizer)
         assert codec.layout is not None
         prompt, new = codec.layout.max_prompt, settings.decoding.max_tokens
         if prompt + new > backbone.longest_sequence:

@@ -40,10 +40,11 @@ class HeadChoice:
 
     Attributes:
       pooling: "first" reads the first token, "last" the last real one (of decoders), "mean" the
-        mean of all real tokens.
+        mean of all real tokens; "words" takes the label whose ``words`` a decoder finds likeliest
+        behind the row, without any map: a step does the work of as many rows as there are labels.
       words: Words that stand for the labels, in their order, as they follow ``data.template``,
-        such as " bad" and " good": a decoder's own likelihoods of them are where training starts.
-        () draws the head at random.
+        such as " bad" and " good". With pooling "last" each is one token, and a decoder's own
+        likelihoods of them are where training of the map starts; () draws it at random.
       bias: Whether the head has a bias. transformers' decoders that classify have none, so a head
         without can be exported to them.
       class_weights: What the loss of each label is multiplied by, declared in public (never counted

@@ -94,6 +94,19 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, decays[config.schedule]], [warmup])
 
 
+def check_without_head(config: OptimizerConfig) -> None:
+    """Raises ValueError if a model without a new head is to treat it otherwise than the rest.
+
+    It would hold still all that is trained, and spend privacy on nothing.
+    """
+    for name, plain in (("head_first", 0.0), ("head_factor", 1.0)):
+        given = getattr(config, name)
+        if given != plain:
+            raise ValueError(
+                f"optimizer.{name} is {given}; this model gets no new head: give {plain}."
+            )
+
+
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Builds the transformation from noised gradients to updates.
 

@@ -51,18 +51,17 @@ def test_a_token_that_a_model_reads_first_may_not_be_left_out(shared):
     )
 
 
-def test_words_for_labels_are_one_token_each(shared):
+def test_words_for_labels_have_ids_of_their_own(shared):
     config = DataConfig(
         root="r", tokenizer=str(shared / "tokenizers" / "gpt2"), template="{sentence} It was"
     )
     codec = open_codec(get_task("sst2"), config)
-    assert codec.label_ids((" bad", " good")) == (2089, 922)
+    assert codec.label_ids((" bad", " good")) == ((2089,), (922,))
+    (ids,) = codec.label_ids((" unspeakable",))
+    assert len(ids) == 3 and codec.tokenizer.decode(ids) == " unspeakable"
     assert codec.label_ids(()) == ()
-    for words, told in (
-        ((" bad", " bad"), "one token of its own"),
-        ((" unspeakable",), "these have"),
-    ):
-        with pytest.raises(ValueError, match=told):
+    for words in (" bad", " bad"), (" bad", ""):
+        with pytest.raises(ValueError, match="give each label words of its own"):
             codec.label_ids(words)
     rows = codec.dataset(Rows((["A fine film ."],), np.zeros(1, np.int32)))
     ids = rows.take(np.arange(1), 9)["input_ids"][0]

@@ -166,7 +166,10 @@ def rows():
     return {"input_ids": ids, "attention_mask": jnp.asarray(mask, jnp.int32)}
 
 
-FREEZING = tuple(sorted(METHODS.keys() - {"full", "bitfit"}))
+FREEZING = [
+    pytest.param(x, marks=[pytest.mark.slow] * (x in ("adapter", "head")))
+    for x in sorted(METHODS.keys() - {"full", "bitfit"})
+]
 
 
 @pytest.mark.parametrize("method", FREEZING)
@@ -191,7 +194,7 @@ def test_a_method_around_blocks_is_the_one_around_their_values(params, fast_jit,
     assert np.abs(plain - run(held, batch)).max() > 1e-4  # Four bits are not nothing.
 
 
-@pytest.mark.parametrize("method", ["lora", "reversible"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("reversible", marks=pytest.mark.slow)])
 def test_engines_clip_alike_around_blocks(params, fast_jit, method):
     held = {**params, "layers": quantised.in_blocks(params["layers"], "int8", 32)}
     model = build(method, {}, CONFIG, LanguageConfig())

@@ -342,7 +342,7 @@ QUICK = (
     ("mpnet", "full"),
     ("modernbert", "head"),
     ("gemma3_text", "full"),
-    ("qwen3", "side"),
+    ("qwen3", "adapter"),
 )
 PAIRS = [
     pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow)

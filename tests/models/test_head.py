@@ -51,14 +51,18 @@ def test_the_last_real_token_is_found_whatever_side_is_filled_up():
 
 def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
     table = jnp.arange(8.0).reshape(4, 2).astype(jnp.bfloat16)
-    config = HeadConfig("last", 3, words=(3, 0, 2))
+    config = HeadConfig("last", 3, words=((3,), (0,), (2,)))
     params = head.of_words(config, table)
     np.testing.assert_array_equal(params["kernel"], [[6, 0, 4], [7, 1, 5]])
     assert params["kernel"].dtype == jnp.float32 and not params["bias"].any()
     with pytest.raises(ValueError, match="2 words stand for 3 labels"):
-        HeadConfig("last", 3, words=(3, 0))
+        HeadConfig("last", 3, words=((3,), (0,)))
     with pytest.raises(ValueError, match="words follow the 'last' token"):
-        HeadConfig("mean", 3, words=(3, 0, 1))
+        HeadConfig("mean", 3, words=((3,), (0,), (1,)))
+    with pytest.raises(ValueError, match=r"with head.pooling 'last' one alone"):
+        HeadConfig("last", 2, words=((3, 1), (0,)))
+    with pytest.raises(ValueError, match=r"give each label's"):
+        HeadConfig("words", 2)
 
 
 @pytest.mark.checklist(27)
@@ -114,7 +118,7 @@ def test_a_drawn_head_is_small_has_no_bias_and_takes_float32():
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"head.pooling is 'max'; .*\('first', 'mean', 'last'\)"):
+    with pytest.raises(ValueError, match=r"head.pooling is 'max'; .*\('first', .*'words'\)"):
         HeadConfig("max", 2)
 
 

@@ -47,8 +47,8 @@ def test_blocks_of_queries_attend_as_all_do(float64, fast_jit):
         )
 
 
-# Each engine once, on the layers of a backbone and on a side network's.
-OFTEN = (("full", "book_keeping"), ("full", "vmap"), ("side", "ghost"))
+# Each engine of taps once, on the layers of a backbone and on a side network's.
+OFTEN = (("full", "book_keeping"), ("side", "ghost"))
 
 
 @pytest.mark.checklist(19)

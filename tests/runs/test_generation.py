@@ -67,7 +67,8 @@ def read_outputs(folder):
 
 
 @pytest.mark.parametrize(
-    "method", ["lora", *(pytest.param(x, marks=pytest.mark.slow) for x in ("reversible", "side"))]
+    "method",
+    ["bitfit", *(pytest.param(x, marks=pytest.mark.slow) for x in ("lora", "reversible", "side"))],
 )
 def test_a_method_trains_writes_texts_and_is_scored(config, tmp_path, method):
     config.method = method

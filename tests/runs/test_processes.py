@@ -24,7 +24,7 @@ from tests import commands, fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEARTBEAT = 10  # Seconds.
-STEPS = 201
+STEPS = 45
 
 
 def free_port() -> int:

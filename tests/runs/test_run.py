@@ -36,7 +36,7 @@ def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
 
 @pytest.mark.checklist(3)
 def test_a_stopped_run_goes_on_to_the_same_parameters(config, tmp_path):
-    config.method, config.data.buckets = "lora", (12, 24)
+    config.data.buckets = (12, 24)
     run.run_all(config.to_dict(), tmp_path / "whole")
     (chosen,) = parse(config.to_dict())
     for seen in range(1, 3):

@@ -195,7 +195,8 @@ def test_a_row_of_any_kind_changes_nothing_but_the_input_of_the_noise(engine):
     assert violations(run, one, empty) == set()
 
 
-OFTEN = {"full": "book_keeping", "head": "loop", "lora": "ghost", "bitfit": None, "adapter": None}
+OFTEN = {"full": "book_keeping", "head": "loop", "lora": "ghost"}
+OFTEN |= dict.fromkeys(("bitfit", "adapter", "side"))
 """The engine with which a method runs by default, "vmap" where none is named.
 
 Methods that train some leaves of `full`, or maps in the places of `lora`'s, run when asked for.
