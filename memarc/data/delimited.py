@@ -84,11 +84,20 @@ def header(
 
 
 def rows(path: pathlib.Path, found: Iterator[Record], names: Sequence[str]) -> Iterator[Record]:
-    """Yields the records after a header; ValueError where one has not as many cells as it."""
+    """Yields the records after a header.
+
+    Raises:
+      ValueError: After the last record, if some have not as many cells as the header.
+    """
+    wrong = {}
     for line, cells in found:
-        if len(cells) != len(names):
-            raise ValueError(
-                f"{path}, line {line}: {len(cells)} cells where the header has {len(names)}; "
-                "repair or remove the line."
-            )
-        yield line, cells
+        if len(cells) == len(names):
+            yield line, cells
+        else:
+            wrong[line] = len(cells)
+    if wrong:
+        first, *others = wrong
+        raise ValueError(
+            f"{path}, line {first}: {wrong[first]} cells where the header has {len(names)}; repair "
+            f"or remove the line{text_files.likewise(others)}."
+        )

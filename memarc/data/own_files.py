@@ -41,9 +41,8 @@ class Table:
         """Raises ValueError that names the lines of rows that are bad, if there are any."""
         bad = [str(line) for line, found in zip(self.lines, is_bad, strict=True) if found]
         if bad:
-            more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise ValueError(
-                f"{self.path}, column {column}: {what} on {self.unit} {', '.join(bad[:5])}{more} "
+                f"{self.path}, column {column}: {what} on {self.unit} {text_files.listed(bad)} "
                 f"(of {len(self.lines)} rows); repair or remove them."
             )
 
@@ -104,36 +103,41 @@ def _delimited(
 
 def _json_lines(path: pathlib.Path, lines: TextIO, wanted: Sequence[str]) -> Table:
     """The columns of an open file that has a JSON object on each line."""
-    numbers, columns = [], {column: [] for column in wanted}
+    numbers, columns, broken = [], {column: [] for column in wanted}, {}
     number = 0
     try:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
+            found = _json_object(line, wanted)
+            if isinstance(found, str):
+                broken[number] = found
+                continue
             numbers.append(number)
-            record = _json_object(f"{path}, line {number}", line)
             for column, cells in columns.items():
-                if column not in record:
-                    others = [name in record for name in wanted if name != column]
-                    listed = f" among {', '.join(record)}" if others and all(others) else ""
-                    raise ValueError(
-                        f"{path}, line {number}: the object has no field {column}{listed}; it "
-                        f"needs {', '.join(wanted)}."
-                    )
-                cells.append(record[column])
+                cells.append(found[column])
     except text_files.DAMAGE as error:
         raise ValueError(text_files.damage(path, error, number + 1)) from None
+    if broken:
+        first, *others = broken
+        raise ValueError(f"{path}, line {first}{broken[first]}{text_files.likewise(others)}.")
     return Table(str(path), columns, numbers)
 
 
-def _json_object(place: str, line: str) -> dict[str, Any]:
-    """The object on a line; ``place`` is for messages."""
+def _json_object(line: str, wanted: Sequence[str]) -> dict[str, Any] | str:
+    """The object on a line, or what is wrong with the line, to be told behind its number."""
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:  # Its own text may quote the line.
-        raise ValueError(f"{place}, column {error.colno}: this is not JSON; repair it.") from None
+        return f", column {error.colno}: this is not JSON; repair it"
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: this is a JSON {type(record).__name__}; give an object.")
+        return f": this is a JSON {type(record).__name__}; give an object"
+    for column in wanted:
+        if column not in record:
+            others = [name in record for name in wanted if name != column]
+            listed = f" among {', '.join(record)}" if others and all(others) else ""
+            needed = ", ".join(wanted)
+            return f": the object has no field {column}{listed}; it needs {needed}"
     return record
 
 

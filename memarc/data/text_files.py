@@ -4,6 +4,7 @@ import codecs
 import gzip
 import pathlib
 import zlib
+from collections.abc import Sequence
 from typing import TextIO
 
 DAMAGE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error)
@@ -57,6 +58,21 @@ def open_text(path: pathlib.Path, *, newline: str, encoding: str = "utf-8") -> T
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding=encoding, newline=newline)
     return path.open(encoding=encoding, newline=newline)
+
+
+def listed(lines: Sequence[int | str]) -> str:
+    """Numbers of lines for a message: five, and how many more there are.
+
+    >>> listed(range(2, 9))
+    '2, 3, 4, 5, 6 and 2 more'
+    """
+    more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
+    return f"{', '.join(map(str, lines[:5]))}{more}"
+
+
+def likewise(lines: Sequence[int]) -> str:
+    """What a message about one line adds where others are broken, too; nothing without any."""
+    return f" (broken as well: line {listed(lines)})" if lines else ""
 
 
 def damage(path: pathlib.Path, error: Exception, line: int) -> str:

@@ -107,6 +107,16 @@ BROKEN = [
     ("a.jsonl", f'{{"note": 1}}\n{{"note": {SECRET}}}\n', "line 2, column 10: this is not JSON"),
     ("a.jsonl", f'{{"{SECRET}": 1}}\n', "line 1: the object has no field note"),
     ("a.jsonl", f'"{SECRET}"\n', "line 1: this is a JSON str; give an object"),
+    (
+        "a.csv",
+        "note,ward\na\nb,1\n" + f"{SECRET},,\n" * 7,
+        r"line 2: 1 cells where the header has 2; .*as well: line 4, 5, 6, 7, 8 and 2 more\)",
+    ),
+    (
+        "a.jsonl",
+        f'{SECRET}\n{{"note": 1}}\n[2]\n{{"{SECRET}": 1}}\n',
+        r"line 1, column 1: this is not JSON; repair it \(broken as well: line 3, 4\)",
+    ),
     ("a.txt", SECRET, r"ends in '.txt'; give a file that ends in .csv"),
     ("a.parquet", SECRET, r"cannot be read as Parquet \(ArrowInvalid\)"),
 ]
