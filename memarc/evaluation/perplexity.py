@@ -12,7 +12,7 @@ from memarc.data.dataset import Dataset, padded_chunks
 from memarc.typing import Array, Batch, Params
 
 
-def perplexity(
+def surprises(
     surprise: Callable[[Params, Params, Batch], tuple[Array, Array]],
     trainable: Params,
     frozen: Params,
@@ -20,10 +20,8 @@ def perplexity(
     *,
     buckets: tuple[int, ...],
     rows: int,
-) -> tuple[float, float]:
-    """The exponential of the mean loss of a target token, over all of them alike.
-
-    It is by token, so models with different vocabularies cannot be compared by it.
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the target tokens of each example say together.
 
     Args:
       surprise: ``(trainable, frozen, batch) -> (nats [P], tokens [P])``, compiled.
@@ -34,20 +32,38 @@ def perplexity(
       rows: P.
 
     Returns:
-      The perplexity, at least 1, and infinite if the mean loss is not finite, or beyond what floats
-      hold; and the share of examples whose loss is not finite.
+      Summed nats float64[N], and numbers of target tokens int64[N]; short examples come first.
 
     Raises:
       ValueError: If no example has a target token.
     """
-    nats, tokens, undefined = 0.0, 0, 0
+    nats, tokens = [], []
     for _, batch, is_padding in padded_chunks(np.arange(len(dataset)), dataset, buckets, rows):
         found, counted = surprise(trainable, frozen, batch)
-        losses = np.asarray(found, np.float64)[~is_padding]
-        nats += float(losses.sum())
-        undefined += int((~np.isfinite(losses)).sum())
-        tokens += int(np.asarray(counted)[~is_padding].sum())
-    if not tokens:
+        nats.append(np.asarray(found, np.float64)[~is_padding])
+        tokens.append(np.asarray(counted, np.int64)[~is_padding])
+    if not np.concatenate(tokens).any():
         raise ValueError("No example has a target token; raise data.max_length.")
-    mean = nats / tokens
-    return math.exp(mean) if mean < 700.0 else math.inf, undefined / len(dataset)
+    return np.concatenate(nats), np.concatenate(tokens)
+
+
+def perplexity(nats: np.ndarray, tokens: np.ndarray) -> float:
+    """The exponential of the mean loss of a target token, over all of them alike.
+
+    It is by token, so models with different vocabularies cannot be compared by it.
+
+    Args:
+      nats: float[N], as of `surprises`.
+      tokens: int[N].
+
+    Returns:
+      At least 1; infinite if the mean loss is not finite, or beyond what floats hold, and NaN
+      without any token.
+
+    >>> perplexity(np.log([4.0, 16.0]), np.array([1, 2]))
+    4.0
+    """
+    if not tokens.any():
+        return math.nan
+    mean = nats.sum() / tokens.sum()
+    return math.exp(mean) if mean < 700.0 else math.inf

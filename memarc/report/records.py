@@ -69,6 +69,8 @@ class Record:
       chosen: What the method chose from the public weights before training, such as the range of
         exact streams. None in older records.
       eval_rows: The number of examples of each evaluation set. None in older records.
+      standard_errors: "split_metric" -> the standard error of the score
+        (`memarc.evaluation.predicted`). None in older records.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Record:
     ledger: dict[str, float] | None = None
     chosen: dict[str, float] | None = None
     eval_rows: dict[str, int] | None = None
+    standard_errors: dict[str, float] | None = None
 
     @property
     def headline(self) -> float:
@@ -123,11 +126,15 @@ class Record:
         return data.get("rows_per_user") or data.get("references_per_group")
 
     def standard_error(self, score: str) -> float | None:
-        """The standard error of a score that is a share of rows; None of another.
+        """The standard error of a score; None where it is not known.
+
+        Of older records it is known of accuracy alone, a share of rows that are counted.
 
         Args:
           score: Its name, "split_metric".
         """
+        if self.standard_errors is not None:
+            return self.standard_errors.get(score)
         split, _, metric = score.partition("_")
         capped = self.config["data"].get("eval_rows")  # All that older records say.
         rows = (self.eval_rows or {}).get(split, capped)

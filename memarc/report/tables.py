@@ -208,7 +208,7 @@ def score_cell(name: str, value: float) -> str:
 def _error(record: Record, name: str) -> str:
     """The standard error of a score as part of a cell; nothing where it is not known."""
     error = record.standard_error(name)
-    return "" if error is None else f" ± {100 * error:.1f}"
+    return "" if error is None else f" ± {score_cell(name, error)}"
 
 
 def _epsilon(record: Record, value: float) -> str:

@@ -15,6 +15,7 @@ from memarc.data.codec import Codec
 from memarc.data.dataset import Dataset
 from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import classify, scores
+from memarc.evaluation.predicted import Found, Predicted
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
@@ -59,25 +60,33 @@ class Classification:
         """Raises ValueError if the tokenizer writes more types than the backbone has."""
         check_types(splits, backbone)
 
-    def evaluate(
+    def predict(
         self,
         parts: Parts,
         trainable: Params,
         frozen: Params,
         evals: Mapping[str, EvalSet],
         folder: Path | None,
-    ) -> dict[str, float]:
-        """Scores the likeliest class of every row, wrong where there is none; writes nothing."""
+    ) -> Found:
+        """Predicts the classes of every row; writes nothing."""
         del folder
-        metrics, found = parts.settings.record_of_task.metrics, {}
+        found = {}
         for split, given in evals.items():
-            predicted = probabilities(parts, trainable, frozen, given.dataset)
-            labels = given.dataset.labels
-            assert labels is not None  # Rows of an evaluation set have labels.
-            for name, value in scores.score(metrics, labels, predicted).items():
-                found[f"{split}_{name}"] = value
-            found[f"{split}_{scores.UNDEFINED}"] = scores.undefined(predicted)
+            odds = probabilities(parts, trainable, frozen, given.dataset)
+            assert given.dataset.labels is not None  # Rows of an evaluation set have labels.
+            score = partial(
+                _score, parts.settings.record_of_task.metrics, given.dataset.labels, odds
+            )
+            found[split] = (Predicted(len(odds), score),)
         return found
+
+
+def _score(
+    metrics: tuple[str, ...], labels: np.ndarray, odds: np.ndarray, kept: np.ndarray
+) -> dict[str, float]:
+    """Scores the likeliest class of rows, wrong where there is none."""
+    found = scores.score(metrics, labels[kept], odds[kept])
+    return {**found, scores.UNDEFINED: scores.undefined(odds[kept])}
 
 
 def check_pad(codec: Codec, backbone: BackboneConfig) -> None:

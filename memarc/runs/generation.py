@@ -7,10 +7,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from memarc.data.codec import Codec, Prompts
 from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import decode, perplexity, text_scores
 from memarc.evaluation.decoding import Decoded, Decoder, DecodingConfig
+from memarc.evaluation.predicted import Found, Predicted
 from memarc.evaluation.scores import UNDEFINED
 from memarc.models.build import build
 from memarc.models.config import BackboneConfig
@@ -54,50 +57,60 @@ class Generation:
         """Accepts all rows: a decoder reads whatever the tokenizer writes."""
         del splits, backbone
 
-    def evaluate(
+    def predict(
         self,
         parts: Parts,
         trainable: Params,
         frozen: Params,
         evals: Mapping[str, EvalSet],
         folder: Path | None,
-    ) -> dict[str, float]:
-        """Writes the texts of every evaluation set, and scores them beside the perplexity.
+    ) -> Found:
+        """Writes the texts of every evaluation set, and finds how likely the references are.
 
         No text is written where the perplexity is the only score that is asked for.
         """
-        names = [name for name in parts.settings.record_of_task.metrics if name != _PERPLEXITY]
-        found = {}
+        metrics, found = parts.settings.record_of_task.metrics, {}
         for split, given in evals.items():
-            scored = {}
-            if names:
-                scored = _score_texts(parts, trainable, frozen, split, given, folder)
-            surprise = _perplexity(parts, trainable, frozen, given)
-            scored[_PERPLEXITY], scored[UNDEFINED] = surprise
-            order = (*parts.settings.record_of_task.metrics, *scored)
-            found |= {f"{split}_{name}": scored[name] for name in order}
+            predicted = [_references(parts, trainable, frozen, given)]
+            if metrics != (_PERPLEXITY,):
+                texts = _texts(parts, trainable, frozen, split, given, folder)
+                predicted.insert(metrics[0] == _PERPLEXITY, texts)  # The headline is first.
+            found[split] = predicted
         return found
 
 
-def _score_texts(
+def _texts(
     parts: Parts,
     trainable: Params,
     frozen: Params,
     split: str,
     given: EvalSet,
     folder: Path | None,
-) -> dict[str, float]:
-    """Writes the texts of an evaluation set, to a file too, and scores them."""
+) -> Predicted:
+    """Writes the texts of an evaluation set, to a file too."""
     assert given.prompts is not None  # Rows of a generation task have them.
     texts, decoded = write(parts, trainable, frozen, given.prompts)
     if folder is not None:
         path = folder / OUTPUTS.format(split=split)
         processes.of_first(partial(_save, path, given.prompts, texts, decoded))
     names = [name for name in parts.settings.record_of_task.metrics if name != _PERPLEXITY]
+    score = partial(_score_texts, names, texts, given.prompts, decoded.is_finished)
+    return Predicted(len(texts), score)
+
+
+def _score_texts(
+    names: Sequence[str],
+    texts: Sequence[str],
+    prompts: Prompts,
+    is_finished: np.ndarray,
+    kept: np.ndarray,
+) -> dict[str, float]:
+    """Scores the texts of some inputs."""
+    references = [prompts.references[i] for i in kept]
     return {
-        **text_scores.score(names, texts, given.prompts.references),
-        _UNFINISHED: 1.0 - float(decoded.is_finished.mean()),
-        _CUT_PROMPTS: float(given.prompts.is_cut.mean()),
+        **text_scores.score(names, [texts[i] for i in kept], references),
+        _UNFINISHED: 1.0 - float(is_finished[kept].mean()),
+        _CUT_PROMPTS: float(prompts.is_cut[kept].mean()),
     }
 
 
@@ -147,12 +160,10 @@ def _surprise(model: LanguageModel, placement: Placement | None) -> Callable[...
     return sharding.compile_rows(placement, model.surprise)
 
 
-def _perplexity(
-    parts: Parts, trainable: Params, frozen: Params, given: EvalSet
-) -> tuple[float, float]:
-    """The perplexity of every reference, and the share of references without one."""
+def _references(parts: Parts, trainable: Params, frozen: Params, given: EvalSet) -> Predicted:
+    """How likely the model finds each reference."""
     assert isinstance(parts.model, LanguageModel)
-    return perplexity.perplexity(
+    nats, tokens = perplexity.surprises(
         _surprise(parts.model, parts.placement),
         trainable,
         frozen,
@@ -160,6 +171,15 @@ def _perplexity(
         buckets=parts.settings.data.padded_lengths,
         rows=parts.settings.training.eval_batch_size,
     )
+    return Predicted(len(nats), partial(_score_references, nats, tokens))
+
+
+def _score_references(nats: np.ndarray, tokens: np.ndarray, kept: np.ndarray) -> dict[str, float]:
+    """The perplexity of some references, and the share of them without one."""
+    return {
+        _PERPLEXITY: perplexity.perplexity(nats[kept], tokens[kept]),
+        UNDEFINED: float((~np.isfinite(nats[kept])).mean()),
+    }
 
 
 def _save(path: Path, prompts: Prompts, texts: Sequence[str], decoded: Decoded) -> None:

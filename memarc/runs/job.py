@@ -7,6 +7,7 @@ from typing import Protocol
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.data.codec import Codec
 from memarc.data.load import EvalSet, Splits
+from memarc.evaluation.predicted import Found
 from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
 from memarc.models.language import LanguageModel
@@ -35,15 +36,15 @@ class Job(Protocol):
         """Raises ValueError if rows hold what the backbone cannot read."""
         ...
 
-    def evaluate(
+    def predict(
         self,
         parts: Parts,
         trainable: Params,
         frozen: Params,
         evals: Mapping[str, EvalSet],
         folder: Path | None,
-    ) -> dict[str, float]:
-        """Scores trained parameters.
+    ) -> Found:
+        """Predicts the rows of evaluation sets by trained parameters.
 
         Args:
           parts: What the parameters are of.
@@ -53,7 +54,7 @@ class Job(Protocol):
           folder: Where whatever else is written goes, such as texts; None writes nothing.
 
         Returns:
-          "set_metric" -> value; the first is the headline.
+          Name of a set -> predictions, of which the first one's first score is the headline.
         """
         ...
 

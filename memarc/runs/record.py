@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 
+from memarc.evaluation import predicted
 from memarc.ops.compiled import compiled_bytes
 from memarc.ops.quantised import is_quantised
 from memarc.report import memory, records
@@ -12,13 +13,13 @@ from memarc.runs.train import Trained
 from memarc.typing import Params
 
 
-def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records.Record:
+def make_record(run: Run, trained: Trained, found: predicted.Found) -> records.Record:
     """What a run promised and did.
 
     Args:
       run: The run.
       trained: The end of its training.
-      scores: "set_metric" -> value; the first is the headline.
+      found: What it predicted of evaluation sets.
     """
     settings, mechanism, seconds = run.settings, run.mechanism, trained.seconds
     spent = mechanism.spent(mechanism.steps)
@@ -43,7 +44,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         reproducible_noise=reproducible(settings.seed),
         trainable_parameters=trainable,
         total_parameters=trainable + frozen,
-        scores=scores,
+        scores=predicted.scores(found),
         seconds=round(seconds, 2),
         compile_seconds=round(trained.programs.compile_seconds, 2),
         examples_per_second=round(mechanism.steps * mechanism.divisor / max(seconds, 1e-9), 1),
@@ -56,6 +57,7 @@ def make_record(run: Run, trained: Trained, scores: dict[str, float]) -> records
         epsilon_rdp=spent.epsilon_rdp,
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
+        standard_errors=predicted.standard_errors(found),
         eval_rows={name: len(given.dataset) for name, given in run.splits.evals.items()},
     )
 

@@ -14,6 +14,7 @@ from memarc.data.codec import Codec
 from memarc.data.dataset import Dataset
 from memarc.data.load import EvalSet, Splits
 from memarc.evaluation import classify, scores
+from memarc.evaluation.predicted import Found, Predicted
 from memarc.models.build import build
 from memarc.models.classifier import Regressor
 from memarc.models.config import BackboneConfig
@@ -40,25 +41,32 @@ class Regression:
         """Raises ValueError if the tokenizer writes more types than the backbone has."""
         check_types(splits, backbone)
 
-    def evaluate(
+    def predict(
         self,
         parts: Parts,
         trainable: Params,
         frozen: Params,
         evals: Mapping[str, EvalSet],
         folder: Path | None,
-    ) -> dict[str, float]:
-        """Scores the number of every row in the user's unit; writes nothing."""
+    ) -> Found:
+        """Predicts the number of every row in the user's unit; writes nothing."""
         del folder
-        metrics, found = parts.settings.record_of_task.metrics, {}
+        found = {}
         for split, given in evals.items():
             assert given.dataset.labels is not None  # Rows of an evaluation set have numbers.
             wanted = _in_unit(parts, given.dataset.labels)
             predicted = numbers(parts, trainable, frozen, given.dataset)
-            for name, value in scores.score_numbers(metrics, wanted, predicted).items():
-                found[f"{split}_{name}"] = value
-            found[f"{split}_{scores.UNDEFINED}"] = scores.undefined(predicted)
+            score = partial(_score, parts.settings.record_of_task.metrics, wanted, predicted)
+            found[split] = (Predicted(len(predicted), score),)
         return found
+
+
+def _score(
+    metrics: tuple[str, ...], wanted: np.ndarray, predicted: np.ndarray, kept: np.ndarray
+) -> dict[str, float]:
+    """Scores the numbers of rows."""
+    found = scores.score_numbers(metrics, wanted[kept], predicted[kept])
+    return {**found, scores.UNDEFINED: scores.undefined(predicted[kept])}
 
 
 def numbers(parts: Parts, trainable: Params, frozen: Params, dataset: Dataset) -> np.ndarray:

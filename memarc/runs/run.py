@@ -9,6 +9,8 @@ from typing import Any
 
 from flax import traverse_util
 
+from memarc.data.load import EvalSet
+from memarc.evaluation import predicted
 from memarc.report import records
 from memarc.runs.assemble import assemble
 from memarc.runs.job import JOBS
@@ -20,6 +22,7 @@ from memarc.runs.train import CHECKPOINTS, make_problem, open_ledger, train
 from memarc.training import export, processes
 from memarc.training.checkpoint import differing_fields
 from memarc.training.interrupt import stop_requests
+from memarc.typing import Params
 
 
 def run_all(
@@ -105,19 +108,27 @@ def run_one(run: Run, folder: Path, should_stop: Callable[[], bool]) -> records.
       memarc.runs.train.Stopped: If ``should_stop`` ended training early; it is saved.
     """
     job = JOBS[run.settings.kind]
-    score = functools.partial(job.evaluate, run, folder=None)
+    score = functools.partial(_scores, run)
     trained = train(run, folder, make_problem, score, should_stop)
     trainable, frozen = trained.state.trainable, trained.problem.frozen
     # First of all, so that nothing that goes wrong later costs what the budget has paid for.
     released, drawn = processes.whole(trainable), processes.whole(frozen["drawn"])
     processes.of_first(lambda: export.save(folder, released, drawn))
     with closing(trained.log) as log:
-        scores = job.evaluate(run, trainable, frozen, run.splits.evals, folder)
-        log.event("scores", **scores)
-    record = make_record(run, trained, scores)
+        found = job.predict(run, trainable, frozen, run.splits.evals, folder)
+        log.event("scores", **predicted.scores(found))
+    record = make_record(run, trained, found)
     processes.of_first(lambda: str(records.write(record, folder)))
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record
+
+
+def _scores(
+    run: Run, trainable: Params, frozen: Params, evals: Mapping[str, EvalSet]
+) -> dict[str, float]:
+    """Scores evaluation sets while a run trains."""
+    found = JOBS[run.settings.kind].predict(run, trainable, frozen, evals, None)
+    return predicted.scores(found)
 
 
 def _facts(chosen: Sequence[Settings], workdir: Path) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def _composition(record: Record, folder: Path) -> dict[str, Any]:
 
 
 def _scores(record: Record) -> dict[str, Any]:
-    """Scores, with the standard error of shares of rows where the number of rows is known."""
+    """Scores, with their standard errors where these are known."""
     return {
         name: {"value": value, "standard_error": record.standard_error(name)}
         for name, value in record.scores.items()

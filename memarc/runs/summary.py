@@ -48,7 +48,7 @@ def finish(made: Mapping[Path, Record]) -> str:
     commands.append(f"account --statement={folder}")
     following = "\n".join(f"  python -m experiments.{command}" for command in commands)
     return (
-        f"{table}\n\nSeconds are those of training; scores of shares have their standard error."
+        f"{table}\n\nSeconds are those of training; scores have their standard error."
         f"\n\nIn\n{places}\nare\n{files}\n\nNext:\n{following}"
     )
 

@@ -18,6 +18,7 @@ from memarc.data import load as loading
 from memarc.data.dataset import Dataset
 from memarc.data.load import EvalSet
 from memarc.data.rows import Rows
+from memarc.evaluation import predicted
 from memarc.report import records
 from memarc.runs import classification, generation, regression
 from memarc.runs.assemble import parts_of
@@ -119,8 +120,8 @@ class Tuned:
         settings = self.parts.settings
         if evals is None:
             evals = loading.load(settings.task, settings.data_to_load).evals
-        job = JOBS[settings.kind]
-        return job.evaluate(self.parts, self.trainable, self.frozen, evals, None)
+        found = JOBS[settings.kind].predict(self.parts, self.trainable, self.frozen, evals, None)
+        return predicted.scores(found)
 
     def _dataset(self, texts: Sequence[Text]) -> Dataset:
         """The tokens of texts; their labels are not read."""

@@ -7,7 +7,7 @@ import pytest
 
 from memarc.data.dataset import Dataset
 from memarc.data.tokenize import Encoded
-from memarc.evaluation.perplexity import perplexity
+from memarc.evaluation.perplexity import perplexity, surprises
 
 SIZES, PROMPTS = (3, 5, 2, 4), (1, 2, 1, 1)  # Targets: 2, 3, 1, 3.
 
@@ -32,9 +32,8 @@ def surprise(trainable, frozen, batch):
 @pytest.mark.parametrize("buckets", [(5,), (2, 3, 5)])
 def test_every_target_token_counts_once(rows, buckets):
     ids = [1, 2, 5, 6, 7, 9, 11, 12, 13]  # Of the targets, by hand.
-    got, undefined = perplexity(surprise, {}, {}, dataset(), buckets=buckets, rows=rows)
-    assert undefined == 0.0
-    assert got == pytest.approx(math.exp(sum(ids) / 10 / len(ids)))
+    found = surprises(surprise, {}, {}, dataset(), buckets=buckets, rows=rows)
+    assert perplexity(*found) == pytest.approx(math.exp(sum(ids) / 10 / len(ids)))
 
 
 def test_a_loss_beyond_floats_is_infinite():
@@ -42,7 +41,8 @@ def test_a_loss_beyond_floats_is_infinite():
         nats, tokens = surprise(trainable, frozen, batch)
         return nats + 1e5, tokens
 
-    assert perplexity(hopeless, {}, {}, dataset(), buckets=(5,), rows=4) == (math.inf, 0.0)
+    found = surprises(hopeless, {}, {}, dataset(), buckets=(5,), rows=4)
+    assert perplexity(*found) == math.inf and np.isfinite(found[0]).all()
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -54,10 +54,11 @@ def test_examples_without_a_loss_are_counted_and_padding_is_not(rows):
         lost = np.isin(batch["attention_mask"].sum(1), (0, 2))
         return np.where(lost, np.nan, nats), tokens
 
-    found = perplexity(out_of_range, {}, {}, dataset(), buckets=(5,), rows=rows)
-    assert found == (math.inf, 0.25)
+    nats, tokens = surprises(out_of_range, {}, {}, dataset(), buckets=(5,), rows=rows)
+    assert perplexity(nats, tokens) == math.inf
+    assert np.isnan(nats).sum() == 1 and len(nats) == 4 and sorted(tokens) == [1, 2, 3, 3]
 
 
 def test_without_a_target_there_is_no_perplexity():
     with pytest.raises(ValueError, match="No example has a target token"):
-        perplexity(surprise, {}, {}, dataset(SIZES), buckets=(5,), rows=4)
+        surprises(surprise, {}, {}, dataset(SIZES), buckets=(5,), rows=4)
