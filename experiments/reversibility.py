@@ -31,6 +31,7 @@ _COUPLING = flags.DEFINE_enum("coupling", "centred", list(COUPLINGS), "The coupl
 _SEGMENT = flags.DEFINE_integer("segment", 2, "Layers between anchors of the float inverse.")
 _ROWS = flags.DEFINE_integer("rows", 4, "Rows of the random input.")
 _TOKENS = flags.DEFINE_integer("tokens", 32, "Tokens of a row.")
+_SEED = flags.DEFINE_integer("seed", 4, "Of the random input.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weights.")
 
 
@@ -55,7 +56,8 @@ def main() -> int:
         "lambda": options.scale,
         "segment": options.anchor_every,
         "weights": _WEIGHTS.value or "random",
-        **reversibility.measure(net, params, options.arithmetic, shape),
+        "seed": _SEED.value,
+        **reversibility.measure(net, params, options.arithmetic, shape, _SEED.value),
     }
     if _WEIGHTS.value:
         line["distances"] = reversibility.distances(config, params, shape)

@@ -33,7 +33,7 @@ Found = dict[str, Array]
 
 
 def measure(
-    net: Network, params: Params, arithmetic: str, shape: tuple[int, int]
+    net: Network, params: Params, arithmetic: str, shape: tuple[int, int], seed: int = 4
 ) -> dict[str, Any]:
     """Measures streams and gradients of one network, inside one compiled program.
 
@@ -42,6 +42,7 @@ def measure(
       params: The backbone's parameters.
       arithmetic: "exact" or "float".
       shape: (B, T) of the input, random tokens, which are public.
+      seed: Of these tokens.
 
     Returns:
       mismatched_values, stream values that do not come back; max_stream_error, the largest
@@ -51,7 +52,7 @@ def measure(
       gradient_errors_WIDER and autodiff_errors_WIDER, the same of this network and of plain
       autodiff against autodiff in the next wider dtype, float32 or float64.
     """
-    *network, hidden = _problem(net, params, shape)
+    *network, hidden = _problem(net, params, shape, seed)
     unit = jax.jit(exact_range.units, static_argnums=0)(net, *network, hidden)
     given = (*network, unit, hidden)
     probe = exact_probe if arithmetic == "exact" else _float_probe
@@ -89,7 +90,7 @@ def _widened(tree: PyTree, dtype: str) -> PyTree:
 
 
 def _problem(
-    net: Network, params: Params, shape: tuple[int, int]
+    net: Network, params: Params, shape: tuple[int, int], seed: int
 ) -> tuple[Params, Params, Array, Array | None, Array]:
     """Adapters that matter, layers, mask, signs and hidden states of a network."""
     adapters = {
@@ -102,7 +103,7 @@ def _problem(
         x + _ADAPTER_SCALE * jax.random.normal(key, x.shape)
         for x, key in zip(leaves, keys, strict=True)
     )
-    hidden = random_hidden(net.config, params, shape)
+    hidden = random_hidden(net.config, params, shape, seed)
     signs = None
     if net.coupling.signed:
         coins = jax.random.bits(jax.random.key(5), (shape[0], 2))
@@ -152,10 +153,12 @@ def distances(
     return lines
 
 
-def random_hidden(config: BackboneConfig, params: Params, shape: tuple[int, int]) -> Array:
+def random_hidden(
+    config: BackboneConfig, params: Params, shape: tuple[int, int], seed: int = 4
+) -> Array:
     """Embeddings of random tokens, which are public: float32[B, T, D]."""
     batch = batches.random(
-        batches.CLASSIFICATION, jax.random.key(4), *shape, vocab_size=config.vocab_size
+        batches.CLASSIFICATION, jax.random.key(seed), *shape, vocab_size=config.vocab_size
     )
     return backbone.embed(config, params, batch).astype(jnp.float32)
 

@@ -34,7 +34,10 @@ MISTAKES = [
     ({"data.buckets": (32, 12)}, r"buckets is \(32, 12\)"),
     ({"data.source": "csv"}, r"Unknown source 'csv'"),
     ({"data.split": "random"}, r"Unknown split 'random'"),
-    ({"head.pooling": "max"}, r"head\.pooling is 'max'; choose one of \('first', 'mean', 'last'\)"),
+    (
+        {"head.pooling": "max"},
+        r"head\.pooling is 'max'; choose one of \('first', 'mean', 'last', 'words'\)",
+    ),
     ({"optimizer.learning_rate": -1.0}, r"optimizer\.learning_rate is -1\.0"),
     ({"training.epochs": 0.0}, r"training\.epochs is 0\.0"),
     ({"training.checkpoint_every": 0}, r"checkpoint_every is 0"),

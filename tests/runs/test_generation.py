@@ -136,8 +136,8 @@ def test_a_config_can_hold_others_that_run_with_it(config):
         ("decoding", {"beams": 0}, "beams is 0; give at least 1"),
         ("decoding", {"max_tokens": 60}, "98 in all; the backbone has positions for 80"),
         ("head", {"chunk": 0}, "chunk is 0"),
-        ("optimizer", {"head_first": 0.5}, r"optimizer\.head_first is 0\.5; a language model"),
-        ("optimizer", {"head_factor": 5.0}, r"optimizer\.head_factor is 5\.0; a language model"),
+        ("optimizer", {"head_first": 0.5}, r"optimizer\.head_first is 0\.5; this model"),
+        ("optimizer", {"head_factor": 5.0}, r"optimizer\.head_factor is 5\.0; this model"),
         ("decoding", {"seed": 2**70}, "seed is 1180591620717411303424"),
     ],
 )
