@@ -10,9 +10,11 @@ import os
 _KNOWS_EMITTERS = importlib.metadata.version("jaxlib").startswith("0.10.")
 """Whether XLA has the second option; a process that is given an unknown flag ends at once."""
 
-FAST = {"xla_backend_optimization_level": 0} | (
-    {"xla_cpu_use_fusion_emitters": False} if _KNOWS_EMITTERS else {}
-)
+FAST = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,  # Each worker of pytest has a core of its own.
+    "xla_cpu_multi_thread_eigen": False,
+} | ({"xla_cpu_use_fusion_emitters": False} if _KNOWS_EMITTERS else {})
 """Options of ``jax.jit``."""
 
 FULLY = {"xla_backend_optimization_level": 3} | (

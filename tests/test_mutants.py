@@ -6,6 +6,12 @@ import shlex
 from tests import mutants
 
 
+def test_the_page_says_of_every_mutant_of_the_list_that_it_was_killed():
+    """The command that takes minutes writes it; a changed list asks for another run."""
+    names = [mutant["name"] for mutant in mutants.read()]
+    assert mutants.PAGE.read_text() == mutants.page(dict.fromkeys(names, True))
+
+
 def test_every_mutant_changes_one_place_and_has_its_tests():
     found = mutants.read()
     assert len({mutant["name"] for mutant in found}) == len(found) >= 43
