@@ -94,13 +94,13 @@ def _texts(
         path = folder / OUTPUTS.format(split=split)
         processes.of_first(partial(_save, path, given.prompts, texts, decoded))
     names = [name for name in parts.settings.record_of_task.metrics if name != _PERPLEXITY]
-    score = partial(_score_texts, names, texts, given.prompts, decoded.is_finished)
+    score = partial(_score_texts, names, texts, given.prompts, np.asarray(decoded.is_finished))
     return Predicted(len(texts), score)
 
 
 def _score_texts(
     names: Sequence[str],
-    texts: Sequence[str],
+    texts: list[str],
     prompts: Prompts,
     is_finished: np.ndarray,
     kept: np.ndarray,
