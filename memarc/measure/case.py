@@ -77,6 +77,12 @@ class Case:
             "layers": self.backbone.layers,
             "width": self.backbone.width,
             "dtype": self.backbone.dtype,
+            "storage_dtype": self.storage_dtype,
+            **(
+                {"storage_block": self.storage_block}
+                if self.storage_dtype in quantised.BITS
+                else {}
+            ),
             "batch_size": self.batch_size,
             "seq_len": self.seq_len,
             "options": dict(self.options),
