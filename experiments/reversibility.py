@@ -31,7 +31,7 @@ _COUPLING = flags.DEFINE_enum("coupling", "centred", list(COUPLINGS), "The coupl
 _SEGMENT = flags.DEFINE_integer("segment", 2, "Layers between anchors of the float inverse.")
 _ROWS = flags.DEFINE_integer("rows", 4, "Rows of the random input.")
 _TOKENS = flags.DEFINE_integer("tokens", 32, "Tokens of a row.")
-_SEED = flags.DEFINE_integer("seed", 4, "Of the random input.")
+_SEED = flags.DEFINE_integer("seed", reversibility.SEED, "Of the random input.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weights.")
 
 

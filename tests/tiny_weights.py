@@ -13,6 +13,7 @@ import jax
 
 from memarc.data import restaurants, reviews, tokenize
 from memarc.models import backbone, pretrained
+from memarc.models.config import BackboneConfig
 from memarc.models.families.known import make_config
 
 SIZES = {
@@ -23,6 +24,22 @@ SIZES = {
     "norm_epsilon": 1e-5,
     "dtype": "float32",
 }
+
+
+def decoder(kind: str, vocab_size: int, max_positions: int) -> BackboneConfig:
+    """Sizes of a small decoder."""
+    activation = "gelu_new" if kind == "gpt2" else "silu"
+    return make_config(
+        kind, vocab_size=vocab_size, max_positions=max_positions, activation=activation, **SIZES
+    )
+
+
+def draw(folder: pathlib.Path, config: BackboneConfig) -> str:
+    """Writes random weights of a config; gives the folder's name."""
+    drawn = jax.jit(functools.partial(backbone.init, config))(jax.random.key(0))
+    folder.mkdir(parents=True, exist_ok=True)
+    pretrained.save(folder, config, jax.device_get(drawn))
+    return str(folder)
 
 
 def write(folder: pathlib.Path) -> None:
@@ -39,18 +56,10 @@ def write(folder: pathlib.Path) -> None:
             activation="gelu",
             **SIZES,
         ),
-        "gpt2": make_config(
-            "gpt2",
-            vocab_size=len(restaurants.tokenizer()),
-            max_positions=80,
-            activation="gelu_new",
-            **SIZES,
-        ),
+        "gpt2": decoder("gpt2", len(restaurants.tokenizer()), 80),
     }
     for name, config in configs.items():
-        drawn = jax.jit(functools.partial(backbone.init, config))(jax.random.key(0))
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        pretrained.save(folder / name, config, jax.device_get(drawn))
+        draw(folder / name, config)
 
 
 if __name__ == "__main__":

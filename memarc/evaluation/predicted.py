@@ -31,7 +31,7 @@ class Predicted:
 
 
 Found = Mapping[str, Sequence[Predicted]]
-"""Name of an evaluation set -> predictions of its rows, one for each unit that is scored."""
+"""Name of an evaluation set -> predictions: of its rows, or of texts and of references apart."""
 
 
 def scores(found: Found) -> dict[str, float]:

@@ -76,7 +76,7 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "whole set aside": lambda line: _peak(line, "reserved_bytes"),
     "measured peak": lambda line: _bytes(line["measured_peak_bytes"]),
     "work": lambda line: f"{line['flops'] / 1e12:.2f} TFLOP",
-    "frozen weights": lambda line: line.get("storage_dtype", line["dtype"]),
+    "frozen weights": lambda line: line.get("storage_dtype", ""),
     "reduction": lambda line: str(line["options"].get("reduction", "")),
     "chips": lambda line: str(chips(line)),
     "mesh": lambda line: _mesh(line),

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import jax
 
-from memarc.evaluation import predicted
 from memarc.ops.compiled import compiled_bytes
 from memarc.ops.quantised import is_quantised
 from memarc.report import memory, records
@@ -13,13 +12,16 @@ from memarc.runs.train import Trained
 from memarc.typing import Params
 
 
-def make_record(run: Run, trained: Trained, found: predicted.Found) -> records.Record:
+def make_record(
+    run: Run, trained: Trained, scores: dict[str, float], standard_errors: dict[str, float]
+) -> records.Record:
     """What a run promised and did.
 
     Args:
       run: The run.
       trained: The end of its training.
-      found: What it predicted of evaluation sets.
+      scores: "set_metric" -> value; the first is the headline.
+      standard_errors: "set_metric" -> the standard error of the score, where it is known.
     """
     settings, mechanism, seconds = run.settings, run.mechanism, trained.seconds
     spent = mechanism.spent(mechanism.steps)
@@ -44,7 +46,7 @@ def make_record(run: Run, trained: Trained, found: predicted.Found) -> records.R
         reproducible_noise=reproducible(settings.seed),
         trainable_parameters=trainable,
         total_parameters=trainable + frozen,
-        scores=predicted.scores(found),
+        scores=scores,
         seconds=round(seconds, 2),
         compile_seconds=round(trained.programs.compile_seconds, 2),
         examples_per_second=round(mechanism.steps * mechanism.divisor / max(seconds, 1e-9), 1),
@@ -57,7 +59,7 @@ def make_record(run: Run, trained: Trained, found: predicted.Found) -> records.R
         epsilon_rdp=spent.epsilon_rdp,
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
-        standard_errors=predicted.standard_errors(found),
+        standard_errors=standard_errors,
         eval_rows={name: len(given.dataset) for name, given in run.splits.evals.items()},
     )
 

@@ -116,8 +116,9 @@ def run_one(run: Run, folder: Path, should_stop: Callable[[], bool]) -> records.
     processes.of_first(lambda: export.save(folder, released, drawn))
     with closing(trained.log) as log:
         found = job.predict(run, trainable, frozen, run.splits.evals, folder)
-        log.event("scores", **predicted.scores(found))
-    record = make_record(run, trained, found)
+        scores = predicted.scores(found)
+        log.event("scores", **scores)
+    record = make_record(run, trained, scores, predicted.standard_errors(found))
     processes.of_first(lambda: str(records.write(record, folder)))
     trained.checkpoints.remove()  # They hold the noise key: nothing secret stays.
     return record

@@ -1,14 +1,11 @@
 """A config of toy sizes over the embedded task, with random weights in a folder."""
 
-from functools import partial
-
-import jax
 import pytest
 
 from configs import common
 from memarc.data import reviews, tokenize
-from memarc.models import backbone, pretrained
 from memarc.models.families.known import make_config
+from tests import tiny_weights
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +26,7 @@ def weights(tmp_path_factory):
         pad_id=info.pad_id,
         dtype="float32",
     )
-    folder = tmp_path_factory.mktemp("weights")
-    pretrained.save(
-        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
-    )
-    return str(folder)
+    return tiny_weights.draw(tmp_path_factory.mktemp("weights"), config)
 
 
 @pytest.fixture

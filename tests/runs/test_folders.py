@@ -5,7 +5,6 @@ All runs are made once; then one new process loads every folder and scores it ag
 
 import dataclasses
 import json
-from functools import partial
 
 import jax
 import numpy as np
@@ -14,13 +13,11 @@ import pytest
 import memarc
 from configs import common
 from memarc.data import restaurants
-from memarc.models import backbone, pretrained
-from memarc.models.families.known import make_config
 from memarc.models.methods import METHODS
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
-from tests import commands
+from tests import commands, tiny_weights
 
 ENCODER = {
     **{method: (method, {}) for method in METHODS},
@@ -50,32 +47,16 @@ def _has_case(item):
     return item.fspath == __file__ and hasattr(item, "callspec")
 
 
-def random_decoder(kind, folder):
-    """Writes a tiny decoder that fits the restaurants' tokenizer."""
-    config = make_config(
-        kind=kind,
-        vocab_size=len(restaurants.tokenizer()),
-        width=16,
-        layers=2,
-        heads=2,
-        feed_forward=24,
-        max_positions=80,
-        norm_epsilon=1e-5,
-        activation="gelu_new" if kind == "gpt2" else "silu",
-        dtype="float32",
-    )
-    pretrained.save(
-        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
-    )
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def made(weights, tmp_path_factory, request):
     """Folder and record of every case that is tested."""
     wanted = {item.callspec.params["case"] for item in request.session.items if _has_case(item)}
     root = tmp_path_factory.mktemp("made")
-    decoders = {kind: random_decoder(kind, root / kind) for kind in ("gpt2", "llama")}
+    words = len(restaurants.tokenizer())
+    decoders = {
+        kind: tiny_weights.draw(root / kind, tiny_weights.decoder(kind, words, 80))
+        for kind in ("gpt2", "llama")
+    }
     found = {}
     for case in (*ENCODER, *DECODER):
         if case not in wanted | {"lora b", "head", "gpt2 lora b"}:

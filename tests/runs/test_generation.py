@@ -2,42 +2,24 @@
 
 import dataclasses
 import json
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
 
 from configs import common
 from memarc.data import restaurants
 from memarc.evaluation import text_scores
-from memarc.models import backbone, pretrained
-from memarc.models.families.known import make_config
+from memarc.models import pretrained
 from memarc.runs import assemble, run
 from memarc.runs.parse import parse
+from tests import tiny_weights
 
 
 @pytest.fixture(scope="session")
 def decoder(tmp_path_factory):
     """A folder with a tiny random GPT-2 that fits the embedded task's tokenizer."""
-    codec = restaurants.tokenizer()
-    config = make_config(
-        "gpt2",
-        vocab_size=len(codec),
-        width=16,
-        layers=2,
-        heads=2,
-        feed_forward=24,
-        max_positions=80,
-        norm_epsilon=1e-5,
-        activation="gelu_new",
-        dtype="float32",
-    )
-    folder = tmp_path_factory.mktemp("decoder")
-    pretrained.save(
-        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
-    )
-    return str(folder)
+    sizes = tiny_weights.decoder("gpt2", len(restaurants.tokenizer()), 80)
+    return tiny_weights.draw(tmp_path_factory.mktemp("decoder"), sizes)
 
 
 @pytest.fixture

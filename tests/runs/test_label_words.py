@@ -1,17 +1,13 @@
 """A run whose labels are chosen by the likelihood of their words: no head, any number of tokens."""
 
-from functools import partial
-
-import jax
 import numpy as np
 import pytest
 
 import memarc
 from memarc.data import reviews, tokenize
-from memarc.models import backbone, pretrained
-from memarc.models.families.known import make_config
 from memarc.runs import assemble, exporting, run
 from memarc.runs.parse import parse
+from tests import tiny_weights
 
 WORDS = ("bad", "really good")
 
@@ -19,24 +15,9 @@ WORDS = ("bad", "really good")
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory):
     """A folder with a tiny random decoder that fits the embedded task's tokenizer."""
-    tokenizer = tokenize.word_level_tokenizer(reviews.vocabulary())
-    config = make_config(
-        "gpt2",
-        vocab_size=len(tokenizer),
-        width=16,
-        layers=2,
-        heads=2,
-        feed_forward=24,
-        max_positions=28,
-        norm_epsilon=1e-5,
-        activation="gelu_new",
-        dtype="float32",
-    )
-    folder = tmp_path_factory.mktemp("decoder")
-    pretrained.save(
-        folder, config, jax.device_get(jax.jit(partial(backbone.init, config))(jax.random.key(0)))
-    )
-    return str(folder)
+    words = len(tokenize.word_level_tokenizer(reviews.vocabulary()))
+    sizes = tiny_weights.decoder("gpt2", words, 28)
+    return tiny_weights.draw(tmp_path_factory.mktemp("decoder"), sizes)
 
 
 @pytest.fixture
