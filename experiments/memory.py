@@ -4,13 +4,14 @@ r"""Reports the memory of whole private training steps; one JSON line a method, 
         --methods=side,reversible,lora,lora+remat --batch_size=32 --seq_len=128 --output=FILE
 
 The program is the real step (clipping, noise, AdamW update), compiled for abstract arrays. Of
-several engines, and "auto" stands for all, the line is that of the one with the smallest peak
-within 1.5 times the least work; "none" is the step without privacy. A step that does not fit the
-target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size, seq_len) repeats all
-methods. With --target=gpu a step is also run in a process of its own, and the allocator's peak
-reported, with that of drawing the weights before it: where both are equal, the step's is less.
-Bytes are of one device. --plan compiles nothing: it prints of every trainable parameter how its
-norm is taken by the engines ghost and book_keeping.
+several engines, and "auto" stands for all, the line is that of the one with the smallest product
+of memory beyond arguments and work; "none" is the step without privacy. --fit=least_memory, fastest
+or bytes such as 12GiB chooses rows at once and remat as well (`privacy.fit` of a run). A step that
+does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size,
+seq_len) repeats all methods. With --target=gpu a step is also run in a process of its own, and the
+allocator's peak reported, with that of drawing the weights before it: where both are equal, the
+step's is less. Bytes are of one device. --plan compiles nothing: it prints of every trainable
+parameter how its norm is taken by the engines ghost and book_keeping.
 
 Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of one chip, and the line
 says what a chip receives from others in a step; --batch_size is of all chips together.
@@ -28,7 +29,7 @@ from experiments import cli, measuring
 from memarc.measure import fresh
 from memarc.measure import step as measure
 from memarc.measure.case import Case, parse, plan
-from memarc.privacy import auto
+from memarc.privacy import auto, ways
 from memarc.report import lines, targets
 from memarc.training import sharding
 
@@ -37,6 +38,8 @@ _MESH = flags.DEFINE_string("mesh", "model:1", "data:N,model:M of several device
 _CUT_STATE = flags.DEFINE_bool("cut_state", False, "Cut parameters in training over devices too.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
 _PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing else.")
+
+_FIT = flags.DEFINE_string("fit", ways.BALANCED, "balanced, least_memory, fastest or 12GiB.")
 
 _SWEPT = ("layers", "batch_size", "seq_len")
 
@@ -63,12 +66,14 @@ def main() -> int:
         placement = sharding.place(mesh, devices, case.batch_size)
         size = measuring.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
         given.append((case, measure.Target(devices, placement), size))
+    ways.limit_of(_FIT.value)
     with lines.writer(measuring.OUTPUT.value) as write:
         for case, target, size in given:
-            line = {"target": _TARGET.value, "microbatch_size": size}
+            line: dict[str, Any] = {"target": _TARGET.value}
             if target.placement:
                 line |= {**target.placement.mesh.shape, "state": mesh.state}
-            write(case.described | line | _measure(case, engines, size, target))
+            measured, figures = _measure(case, engines, size, target)
+            write(measured.described | line | figures)
     return 0
 
 
@@ -87,14 +92,16 @@ def _mesh(text: str) -> sharding.MeshConfig:
 
 def _measure(
     case: Case, engines: Sequence[str], size: int, target: measure.Target
-) -> dict[str, Any]:
-    """The cheapest engine's line."""
-    line = measure.compile_cheapest(case, engines, size, target)
+) -> tuple[Case, dict[str, Any]]:
+    """The case and line of what is chosen: engine, and with --fit rows at once and remat."""
+    memory = targets.memory(_TARGET.value, target.devices)
+    case, line = measure.compile_fitted(case, _FIT.value, engines, size, memory, target)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
+        size = line["microbatch_size"]
         timed = fresh.call(measure.time_step, case, line["engine"], size, 1)
         line["measured_peak_bytes"] = timed["peak_bytes"]
         line["drawing_peak_bytes"] = timed["drawing_peak_bytes"]
-    return line
+    return case, line
 
 
 def _sizes(sweep: str | None) -> list[dict[str, int]]:

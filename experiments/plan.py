@@ -18,9 +18,8 @@ from absl import flags
 
 from experiments import cli
 from memarc.data import load
-from memarc.measure import forecast
 from memarc.report import lines, plan_columns, records, tables, targets
-from memarc.runs import assemble, fields, plan
+from memarc.runs import assemble, fields, forecast, plan, way
 from memarc.runs.settings import Settings
 
 _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs; all by default.")
@@ -65,6 +64,8 @@ def _promised(settings: Settings) -> Settings:
 
 def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What one run will take, and what --seconds allow of it."""
+    limit = _BYTES.value or targets.memory(_TARGET.value or "", devices)
+    settings = way.chosen(settings, devices, limit)
     rows = _NUM_EXAMPLES.value or load.count(settings.task, settings.data_to_load)
     mechanism, drawn = assemble.plan(settings, rows), forecast.sketch(settings, devices)
     line = {
@@ -82,7 +83,6 @@ def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[
         return line | {"whole_bytes": None, "needed_bytes": targets.needed_bytes(error)}, []
     line |= compiled.taken
     if _FIT.value:
-        limit = _BYTES.value or targets.memory(_TARGET.value or "", devices)
         line["bytes_limit"] = limit
         line["largest_microbatch"] = forecast.largest_microbatch(
             settings,

@@ -12,9 +12,11 @@ import jax
 
 from memarc.measure.case import Case, placed, plain_step, private_step
 from memarc.measure.case import draw as draw_case
-from memarc.ops.compiled import compiled_bytes
+from memarc.models.config import REMAT
+from memarc.ops.compiled import compiled_bytes, own_bytes
 from memarc.ops.flops import gathered_bytes, matrix_flops
-from memarc.privacy import auto
+from memarc.ops.uses import NeedsTaps
+from memarc.privacy import auto, ways
 from memarc.report import records, targets
 from memarc.training.sharding import Placement
 
@@ -35,9 +37,53 @@ def compile_cheapest(
 ) -> dict[str, Any]:
     """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
     found = {name: compile_step(case, name, microbatch_size, target) for name in engines}
-    costs = {name: auto.Cost(name, x["peak_bytes"], x["flops"]) for name, x in found.items()}
+    costs = {
+        name: auto.Cost(name, x["beyond_arguments_bytes"], x["flops"]) for name, x in found.items()
+    }
     best = auto.choose(engines, costs.get).engine
     return {"engine": best, **found[best]}
+
+
+def compile_fitted(
+    case: Case, fit: str, engines: Sequence[str], rows: int, memory: int, target: Target
+) -> tuple[Case, dict[str, Any]]:
+    """The line of `compile_step` of the way that a user's wish chooses (`memarc.privacy.ways`).
+
+    Args:
+      case: The step; remat is tried too, unless the case has it.
+      fit: What is wished; "balanced" is `compile_cheapest`.
+      engines: Engines to choose from.
+      rows: The most rows at once.
+      memory: Bytes of one device.
+      target: What to compile for.
+
+    Returns:
+      The case, remat chosen, and the line, with engine and microbatch_size.
+    """
+    if fit == ways.BALANCED:
+        return case, {"microbatch_size": rows, **compile_cheapest(case, engines, rows, target)}
+    found: dict[ways.Way, dict[str, Any]] = {}
+
+    def of(way: ways.Way) -> Case:
+        return dataclasses.replace(
+            case, backbone=dataclasses.replace(case.backbone, remat=way.remat)
+        )
+
+    def bytes_of(way: ways.Way) -> int | None:
+        found[way] = compile_step(of(way), way.engine, way.rows, target)
+        return found[way]["peak_bytes"]
+
+    way = ways.choose(
+        fit,
+        engines,
+        REMAT if case.backbone.remat == "none" else (case.backbone.remat,),
+        rows=rows,
+        memory=memory,
+        work_of=lambda way: _work(of(way), way.engine, way.rows, target),
+        bytes_of=bytes_of,
+    )
+    chosen = {"engine": way.engine, "microbatch_size": way.rows, "fit": fit}
+    return of(way), {**chosen, **found[way]}
 
 
 def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) -> dict[str, Any]:
@@ -65,12 +111,25 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
         needed = targets.needed_bytes(error)
         if needed is None:
             raise
-        line |= {"peak_bytes": None, "needed_bytes": needed, "out_of_memory": True}
+        line |= {
+            "peak_bytes": None,
+            "beyond_arguments_bytes": None,
+            "needed_bytes": needed,
+            "out_of_memory": True,
+        }
     else:
         figures = compiled_bytes(compiled)
-        beyond = figures["peak_bytes"] - figures["arguments_bytes"]
-        line |= {**figures, "beyond_arguments_bytes": beyond, "out_of_memory": False}
+        line |= {**figures, "beyond_arguments_bytes": own_bytes(figures), "out_of_memory": False}
     return line | {"compile_seconds": round(time.perf_counter() - start, 1)}
+
+
+def _work(case: Case, engine: str, rows: int, target: Target) -> int | None:
+    """The multiplications of a step; None if the loss does not take the engine's taps."""
+    step = _step(case, engine, rows, target.placement)
+    try:
+        return matrix_flops(step, *placed(case, target.devices, target.placement))
+    except NeedsTaps:
+        return None
 
 
 def time_step(case: Case, engine: str, microbatch_size: int, steps: int) -> dict[str, Any]:

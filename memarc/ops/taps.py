@@ -227,10 +227,12 @@ def keep(op: Op, value: Array, inputs: Inputs, g: Array) -> PyTree:
     """What `squared_norms_kept` and `weighted_sum_kept` need later: the smaller of two forms.
 
     Integer inputs are held as float32, exact below 2^24, because a cotangent must be a float.
+    Per-example gradients are rounded to the cotangent's dtype, half the bytes where it is bfloat16.
+    Norms and sums are both of the rounded ones, so no row adds more than its norm says.
     """
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
         return {"inputs": tuple(map(_as_float, inputs)), "g": g}
-    return {"gradients": op.instantiate(value, inputs, g)}
+    return {"gradients": op.instantiate(value, inputs, g).astype(g.dtype)}
 
 
 def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:

@@ -1,4 +1,4 @@
-"""Chooses among equal engines: the least memory within a stated factor of the least work."""
+"""Chooses among equal engines: the least memory times work, both of which users pay for."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -9,9 +9,6 @@ CANDIDATES = ("vmap", "ghost", "book_keeping")
 AUTO = "auto"
 """The name by which a config asks for the choice."""
 
-WORK_FACTOR = 1.5
-"""An engine that multiplies more than this over the least is not chosen, whatever it saves."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -19,14 +16,14 @@ class Cost:
 
     Attributes:
       engine: The engine's name.
-      peak_bytes: The compiled program's peak of memory. A program whose peak is not known counts
-        with all that is set aside for it (`memarc.ops.compiled`), or with 0 where the compiler
-        reports nothing of any program. None means that the program does not fit the device.
+      own_bytes: The compiled program's peak of memory without its arguments, such as weights, which
+        every engine has (`memarc.ops.compiled.own_bytes`). None means that the program does not
+        fit the device.
       flops: The work of the program's matrix products (`memarc.ops.flops`).
     """
 
     engine: str
-    peak_bytes: int | None
+    own_bytes: int | None
     flops: int
 
 
@@ -34,8 +31,9 @@ def choose(engines: Sequence[str], cost_of: Callable[[str], Cost | None]) -> Cos
     """Compares engines and gives the cost of the best one.
 
     An engine that fits the device comes before one that does not. Among those that fit, the choice
-    is the smallest peak within `WORK_FACTOR` of the least work, and a tie goes to less work. Where
-    no engine fits, the choice is the least work.
+    is the smallest product of own bytes and work: more work is taken where it saves more than its
+    share of memory, and a tie goes to less work. Where no engine fits, the choice is the least
+    work.
 
     Args:
       engines: Names of engines, such as `CANDIDATES`.
@@ -48,7 +46,7 @@ def choose(engines: Sequence[str], cost_of: Callable[[str], Cost | None]) -> Cos
     Raises:
       ValueError: If no engine has a cost.
 
-    >>> costs = {"vmap": Cost("vmap", 900, 100), "ghost": Cost("ghost", 400, 140)}
+    >>> costs = {"vmap": Cost("vmap", 900, 100), "ghost": Cost("ghost", 400, 180)}
     >>> choose(tuple(costs), costs.get).engine
     'ghost'
     """
@@ -58,9 +56,7 @@ def choose(engines: Sequence[str], cost_of: Callable[[str], Cost | None]) -> Cos
             f"There is no engine to choose from: none of {tuple(engines)} takes this loss. Give an "
             "engine by name."
         )
-    fitting = [(cost.peak_bytes, cost) for cost in costs if cost.peak_bytes is not None]
+    fitting = [(cost.own_bytes, cost) for cost in costs if cost.own_bytes is not None]
     if not fitting:
         return min(costs, key=lambda cost: cost.flops)
-    least = min(cost.flops for _, cost in fitting)
-    affordable = [pair for pair in fitting if pair[1].flops <= WORK_FACTOR * least]
-    return min(affordable, key=lambda pair: (pair[0], pair[1].flops))[1]
+    return min(fitting, key=lambda pair: (max(1, pair[0]) * pair[1].flops, pair[1].flops))[1]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import optax
 
-from memarc.privacy import accounting, noise
+from memarc.privacy import accounting, noise, ways
 from memarc.privacy.auto import AUTO
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import check_engine
@@ -29,7 +29,12 @@ class PrivacyConfig:
       max_batch_size: None uses every draw whole; a number is the size to which larger draws are
         cut, which is accounted for.
       engine: A name in ``engines.ENGINES``, or "auto": chosen by compiled memory and work.
-      microbatch_size: Rows differentiated at once; memory and speed only.
+      fit: What engine "auto" is chosen for; memory and speed only. "balanced" is the least
+        product of memory and work at the run's rows and remat. "least_memory", "fastest", or the
+        bytes that one device may use, such as "12GiB", choose rows at once and remat too
+        (`memarc.privacy.ways`).
+      microbatch_size: Rows differentiated at once, unless a ``fit`` chooses them; memory and
+        speed only.
       physical_batch_size: Rows per compiled call; memory and speed only.
       noise_multiplier: None calibrates it to ``epsilon``; a number is the noise's standard
         deviation over the clip norm, and must keep the run within ``epsilon``.
@@ -46,6 +51,7 @@ class PrivacyConfig:
     expected_batch_size: int = 1024
     max_batch_size: int | None = None
     engine: str = AUTO
+    fit: str = ways.BALANCED
     microbatch_size: int = 32
     physical_batch_size: int = 32
     noise_multiplier: float | None = None
@@ -58,6 +64,12 @@ class PrivacyConfig:
                 f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
             )
         check_engine(self.engine, AUTO)
+        ways.limit_of(self.fit)
+        if self.fit != ways.BALANCED and self.engine != AUTO:
+            raise ValueError(
+                f"privacy.fit is {self.fit!r} and privacy.engine {self.engine!r}: a fit chooses "
+                f"the engine, so leave the engine {AUTO!r}, or the fit {ways.BALANCED!r}."
+            )
         accounting.check_accountant(self.accountant)
         if not 1 <= self.microbatch_size <= self.physical_batch_size:
             raise ValueError(

@@ -68,7 +68,7 @@ COST: Columns = {
     "seconds": _seconds("seconds"),
     "to compile": lambda line: str(line.get("compile_seconds", "")),
 }
-"""Of lines of `memarc.measure.forecast`."""
+"""Of lines of `memarc.runs.forecast`."""
 
 NEAR: Columns = {
     "run": lambda line: line["name"],

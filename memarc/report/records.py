@@ -71,6 +71,8 @@ class Record:
       eval_rows: The number of examples of each evaluation set. None in older records.
       standard_errors: "split_metric" -> the standard error of the score
         (`memarc.evaluation.predicted`). None in older records.
+      microbatch_size: Rows that were differentiated at once. None in older records.
+      remat: What the backward pass kept of the backbone. None in older records.
     """
 
     name: str
@@ -108,6 +110,8 @@ class Record:
     chosen: dict[str, float] | None = None
     eval_rows: dict[str, int] | None = None
     standard_errors: dict[str, float] | None = None
+    microbatch_size: int | None = None
+    remat: str | None = None
 
     @property
     def headline(self) -> float:

@@ -204,7 +204,7 @@ def _verdict(
         {
             "method": audited.settings.method,
             "task": audited.settings.task,
-            "engine": trained.engine,
+            "engine": trained.gradient.engine,
             "proven_epsilon": proven,
             "claimed_epsilon": claimed,
             "empirical_epsilon": bound,

@@ -1,7 +1,11 @@
 """What a run is made of: settings, tokenizer, backbone and model; then rows and a mechanism."""
 
 import dataclasses
+from typing import Any
 
+import jax
+
+from memarc.batches import COINS, abstract
 from memarc.data.codec import Codec
 from memarc.data.load import Splits
 from memarc.models.classifier import Classifier, Regressor
@@ -34,6 +38,17 @@ class Parts:
     params: Params
     model: Classifier | Regressor | LanguageModel
     placement: Placement | None
+
+    @property
+    def shapes(self) -> dict[int, Any]:
+        """Length T -> an abstract batch of the run, one per bucket."""
+        data, rows = self.settings.data, self.settings.privacy.physical_batch_size
+        group = () if data.rows_per_unit is None else (data.rows_per_unit,)
+        coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if self.model.needs_coins else {}
+        return {
+            length: {**abstract(self.settings.kind, rows, length, group), **coins}
+            for length in data.padded_lengths
+        }
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ def make_record(
         method=settings.method,
         task=settings.task,
         backbone=_backbone(run),
-        engine=trained.engine,
+        engine=trained.gradient.engine,
         epsilon=spent.epsilon,
         epsilon_pld=spent.epsilon_pld,
         delta=mechanism.delta,
@@ -60,6 +60,8 @@ def make_record(
         ledger=trained.together,
         chosen=run.model.method.chosen(trained.problem.frozen),
         standard_errors=standard_errors,
+        microbatch_size=trained.gradient.microbatch_size,
+        remat=trained.remat,
         eval_rows={name: len(given.dataset) for name, given in run.splits.evals.items()},
     )
 
@@ -90,7 +92,7 @@ def _memory(run: Run, trained: Trained) -> dict[str, int]:
     )
     return {
         "backward_bytes_per_example": per_example,
-        "backward_bytes": per_example * run.settings.privacy.microbatch_size,
+        "backward_bytes": per_example * trained.gradient.microbatch_size,
         **compiled_bytes(trained.programs.accumulate[longest]),
     }
 

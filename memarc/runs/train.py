@@ -8,20 +8,19 @@ import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from memarc import paths
-from memarc.batches import COINS, abstract
+from memarc.batches import COINS
 from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
 from memarc.privacy import apart, auto, sampling
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
-from memarc.runs import inputs
-from memarc.runs.parts import Parts, Run
+from memarc.runs import inputs, way
+from memarc.runs.parts import Run
 from memarc.runs.rehearsal import Score, rehearse
 from memarc.training import loop, optimizer, processes, sharding, step
 from memarc.training.checkpoint import Checkpoints, Identity
@@ -47,7 +46,8 @@ class Trained:
       state: The last state.
       problem: What was trained.
       programs: The compiled programs.
-      engine: The engine of the clipped sums, chosen where the config says "auto".
+      gradient: How clipped sums were computed, chosen where the config says "auto".
+      remat: What the backward pass kept of the backbone.
       seconds: How long training took.
       together: Runs, epsilon and delta of the ledger, this run included; empty in processes that
         keep none.
@@ -58,7 +58,8 @@ class Trained:
     state: step.TrainState
     problem: loop.Problem
     programs: loop.Programs
-    engine: str
+    gradient: step.GradientSettings
+    remat: str
     seconds: float
     together: dict[str, float]
     checkpoints: Checkpoints
@@ -90,17 +91,20 @@ def train(
     """
     mechanism = run.mechanism
     processes.everywhere(lambda: folder.mkdir(parents=True, exist_ok=True))
+    fitted = processes.everywhere(lambda: way.fitted(run))
     given = processes.everywhere(lambda: inputs.of_step(run.settings.model.weights, run.placement))
+    given |= way.named(fitted)
     checkpoints = _open_checkpoints(run, folder, given)
     with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         entropy = processes.everywhere(checkpoints.entropy)
         streams = sampling.streams(entropy)
-        state, problem, programs, engine = _prepare(run, checkpoints, streams, make_problem)
+        state, problem, programs, gradient = _prepare(fitted, checkpoints, streams, make_problem)
         if score and run.splits.evals:
             rehearse(run, score, state.trainable, problem.frozen)
         done = int(state.step)
-        begun = {"step": done, "engine": engine, "randomness": ledger_lib.name_of(entropy)}
+        begun = {"step": done, "engine": gradient.engine, "rows": gradient.microbatch_size}
+        begun |= {"remat": fitted.backbone.remat, "randomness": ledger_lib.name_of(entropy)}
         processes.check_equal(begun, are_secret=False)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
@@ -132,13 +136,14 @@ def train(
         if_it_fails.pop_all()
         seconds = log.total_seconds()
         together = _together(ledger) if ledger else {}
-    return Trained(state, problem, programs, engine, seconds, together, checkpoints, log)
+    remat = fitted.backbone.remat
+    return Trained(state, problem, programs, gradient, remat, seconds, together, checkpoints, log)
 
 
 def _prepare(
     run: Run, checkpoints: Checkpoints, streams: sampling.Streams, make_problem: MakeProblem
-) -> tuple[step.TrainState, loop.Problem, loop.Programs, str]:
-    """The state to start from, the problem, its programs, and the engine."""
+) -> tuple[step.TrainState, loop.Problem, loop.Programs, step.GradientSettings]:
+    """The state to start from, the problem, its programs, and how they add to a sum."""
     trainable, frozen = run.model.init(streams.initialisation, run.params)
     placement = run.placement
     frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
@@ -156,7 +161,7 @@ def _prepare(
     gradient = _gradient_settings(run, problem, state)
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
-    return state, problem, programs, gradient.engine
+    return state, problem, programs, gradient
 
 
 def _watch(
@@ -272,17 +277,6 @@ def make_problem(run: Run, frozen: Params, streams: sampling.Streams) -> loop.Pr
         precompute=run.model.precompute,
         frozen=frozen,
         chunks=lambda indices: padded_chunks(indices, train, buckets, rows),
-        shapes=shapes_of(run),
+        shapes=run.shapes,
         coins=COINS if run.model.needs_coins else None,
     )
-
-
-def shapes_of(parts: Parts) -> dict[int, Any]:
-    """Length T -> an abstract batch of a run, one per bucket; no rows are needed."""
-    data, rows = parts.settings.data, parts.settings.privacy.physical_batch_size
-    group = () if data.rows_per_unit is None else (data.rows_per_unit,)
-    coins = {COINS: jax.ShapeDtypeStruct((rows, 2), "uint32")} if parts.model.needs_coins else {}
-    return {
-        length: {**abstract(parts.settings.kind, rows, length, group), **coins}
-        for length in data.padded_lengths
-    }

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from memarc.ops.compiled import compiled_bytes
+from memarc.ops.compiled import compiled_bytes, own_bytes
 from memarc.ops.flops import matrix_flops
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy import auto, sampling, summation
@@ -146,31 +146,47 @@ def choose_engine(
     Returns:
       The name that `memarc.privacy.auto.choose` gives.
     """
-    batch = problem.abstract_batch(max(problem.shapes))
-    arguments = (problem.abstract_sum(trainable), trainable, problem.frozen, *batch)
 
     def cost_of(engine: str) -> auto.Cost | None:
         settings = step.GradientSettings(clipping, engine, microbatch_size)
-        return _cost(engine, problem.accumulate(settings), arguments)
+        flops = work(problem, trainable, settings)
+        if flops is None:
+            return None
+        return auto.Cost(engine, _taken(problem, trainable, settings), flops)
 
     return auto.choose(auto.CANDIDATES, cost_of).engine
 
 
-def _cost(
-    engine: str, accumulate: Callable[..., Params], arguments: tuple[Any, ...]
-) -> auto.Cost | None:
-    """What an engine's program takes; None if the loss does not take the engine's taps."""
+def _taken(problem: Problem, trainable: Params, settings: step.GradientSettings) -> int | None:
+    """What a program takes beside its arguments; None if it does not fit the device."""
+    accumulate = jax.jit(problem.accumulate(settings), donate_argnums=0)
     try:
-        flops = matrix_flops(accumulate, *arguments)
-    except NeedsTaps:
-        return None
-    try:
-        program = jax.jit(accumulate, donate_argnums=0).lower(*arguments).compile()
+        program = accumulate.lower(*_arguments(problem, trainable)).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return auto.Cost(engine, None, flops)
-    return auto.Cost(engine, compiled_bytes(program).get("peak_bytes", 0), flops)
+        return None
+    return own_bytes(compiled_bytes(program))
+
+
+def work(problem: Problem, trainable: Params, settings: step.GradientSettings) -> int | None:
+    """The multiplications of a batch of the longest rows (`memarc.ops.flops`).
+
+    Nothing is compiled, and parameters may be shapes.
+
+    Returns:
+      Their number; None if the loss does not take the engine's taps.
+    """
+    try:
+        return matrix_flops(problem.accumulate(settings), *_arguments(problem, trainable))
+    except NeedsTaps:
+        return None
+
+
+def _arguments(problem: Problem, trainable: Params) -> tuple[Any, ...]:
+    """The shapes of what adds a batch of the longest rows to the clipped sum."""
+    batch = problem.abstract_batch(max(problem.shapes))
+    return (problem.abstract_sum(trainable), trainable, problem.frozen, *batch)
 
 
 def train(

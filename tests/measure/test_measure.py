@@ -67,13 +67,34 @@ def test_a_compiled_line_adds_up():
 
 def test_the_engine_of_a_line_is_the_cheapest(monkeypatch):
     lines = {
-        "vmap": {"peak_bytes": 30, "flops": 100},
-        "ghost": {"peak_bytes": 20, "flops": 140},
-        "book_keeping": {"peak_bytes": 10, "flops": 160},  # Too much work.
+        "vmap": {"beyond_arguments_bytes": 30, "flops": 100},
+        "ghost": {"beyond_arguments_bytes": 20, "flops": 140},
+        "book_keeping": {"beyond_arguments_bytes": 18, "flops": 160},  # Too much work.
     }
     monkeypatch.setattr(measure, "compile_step", lambda case, name, size, device: lines[name])
     best = measure.compile_cheapest(case("lora"), tuple(lines), 3, here())
     assert best == {"engine": "ghost", **lines["ghost"]}
+
+
+def test_a_wish_chooses_rows_and_remat_of_a_line_too(monkeypatch):
+    """Bytes fall with rows and remat; the program that is reported is the one that was chosen."""
+
+    def compile_step(given, engine, rows, target):
+        kept = 5 if given.backbone.remat == "layer" else 10
+        return {"peak_bytes": 100 + rows * kept, "flops": 7}
+
+    monkeypatch.setattr(measure, "compile_step", compile_step)
+    given, engines = case("lora"), ("vmap", "book_keeping")
+    chosen, line = measure.compile_fitted(given, "127B", engines, 6, 1000, here())
+    assert chosen.label == "lora+remat" and line["peak_bytes"] == 115 and line["fit"] == "127B"
+    assert (line["engine"], line["microbatch_size"]) == ("vmap", 3)
+    chosen, line = measure.compile_fitted(given, "fastest", engines, 6, 1000, here())
+    assert chosen == given and line["microbatch_size"] == 6 and line["peak_bytes"] == 160
+    monkeypatch.setattr(measure, "compile_cheapest", lambda *given: {"engine": "ghost"})
+    assert measure.compile_fitted(given, "balanced", engines, 6, 1000, here()) == (
+        given,
+        {"microbatch_size": 6, "engine": "ghost"},
+    )
 
 
 def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):

@@ -22,6 +22,8 @@ MISTAKES = [
         {"privacy.engine": "fast"},
         r"Unknown engine 'fast'; choose one of \('auto', 'loop', 'vmap', 'ghost', ",
     ),
+    ({"privacy.fit": "quick"}, r"fit is 'quick'; give 'balanced', .* bytes .* '12GiB'"),
+    ({"privacy.fit": "fastest"}, r"leave the engine 'auto', or the fit 'balanced'"),
     ({"privacy.epsilon": 0.0}, r"epsilon is 0\.0; give a number above 0"),
     ({"privacy.epsilon": -1.0}, r"epsilon is -1\.0"),
     ({"privacy.delta": 0.0}, r"delta is 0\.0; give a number above 0 and below .*0\.0167"),

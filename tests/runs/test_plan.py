@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from memarc.measure import forecast
 from memarc.privacy import accounting
 from memarc.privacy.sampling import PoissonSampler
-from memarc.runs import assemble, plan, run, train
+from memarc.runs import assemble, forecast, plan, run
 from memarc.runs.parse import parse
 from tests import commands
 
@@ -63,7 +62,7 @@ def test_random_batches_have_the_shapes_of_the_runs(config, chosen, group, kind)
         writing.data.update(unit="input", references_per_group=2)
         (chosen,) = parse(writing.to_dict())
     drawn = assemble.sketch(chosen, None, None)
-    for length, shapes in train.shapes_of(drawn).items():
+    for length, shapes in drawn.shapes.items():
         batch = forecast._random(drawn, length)
         assert batch.keys() == shapes.keys()
         for name, like in shapes.items():

@@ -14,7 +14,7 @@ import pytest
 
 from memarc.privacy import auto
 from memarc.report import records, spreads
-from memarc.runs import assemble, inputs, plan, record, run, train
+from memarc.runs import assemble, inputs, plan, record, run, train, way
 from memarc.runs.parse import parse
 from memarc.training import export
 from tests import commands
@@ -32,6 +32,30 @@ def test_auto_chooses_an_engine_and_the_record_names_it(config, tmp_path):
     (record,) = run.run_all(config.to_dict(), tmp_path / "auto")
     assert by_vmap.engine == "vmap" and record.engine in auto.CANDIDATES
     assert record.config["privacy"]["engine"] == "auto" and record.scores == by_vmap.scores
+
+
+@pytest.mark.checklist(44)
+def test_a_fit_chooses_how_sums_are_computed_and_nothing_else(config, tmp_path, monkeypatch):
+    """The scores are the same, and no noised step is made again in another way."""
+    config.training.checkpoint_every = 1000
+    config.privacy.physical_batch_size = 5
+    (given,) = run.run_all(config.to_dict(), tmp_path / "given")
+    config.privacy.update(engine="auto", fit="fastest")
+    (chosen,) = parse(config.to_dict())
+    answers = iter([False])
+    with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
+        run.run_one(assemble.assemble(chosen), tmp_path / "fitted", lambda: next(answers))
+    with monkeypatch.context() as patch:
+        patch.setattr(way, "fitted", lambda run: run)  # As if there were room for three rows.
+        with pytest.raises(ValueError, match=r"engine, rows at once, remat was .*, 5, none.*, 3, "):
+            run.run_all(config.to_dict(), tmp_path / "fitted")
+    (record,) = run.run_all(config.to_dict(), tmp_path / "fitted")
+    assert record.engine in auto.CANDIDATES and record.scores == given.scores
+    assert (record.microbatch_size, record.remat) == (5, "none")
+    assert (given.microbatch_size, given.remat) == (3, "none")
+    assert record.config["privacy"]["microbatch_size"] == 3  # As it was asked for.
+    released = [export.load(tmp_path / name)[0] for name in ("given", "fitted")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), *released)
 
 
 @pytest.mark.checklist(3)

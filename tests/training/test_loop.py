@@ -247,35 +247,36 @@ def test_auto_skips_taps_that_the_loss_does_not_take(toy):
     assert chosen == "vmap"
 
 
-def test_the_cost_of_a_program_is_its_peak_or_all_that_is_set_aside_or_that_it_does_not_fit(
+def test_what_a_program_takes_is_its_peak_without_arguments_or_that_it_does_not_fit(
     toy, monkeypatch
 ):
+    """All that is set aside stands for a peak that is not known, or is a CPU's."""
     problem, trainable = toy.problem(), toy.start().trainable
-    add = problem.accumulate(step.GradientSettings(toy.mechanism.clipping, "vmap", 2))
-    arguments = (problem.zero_sum(trainable), trainable, problem.frozen)
-    arguments += problem.abstract_batch(3)
+    settings = step.GradientSettings(toy.mechanism.clipping, "vmap", 2)
 
-    def cost(result):
+    def taken(result):
         monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: result())
-        return loop._cost("vmap", add, arguments)
+        return loop._taken(problem, trainable, settings)
 
-    def program(peak):
+    def program(peak, platform):
         sizes = {"argument": 60, "output": 30, "temp": 500, "alias": 20, "generated_code": 7}
         found = {f"{name}_size_in_bytes": size for name, size in sizes.items()}
         analysis = types.SimpleNamespace(**found, peak_memory_in_bytes=peak)
-        return types.SimpleNamespace(memory_analysis=lambda: analysis)
+        devices = types.SimpleNamespace(device_set=[types.SimpleNamespace(platform=platform)])
+        return types.SimpleNamespace(
+            memory_analysis=lambda: analysis, output_shardings=[devices, devices]
+        )
 
     def failing(message):
         raise jax.errors.JaxRuntimeError(message)
 
-    assert cost(lambda: program(77)).peak_bytes == 77
-    assert cost(lambda: program(0)).peak_bytes == 60 + 30 + 500 - 20
+    assert taken(lambda: program(77, "tpu")) == 77 - 60
+    assert taken(lambda: program(0, "gpu")) == taken(lambda: program(77, "cpu")) == 30 + 500 - 20
     silent = types.SimpleNamespace(memory_analysis=lambda: None)
-    assert cost(lambda: silent).peak_bytes == 0
-    too_large = cost(lambda: failing("RESOURCE_EXHAUSTED: Used 3G of 2G hbm."))
-    assert too_large.peak_bytes is None and too_large.flops > 0
+    assert taken(lambda: silent) == 0
+    assert taken(lambda: failing("RESOURCE_EXHAUSTED: Used 3G of 2G hbm.")) is None
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        cost(lambda: failing("INTERNAL: something else"))
+        taken(lambda: failing("INTERNAL: something else"))
 
 
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():

@@ -23,7 +23,7 @@ from memarc.ops.compiled import compiled_bytes
 from memarc.privacy import auto, noise
 from memarc.privacy.clipping import Clipping
 from memarc.report import memory, targets
-from memarc.runs import assemble, train
+from memarc.runs import assemble
 from memarc.runs.parts import Parts
 from memarc.runs.plan import Pace
 from memarc.runs.settings import Settings
@@ -90,7 +90,7 @@ def sketch(settings: Settings, devices: Sequence[Any]) -> Sketch:
     placement = sharding.place(settings.mesh, devices, settings.privacy.physical_batch_size)
     parts = assemble.sketch(settings, None, placement)
     state, frozen = jax.eval_shape(partial(_start, parts), jax.random.key(0), parts.params)
-    shapes = train.shapes_of(parts)
+    shapes = parts.shapes
     if placement:
         state, frozen = placement.abstract_state(state), placement.abstract_frozen(frozen)
     else:
@@ -165,16 +165,21 @@ def largest_microbatch(
     """
 
     def taken(rows: int) -> int | None:
-        """Bytes with so many rows at once; None where the compiler refuses them."""
-        try:
-            found = compile_for(sketch(_at_once(settings, engine, rows, len(devices)), devices))
-        except jax.errors.JaxRuntimeError as error:
-            if not does_not_fit(error):
-                raise
-            return None
-        return found.taken["whole_bytes"]
+        return bytes_of(_at_once(settings, engine, rows, len(devices)), devices)
 
     return most_that_fit(taken, limit, most)
+
+
+def bytes_of(settings: Settings, devices: Sequence[Any]) -> int | None:
+    """All that is set aside on one device where rows are longest; None if the compiler refuses."""
+    longest = dataclasses.replace(settings.data, buckets=())
+    try:
+        found = compile_for(sketch(dataclasses.replace(settings, data=longest), devices))
+    except jax.errors.JaxRuntimeError as error:
+        if not does_not_fit(error):
+            raise
+        return None
+    return found.taken["whole_bytes"]
 
 
 def most_that_fit(taken: Callable[[int], int | None], limit: int, most: int) -> int | None:
@@ -264,7 +269,7 @@ def _transforms(
 def _random(parts: Parts, length: int) -> dict[str, Any]:
     """A batch of random tokens without padding."""
     settings, model = parts.settings, parts.model
-    shapes = train.shapes_of(parts)[length]
+    shapes = parts.shapes[length]
     head = getattr(model, "head", None)
     tokens = shapes[batches.INPUT_IDS].shape  # [B, T] or [B, R, T]
     flat = batches.random(
@@ -324,5 +329,4 @@ def _at_once(settings: Settings, engine: str, rows: int, devices: int) -> Settin
         microbatch_size=rows,
         physical_batch_size=rows * devices,
     )
-    data = dataclasses.replace(settings.data, buckets=())  # The longest rows decide.
-    return dataclasses.replace(settings, privacy=privacy, data=data)
+    return dataclasses.replace(settings, privacy=privacy)
