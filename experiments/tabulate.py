@@ -6,9 +6,10 @@ r"""Makes a table from records or lines, and puts it into a Markdown page betwee
     python -m experiments.tabulate --config=configs/sst2.py --workdir=OUT --by_task
 
 The page holds ``<!-- table: sst2 -->`` and ``<!-- end of table -->``; what stands between them is
-replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or
-memory over the size that --over names (of chips: the peak of one). Lines may also be texts that a
-run wrote (outputs-*.jsonl).
+replaced. Without --into the table is printed. --plot=FILE draws scores over epsilon as well, or,
+with --over=memory, over the bytes kept for the backward pass; of lines, memory over the size that
+--over names (of chips: the peak of one). Lines may also be texts that a run wrote
+(outputs-*.jsonl).
 
 With --config and --workdir the records are those of the config's runs that are finished, and the
 others are named. --by_task makes one row a method and budget, with columns for the scores of each
@@ -38,7 +39,7 @@ _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
 _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
 _PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
 _OVER = flags.DEFINE_enum(
-    "over", "layers", ("layers", "batch_size", "seq_len", "chips"), "Its x axis."
+    "over", "layers", ("layers", "batch_size", "seq_len", "chips", "memory"), "Its x axis."
 )
 _COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
 
@@ -97,7 +98,10 @@ def _of_files(style: str) -> tuple[str, int]:
 
 def _of_records(found: Sequence[records.Record], style: str) -> str:
     """The table of records."""
-    if _PLOT.value:
+    if _PLOT.value and _OVER.value == "memory":
+        score = next(iter(_SCORES.value), None)
+        plots.scores_over_memory(found, score, paths.place(_PLOT.value))
+    elif _PLOT.value:
         plots.scores_over_epsilon(found, paths.place(_PLOT.value))
     if _BY_TASK.value:
         return spreads.by_task(found, _SCORES.value, style)

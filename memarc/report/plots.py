@@ -9,6 +9,9 @@ from typing import Any
 
 from memarc.report.records import Record
 
+_MARKERS = "osD^v<>"
+"""Shapes of points, by budget."""
+
 
 def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     """Draws the headline score of every method over its epsilon, one line a method.
@@ -22,9 +25,7 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
     Raises:
       ValueError: If there is more than one task, or matplotlib is missing.
     """
-    tasks = sorted({record.task for record in records})
-    if len(tasks) != 1:
-        raise ValueError(f"The records are of the tasks {tasks}; give those of one task.")
+    task = _one_task(records)
     figure, axes = _axes()
     # Infinity has no place on a number line, so budgets are categories in order.
     budgets = sorted({_budget(record) for record in records})
@@ -39,7 +40,50 @@ def scores_over_epsilon(records: Sequence[Record], path: Path) -> None:
         axes.errorbar([budgets.index(x) for x in there], means, spread, marker="o", label=method)
     axes.set_xticks(range(len(budgets)), [_label(budget) for budget in budgets])
     axes.set_xlabel("epsilon")
-    axes.set_ylabel(f"{tasks[0]}, {next(iter(records[0].scores)).replace('_', ' ')} (%)")
+    axes.set_ylabel(f"{task}, {next(iter(records[0].scores)).replace('_', ' ')} (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(ncols=2, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def scores_over_memory(records: Sequence[Record], score: str | None, path: Path) -> None:
+    """Draws a score over the bytes that are kept for the backward pass, one point a record.
+
+    Colours are methods, shapes are budgets, and a bar is the standard error where it is known.
+
+    Args:
+      records: Runs of one task.
+      score: Its name, "split_metric"; None takes each record's headline.
+      path: The picture's file, whose suffix names the format.
+
+    Raises:
+      ValueError: If there is more than one task, or matplotlib is missing.
+    """
+    task = _one_task(records)
+    figure, axes = _axes()
+    budgets = sorted({_budget(record) for record in records})
+    methods = list(dict.fromkeys(record.method for record in records))
+    for record in records:
+        shown = score or next(iter(record.scores))
+        bar = record.standard_error(shown)
+        axes.errorbar(
+            record.memory["backward_bytes"] / 2**20,
+            100 * record.scores[shown],
+            None if bar is None else 100 * bar,
+            color=f"C{methods.index(record.method)}",
+            marker=_MARKERS[budgets.index(_budget(record)) % len(_MARKERS)],
+            alpha=0.8,
+        )
+    for place, method in enumerate(methods):
+        axes.plot([], [], color=f"C{place}", marker="o", linestyle="", label=method)
+    for place, budget in enumerate(budgets):
+        marker, label = _MARKERS[place % len(_MARKERS)], _label(budget)
+        label = label if math.isinf(budget) else f"epsilon {label}"
+        axes.plot([], [], color="grey", marker=marker, linestyle="", label=label)
+    axes.set_xscale("symlog", linthresh=1.0)  # A head alone keeps next to nothing.
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel("MiB kept for the backward pass")
+    axes.set_ylabel(f"{task}, {(score or next(iter(records[0].scores))).replace('_', ' ')} (%)")
     axes.grid(alpha=0.3)
     axes.legend(ncols=2, fontsize="small")
     figure.savefig(path, dpi=150)
@@ -160,6 +204,14 @@ def audits(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3, axis="x")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def _one_task(records: Sequence[Record]) -> str:
+    """The task of all records; raises ValueError if there are several."""
+    tasks = sorted({record.task for record in records})
+    if len(tasks) != 1:
+        raise ValueError(f"The records are of the tasks {tasks}; give those of one task.")
+    return tasks[0]
 
 
 def is_installed() -> bool:

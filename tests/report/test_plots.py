@@ -1,5 +1,6 @@
 """The picture is written, holds one line a method, and refuses what it cannot show."""
 
+import dataclasses
 import sys
 
 import pytest
@@ -17,9 +18,34 @@ def test_a_picture_has_a_line_for_each_method(tmp_path, example):
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_two_tasks_are_refused(tmp_path, example):
+def test_scores_over_memory_have_a_point_a_record_where_its_bytes_and_score_are(
+    tmp_path, example, monkeypatch
+):
+    pytest.importorskip("matplotlib")
+    from matplotlib.axes import Axes
+
+    drawn, draw = [], Axes.errorbar
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, *a, **k: drawn.append(a) or draw(self, *a, **k)
+    )
+    kept, scores = (0, 3 * 2**20), ({"dev_accuracy": 0.75}, {"dev_accuracy": 0.5})
+    runs = [
+        example(method=m, memory={"backward_bytes": x}, scores=y, standard_errors={})
+        for m, x, y in zip(("head", "lora"), kept, scores, strict=True)
+    ]
+    runs[1] = dataclasses.replace(runs[1], standard_errors={"dev_accuracy": 0.125}, epsilon=3.0)
+    plots.scores_over_memory(runs, None, tmp_path / "x.svg")
+    assert drawn == [(0.0, 75.0, None), (3.0, 50.0, 12.5)]
+    written = (tmp_path / "x.svg").read_text()
+    for label in ("head", "lora", "epsilon 3", "MiB kept for the backward pass"):
+        assert f"<!-- {label} -->" in written
+
+
+@pytest.mark.parametrize("draw", [plots.scores_over_epsilon, plots.scores_over_memory])
+def test_two_tasks_are_refused(tmp_path, example, draw):
+    more = (None,) if draw is plots.scores_over_memory else ()
     with pytest.raises(ValueError, match=r"\['qnli', 'sst2'\]; give those of one task"):
-        plots.scores_over_epsilon([example(), example(task="qnli")], tmp_path / "x.png")
+        draw([example(), example(task="qnli")], *more, tmp_path / "x.png")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch, example):
