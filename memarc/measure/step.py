@@ -51,7 +51,7 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
     """
     placement = target.placement
     step = _step(case, engine, microbatch_size, placement)
-    args = placed(case, target.devices, placement)
+    args = placed(case, engine, target.devices, placement)
     start = time.perf_counter()
     line: dict[str, Any] = {"flops": matrix_flops(step, *args)}
     if placement:
@@ -82,7 +82,7 @@ def time_step(case: Case, engine: str, microbatch_size: int, steps: int) -> dict
       flops; compile_seconds; device.
     """
     step = _step(case, engine, microbatch_size)
-    state, frozen, batch, is_padding = jax.jit(partial(draw_case, case))(jax.random.key(1))
+    state, frozen, batch, is_padding = jax.jit(partial(draw_case, case, engine))(jax.random.key(1))
     jax.block_until_ready(frozen)
     drawing = _peak_bytes()
     start = time.perf_counter()

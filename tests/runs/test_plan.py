@@ -132,7 +132,7 @@ def test_calls_of_a_step_are_counted_by_what_draws_it():
 
 def test_noise_is_that_of_the_plan_and_of_plans_near_it(chosen):
     mechanism = assemble.plan(chosen, 60)
-    found = plan.noise(chosen, mechanism, trained=400)
+    found = plan.noise(chosen, mechanism, released=400)
     assert (found["units"], found["steps"], found["batch"], found["sampling_rate"]) == (
         60,
         3,
