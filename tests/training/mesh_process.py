@@ -34,7 +34,6 @@ CONFIG = make_config(
     pad_id=0,
 )
 ROWS, TOKENS, STDDEV = 16, 5, 0.7
-NOTHING = optax.identity()
 OPTIONS = {"side": {"reduction": 2}, "reversible": {"bottleneck": 5}}
 
 
@@ -82,21 +81,36 @@ def problem(method, placement):
     ), trainable
 
 
-def directions_of(engine):
-    """Far steps along directions, so that float32 losses tell their slopes to five digits."""
-    is_asked = engine == zeroth_order.NAME
-    return zeroth_order.Directions(jax.random.key(5), 0.5) if is_asked else None
-
-
 def summed(method, engine, placement):
     """The clipped sum of the batch."""
     found, trainable = problem(method, placement)
     settings = step.GradientSettings(Clipping(0.5, "abadi"), engine, 2)
     accumulate = jax.jit(found.accumulate(settings), compiler_options=fast_compile.options())
-    state = step.init_state(trainable, NOTHING, NOTHING, directions_of(engine))
-    state = placement.place_state(state) if placement else state
-    total = accumulate(found.zero_sum(state.summed), state.point, found.frozen, *batch())
+    total = accumulate(found.zero_sum(trainable), trainable, found.frozen, *batch())
     return jax.tree.map(lambda x: np.asarray(x).sum(0) if placement else np.asarray(x), total.value)
+
+
+def stepped(method, engine, placement):
+    """How far a step without noise moves the parameters along its direction.
+
+    The bound is one that hardly any slope meets, and losses are taken far apart, so that float32
+    tells their differences to five digits.
+    """
+    found, trainable = problem(method, placement)
+    settings = step.GradientSettings(Clipping(50.0, "abadi"), engine, 2)
+    privatize = noise.privatize_sum(stddev=0.0, divisor=1.0, key=jax.random.key(3))
+    optimizer, directions = optax.sgd(1.0), zeroth_order.Directions(jax.random.key(5), 0.5)
+    state = step.init_state(trainable, privatize, optimizer, directions)
+    update = step.make_update(privatize, optimizer)
+    if placement:
+        state, update = placement.place_state(state), placement.update(update)
+    accumulate, update = (
+        jax.jit(part, compiler_options=fast_compile.options())
+        for part in (found.accumulate(settings), update)
+    )
+    total = accumulate(found.zero_sum(state.summed), state.point, found.frozen, *batch())
+    after = update(state, total)[0].trainable
+    return jax.tree.map(lambda x, start: np.asarray(x) - start, after, trainable)
 
 
 def noised(placement):
@@ -151,7 +165,12 @@ def main():
         if not cases:
             found[name] = of_noise(placement)
             continue
-        sums = {case: summed(*case.split("/"), placement) for case in cases}
+        sums = {
+            case: (stepped if case.endswith(zeroth_order.NAME) else summed)(
+                *case.split("/"), placement
+            )
+            for case in cases
+        }
         first = sums if first is None else first
         found[name] = {case: relative(total, first[case]) for case, total in sums.items()}
     print(json.dumps(found))
