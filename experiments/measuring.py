@@ -3,6 +3,7 @@
 from absl import flags
 
 from memarc.measure.step import PLAIN
+from memarc.privacy import zeroth_order
 from memarc.privacy.auto import AUTO
 from memarc.privacy.engines import check_engine
 
@@ -21,7 +22,7 @@ def engines() -> list[str]:
       ValueError: If one is unknown, naming the choices.
     """
     for name in ENGINE_NAMES.value:
-        check_engine(name, PLAIN, AUTO)
+        check_engine(name, PLAIN, AUTO, zeroth_order.NAME)
     return ENGINE_NAMES.value
 
 

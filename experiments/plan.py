@@ -72,7 +72,7 @@ def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[
         "name": settings.name,
         "method": plan.label_of(settings),
         "trained": drawn.trained,
-        **plan.noise(settings, mechanism, drawn.trained),
+        **plan.noise(settings, mechanism, drawn.released),
         "target": _TARGET.value or records.device(),
     }
     try:
@@ -99,7 +99,7 @@ def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[
     if _SECONDS.value is None:
         return line, []
     longest = paces[max(paces)]
-    return line, plan.affordable(settings, rows, longest, drawn.trained, seconds=_SECONDS.value)
+    return line, plan.affordable(settings, rows, longest, drawn.released, seconds=_SECONDS.value)
 
 
 def _print(found: list[dict[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import REMAT_SUFFIX, all_options
 from memarc.ops import quantised
 from memarc.ops.uses import Place, find_places
-from memarc.privacy import summation
+from memarc.privacy import summation, zeroth_order
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
@@ -32,6 +32,7 @@ from memarc.training.sharding import Placement
 from memarc.typing import Params, PyTree
 
 _STEPS = 100  # Of the learning-rate schedule.
+_PROBE = 1e-3  # Changes neither memory nor time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def private_step(
     if placement is None:
         return step.make_private_step(accumulate, update, summation.zero)
     return step.make_private_step(
-        placement.accumulate(accumulate, abstract(case)[1]),
+        placement.accumulate(accumulate, abstract(case, engine)[1]),
         placement.update(update),
         placement.zero_sum,
     )
@@ -163,8 +164,8 @@ def plain_step(case: Case) -> Callable[..., Any]:
     return step.make_plain_step(model.loss, model.precompute, _transforms(case)[1])
 
 
-def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
-    """Random arguments of a step: state, frozen weights, a batch without padding."""
+def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
+    """Random arguments of an engine's step: state, frozen weights, a batch without padding."""
     model = model_of(case)
     start, tune, tokens = jax.random.split(key, 3)
     trainable, frozen = model.init(tune, _weights(case, start))
@@ -184,7 +185,8 @@ def draw(case: Case, key: jax.Array) -> tuple[PyTree, ...]:
     )
     if model.needs_coins:
         batch[batches.COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
-    state = step.init_state(trainable, *_transforms(case))
+    directions = zeroth_order.Directions(tune, _PROBE) if engine == zeroth_order.NAME else None
+    state = step.init_state(trainable, *_transforms(case), directions)
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
 
 
@@ -197,14 +199,16 @@ def _weights(case: Case, key: jax.Array) -> Params:
     return {**params, "layers": layers}
 
 
-def abstract(case: Case) -> tuple[PyTree, ...]:
+def abstract(case: Case, engine: str) -> tuple[PyTree, ...]:
     """The shapes of `draw`, of which nothing is allocated."""
-    return jax.eval_shape(partial(draw, case), jax.random.key(0))
+    return jax.eval_shape(partial(draw, case, engine), jax.random.key(0))
 
 
-def placed(case: Case, devices: Sequence[Any], placement: Placement | None) -> tuple[PyTree, ...]:
+def placed(
+    case: Case, engine: str, devices: Sequence[Any], placement: Placement | None
+) -> tuple[PyTree, ...]:
     """The shapes of `draw`, each with its place on the devices."""
-    state, frozen, *rows = abstract(case)
+    state, frozen, *rows = abstract(case, engine)
     if placement is None:
         one = jax.sharding.SingleDeviceSharding(devices[0])
         return jax.tree.map(
@@ -220,7 +224,7 @@ def placed(case: Case, devices: Sequence[Any], placement: Placement | None) -> t
 def plan(case: Case) -> list[Place]:
     """Where each trainable parameter is used, and how its norm is taken."""
     model = model_of(case)
-    state, frozen, batch, _ = abstract(case)
+    state, frozen, batch, _ = abstract(case, "ghost")
     prepared = jax.eval_shape(model.precompute, frozen, batch)
     return find_places(model.loss, state.trainable, frozen, prepared)
 

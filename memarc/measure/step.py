@@ -97,7 +97,7 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
     """
     placement = target.placement
     step = _step(case, engine, microbatch_size, placement)
-    args = placed(case, target.devices, placement)
+    args = placed(case, engine, target.devices, placement)
     start = time.perf_counter()
     line: dict[str, Any] = {"flops": matrix_flops(step, *args)}
     if placement:
@@ -127,7 +127,7 @@ def _work(case: Case, engine: str, rows: int, target: Target) -> int | None:
     """The multiplications of a step; None if the loss does not take the engine's taps."""
     step = _step(case, engine, rows, target.placement)
     try:
-        return matrix_flops(step, *placed(case, target.devices, target.placement))
+        return matrix_flops(step, *placed(case, engine, target.devices, target.placement))
     except NeedsTaps:
         return None
 
@@ -141,7 +141,7 @@ def time_step(case: Case, engine: str, microbatch_size: int, steps: int) -> dict
       flops; compile_seconds; device.
     """
     step = _step(case, engine, microbatch_size)
-    state, frozen, batch, is_padding = jax.jit(partial(draw_case, case))(jax.random.key(1))
+    state, frozen, batch, is_padding = jax.jit(partial(draw_case, case, engine))(jax.random.key(1))
     jax.block_until_ready(frozen)
     drawing = _peak_bytes()
     start = time.perf_counter()

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import optax
 
-from memarc.privacy import accounting, noise, ways
+from memarc.privacy import accounting, noise, ways, zeroth_order
 from memarc.privacy.auto import AUTO
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import check_engine
 from memarc.privacy.sampling import PoissonSampler, Streams
+from memarc.privacy.zeroth_order import Directions
 from memarc.typing import Array
 
 
@@ -28,7 +29,9 @@ class PrivacyConfig:
       expected_batch_size: Mean size of a Poisson draw; also the public divisor.
       max_batch_size: None uses every draw whole; a number is the size to which larger draws are
         cut, which is accounted for.
-      engine: A name in ``engines.ENGINES``, or "auto": chosen by compiled memory and work.
+      engine: A name in ``engines.ENGINES``, or "auto": chosen by compiled memory and work. Or
+        "zeroth_order", which is no equal of theirs: slopes along one random direction a step, by
+        forward passes alone, stand for gradients (`memarc.privacy.zeroth_order`).
       fit: What engine "auto" is chosen for; memory and speed only. "balanced" is the least
         product of memory and work at the run's rows and remat. "least_memory", "fastest", or the
         bytes that one device may use, such as "12GiB", choose rows at once and remat too
@@ -41,6 +44,8 @@ class PrivacyConfig:
       accountant: Whose ``epsilon`` it is, "pld" or "rdp" (`memarc.privacy.accounting`). Both are
         proofs of the same kind; "pld" takes 7 to 9 % less noise, "rdp" is that of most papers,
         and does not cover ``max_batch_size``.
+      probe: How far from the parameters losses are taken along a direction, both ways, in units of
+        its standard normal values; above 0. Only "zeroth_order" reads it.
     """
 
     epsilon: float
@@ -56,6 +61,7 @@ class PrivacyConfig:
     physical_batch_size: int = 32
     noise_multiplier: float | None = None
     accountant: str = "pld"
+    probe: float = 1e-3
 
     def __post_init__(self) -> None:
         """Checks all that needs no number of examples."""
@@ -63,7 +69,8 @@ class PrivacyConfig:
             raise ValueError(
                 f"epsilon is {self.epsilon}; give a number above 0, or infinity for no noise."
             )
-        check_engine(self.engine, AUTO)
+        check_engine(self.engine, AUTO, zeroth_order.NAME)
+        zeroth_order.check_probe(self.probe)
         ways.limit_of(self.fit)
         if self.fit != ways.BALANCED and self.engine != AUTO:
             raise ValueError(
@@ -82,6 +89,15 @@ class PrivacyConfig:
                 f"{self.expected_batch_size}; give at least that, or None."
             )
         Clipping(self.clip_norm, self.clipping, self.clipping_scope)
+        if self.engine == zeroth_order.NAME and self.clipping_scope != "flat":
+            raise ValueError(
+                f"clipping_scope is {self.clipping_scope!r}; a slope is one number for all layers, "
+                f'so engine {self.engine!r} takes "flat" alone.'
+            )
+
+    def directions(self, key: Array) -> Directions | None:
+        """The directions of a run from their key (`Streams`); None for engines that need none."""
+        return Directions(key, self.probe) if self.engine == zeroth_order.NAME else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,6 +57,7 @@ class Streams:
       initialisation: A typed JAX key, with which new parameters are drawn.
       coins: 128-bit entropy for the random words of rows (``step_generator``).
       canaries: 128-bit entropy that decides which canaries of an audit are in.
+      directions: A typed JAX key, the root of all directions (`memarc.privacy.zeroth_order`).
     """
 
     sampling: int = dataclasses.field(repr=False)
@@ -64,6 +65,7 @@ class Streams:
     initialisation: Array = dataclasses.field(repr=False)
     coins: int = dataclasses.field(repr=False)
     canaries: int = dataclasses.field(repr=False)
+    directions: Array = dataclasses.field(repr=False)
 
 
 def poisson_indices(
@@ -131,13 +133,15 @@ def streams(entropy: int) -> Streams:
       The streams; equal for equal entropy.
     """
     # Spawned children are independent of each other and of the parent; their order is fixed.
-    sampling, noise, initialisation, coins, canaries = np.random.SeedSequence(entropy).spawn(5)
+    children = np.random.SeedSequence(entropy).spawn(6)
+    sampling, noise, initialisation, coins, canaries, directions = children
     return Streams(
         sampling=_entropy_of(sampling),
         noise=_key_of(noise),
         initialisation=_key_of(initialisation),
         coins=_entropy_of(coins),
         canaries=_entropy_of(canaries),
+        directions=_key_of(directions),
     )
 
 

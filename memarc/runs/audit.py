@@ -17,7 +17,7 @@ import optax
 
 from memarc.batches import CLASSIFICATION, REGRESSION
 from memarc.data.dataset import Dataset, padded_chunks
-from memarc.privacy import audit, sampling
+from memarc.privacy import audit, sampling, zeroth_order
 from memarc.privacy.accounting import Spending
 from memarc.report import plots, records
 from memarc.runs import train
@@ -129,6 +129,11 @@ def _parse(config: Mapping[str, Any], only: str | None) -> tuple[AuditConfig, Se
         raise ValueError(
             f"data.user is {found[0].data.user!r}; canaries are rows, so an audit is of rows: "
             "leave it None."
+        )
+    if found[0].privacy.engine == zeroth_order.NAME:
+        raise ValueError(
+            f"privacy.engine is {zeroth_order.NAME!r}, whose steps release one number that all "
+            "rows share; gradient canaries have a coordinate each. Audit another engine."
         )
     chosen = AuditConfig(**config.get("audit", {}))
     return chosen, dataclasses.replace(found[0], audit=chosen)

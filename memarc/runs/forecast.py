@@ -54,6 +54,11 @@ class Sketch:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
 
     @property
+    def released(self) -> int:
+        """How many numbers a step sums and noises: those that are trained, or one slope."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.summed))
+
+    @property
     def transforms(self) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
         """From clipped sum to private gradient, and from gradient to update."""
         return _transforms(self.parts.settings)
@@ -124,11 +129,7 @@ def compile_for(drawn: Sketch) -> Compiled:
     programs = loop.compile_programs(problem, state, gradient, *drawn.transforms)
     longest = max(problem.shapes)
     kept = memory.backward_bytes_per_example(
-        problem.loss_fn,
-        problem.precompute,
-        state.trainable,
-        problem.frozen,
-        problem.shapes[longest],
+        *problem.differentiated(state.point), problem.shapes[longest]
     )
     taken = {
         "engine": engine,
@@ -222,14 +223,14 @@ def pace(drawn: Sketch, compiled: Compiled) -> dict[int, Pace]:
         state, frozen = problem.placement.place_state(state), problem.placement.place_frozen(frozen)
     rows = parts.settings.privacy.physical_batch_size
     update_seconds = _seconds(
-        lambda state: compiled.programs.update(state, problem.zero_sum(state.trainable))[0],
+        lambda state: compiled.programs.update(state, problem.zero_sum(state.summed))[0],
         jax.tree.map(jnp.copy, state),  # It is donated.
     )
     found = {}
     for length, program in compiled.programs.accumulate.items():
         batch = problem.placed(_random(parts, length), np.zeros((rows,), bool))
-        add = partial(_added, program, (state.trainable, frozen, *batch))
-        found[length] = Pace(_seconds(add, problem.zero_sum(state.trainable)), update_seconds, rows)
+        add = partial(_added, program, (state.point, frozen, *batch))
+        found[length] = Pace(_seconds(add, problem.zero_sum(state.summed)), update_seconds, rows)
     return found
 
 
@@ -241,7 +242,8 @@ def _added(program: jax.stages.Compiled, given: tuple[Any, ...], grad_sum: PyTre
 def _start(parts: Parts, key: jax.Array, params: Params) -> tuple[step.TrainState, Params]:
     """The state of a run before its first step, and its frozen parameters."""
     trainable, frozen = parts.model.init(key, params)
-    return step.init_state(trainable, *_transforms(parts.settings)), frozen
+    directions = parts.settings.privacy.directions(key)
+    return step.init_state(trainable, *_transforms(parts.settings), directions), frozen
 
 
 def _drawn(parts: Parts, key: jax.Array) -> tuple[step.TrainState, Params]:

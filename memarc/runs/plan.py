@@ -1,6 +1,6 @@
 """What a run's noise will be, before it is made: at its plan, near it, and within a budget of time.
 
-Axes: N examples, B expected batch size, d trained values.
+Axes: N examples, B expected batch size, d values that a step noises.
 """
 
 import copy
@@ -76,13 +76,13 @@ def label_of(settings: Settings) -> str:
     return settings.method + (REMAT_SUFFIX if settings.model.remat == "layer" else "")
 
 
-def noise(settings: Settings, mechanism: Mechanism, trained: int) -> dict[str, Any]:
+def noise(settings: Settings, mechanism: Mechanism, released: int) -> dict[str, Any]:
     """What a run promises, and how its noise compares with its batch.
 
     Args:
       settings: The run.
       mechanism: Its plan (`memarc.runs.assemble.plan`).
-      trained: d.
+      released: d, which is 1 of "zeroth_order", else what is trained.
 
     Returns:
       units, sampling_rate, batch, epochs, steps; promised epsilon, delta and accountant; sigma, and
@@ -109,7 +109,7 @@ def noise(settings: Settings, mechanism: Mechanism, trained: int) -> dict[str, A
         "epsilon_pld": spent.epsilon_pld,
         "clip_norm": mechanism.clipping.clip_norm,
         "noise_over_batch": over_batch,
-        "noise_norm": over_batch * math.sqrt(trained),
+        "noise_norm": over_batch * math.sqrt(released),
         "near": list(_near(settings, mechanism)),
     }
 
@@ -122,7 +122,7 @@ def expected_calls(sampler: PoissonSampler, rows: int) -> float:
 
 
 def affordable(
-    settings: Settings, num_examples: int, pace: Pace, trained: int, *, seconds: float
+    settings: Settings, num_examples: int, pace: Pace, released: int, *, seconds: float
 ) -> list[dict[str, Any]]:
     """Plans of a run with other epochs and batches that a budget of time allows.
 
@@ -130,7 +130,7 @@ def affordable(
       settings: The run; what is promised stays.
       num_examples: N.
       pace: How long the parts of its step take.
-      trained: d.
+      released: d, which is 1 of "zeroth_order", else what is trained.
       seconds: The budget, compiling left out.
 
     Returns:
@@ -158,7 +158,7 @@ def affordable(
                     "seconds": takes,
                     "sigma": mechanism.noise_multiplier,
                     "noise_over_batch": over_batch,
-                    "noise_norm": over_batch * math.sqrt(trained),
+                    "noise_norm": over_batch * math.sqrt(released),
                 }
             )
     return found

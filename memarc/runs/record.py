@@ -84,11 +84,7 @@ def _memory(run: Run, trained: Trained) -> dict[str, int]:
     problem = trained.problem
     longest = max(problem.shapes)
     per_example = memory.backward_bytes_per_example(
-        problem.loss_fn,
-        problem.precompute,
-        trained.state.trainable,
-        problem.frozen,
-        problem.shapes[longest],
+        *problem.differentiated(trained.state.point), problem.shapes[longest]
     )
     return {
         "backward_bytes_per_example": per_example,

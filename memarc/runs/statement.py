@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memarc.privacy import accounting, ledger
+from memarc.privacy import accounting, ledger, zeroth_order
 from memarc.privacy.sampling import PoissonSampler
 from memarc.report import records
 from memarc.report.records import Record, encode
@@ -31,6 +31,13 @@ _OF_THE_RUN = (
     "steps",
 )
 """What an audit and the record of a run must agree in."""
+
+_GRADIENTS = "Gaussian noise on sums of clipped per-example gradients (Abadi et al. 2016)"
+_SLOPES = (
+    "Gaussian noise on sums of clipped per-example slopes along one random direction a step "
+    "(Tang et al. 2024)"
+)
+"""What a step noises, by every engine that takes gradients, and by the one that takes slopes."""
 
 _RELEASED = ("trainable.safetensors", "drawn.safetensors")
 
@@ -106,7 +113,7 @@ def _promise(record: Record) -> dict[str, Any]:
 def _mechanism(record: Record) -> dict[str, Any]:
     privacy = record.config["privacy"]
     return {
-        "name": "Gaussian noise on sums of clipped per-example gradients (Abadi et al. 2016)",
+        "name": _SLOPES if record.engine == zeroth_order.NAME else _GRADIENTS,
         "an_example_is": "one unit, by the mean gradient of those of its rows that are used"
         if record.rows_per_unit
         else "one unit, which is one row",

@@ -15,7 +15,7 @@ from memarc import paths
 from memarc.batches import COINS
 from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
-from memarc.privacy import apart, auto, sampling
+from memarc.privacy import apart, auto, sampling, zeroth_order
 from memarc.privacy import ledger as ledger_lib
 from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Budget, Ledger
@@ -149,7 +149,8 @@ def _prepare(
     frozen = placement.place_frozen(frozen) if placement else jax.device_put(frozen)
     privatize = run.mechanism.gradient_transform(streams.noise)
     optimize = optimizer.build(run.settings.optimizer, run.mechanism.steps)
-    state = step.init_state(trainable, privatize, optimize)
+    directions = run.settings.privacy.directions(streams.directions)
+    state = step.init_state(trainable, privatize, optimize, directions)
     run.model.check_start(
         placement.replicate(state.trainable) if placement else state.trainable,
         frozen,
@@ -181,7 +182,7 @@ def _watch(
 def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:
     """Raises ValueError if examples are coupled where the engine takes several at once."""
     rows = apart.random_rows(problem.shapes[min(problem.shapes)])
-    if engine in ROW_BY_ROW:
+    if zeroth_order.row_engine(engine) in ROW_BY_ROW:
         apart.check_precompute_apart(problem.precompute, problem.frozen, rows)
     else:
         given = (problem.loss_fn, state.trainable, problem.frozen, rows)

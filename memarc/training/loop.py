@@ -15,11 +15,12 @@ import optax
 from memarc.ops.compiled import compiled_bytes, own_bytes
 from memarc.ops.flops import matrix_flops
 from memarc.ops.uses import NeedsTaps
-from memarc.privacy import auto, sampling, summation
+from memarc.privacy import auto, sampling, summation, zeroth_order
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
 from memarc.privacy.summation import CompensatedSum
+from memarc.privacy.zeroth_order import Line
 from memarc.training import step
 from memarc.training.checkpoint import Checkpoints
 from memarc.training.log import Log, NoLog
@@ -54,24 +55,28 @@ class Problem:
     coins: str | None = None
     placement: Placement | None = None
 
-    def zero_sum(self, trainable: Params) -> CompensatedSum:
-        """The clipped sum of an empty draw."""
+    def zero_sum(self, summed: Params) -> CompensatedSum:
+        """The clipped sum of an empty draw, shaped like a state's ``summed``."""
         if self.placement:
-            return self.placement.zero_sum(trainable)
-        return summation.zero(trainable)
+            return self.placement.zero_sum(summed)
+        return summation.zero(summed)
 
-    def abstract_sum(self, trainable: Params) -> CompensatedSum:
-        """The shapes of `zero_sum`, of parameters that may be shapes themselves."""
+    def abstract_sum(self, summed: Params) -> CompensatedSum:
+        """The shapes of `zero_sum`, of what may be shapes itself."""
         if self.placement:
-            return self.placement.abstract_sum(trainable)
-        return jax.eval_shape(summation.zero, trainable)
+            return self.placement.abstract_sum(summed)
+        return jax.eval_shape(summation.zero, summed)
 
     def accumulate(self, settings: step.GradientSettings) -> Callable[..., CompensatedSum]:
-        """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``."""
+        """Builds ``(grad_sum, point, frozen, batch, is_padding[B]) -> grad_sum``."""
         accumulate = step.make_accumulate(self.loss_fn, self.precompute, settings)
         if self.placement:
             return self.placement.accumulate(accumulate, self.frozen)
         return accumulate
+
+    def differentiated(self, point: Params | Line) -> tuple[LossFn, Precompute, Params, Params]:
+        """Loss, precompute, trainable and frozen parameters that the engines are given."""
+        return zeroth_order.differentiated(self.loss_fn, self.precompute, point, self.frozen)
 
     def abstract_batch(self, length: int) -> tuple[Any, Any]:
         """Gives an abstract batch of a bucket, and its padding mask."""
@@ -118,10 +123,10 @@ def compile_programs(
     if problem.placement:
         update = problem.placement.update(update)
     update = jax.jit(update, donate_argnums=0)
-    grad_sum = problem.abstract_sum(state.trainable)
+    grad_sum = problem.abstract_sum(state.summed)
     compiled = {
         length: accumulate.lower(
-            grad_sum, state.trainable, problem.frozen, *problem.abstract_batch(length)
+            grad_sum, state.point, problem.frozen, *problem.abstract_batch(length)
         ).compile()
         for length in problem.shapes
     }
@@ -228,11 +233,11 @@ def train(
     checkpoints.ensure_begun(state)
     with prefetch(_inputs(problem, mechanism, streams, first)) as inputs:
         for number in range(first, mechanism.steps):
-            grad_sum = problem.zero_sum(state.trainable)
+            grad_sum = problem.zero_sum(state.summed)
             while (given := next(inputs)) is not None:
                 length, batch, is_padding = given
                 grad_sum = programs.accumulate[length](
-                    grad_sum, state.trainable, problem.frozen, batch, is_padding
+                    grad_sum, state.point, problem.frozen, batch, is_padding
                 )
             done = number + 1
             charge(done)

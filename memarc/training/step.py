@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memarc.privacy import summation
+from memarc.privacy import summation, zeroth_order
 from memarc.privacy.clipping import Clipping, wide_dtype
 from memarc.privacy.engines import add_clipped
 from memarc.privacy.summation import CompensatedSum
+from memarc.privacy.zeroth_order import Directions, Line
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
 
@@ -31,12 +32,26 @@ class TrainState:
       trainable: The parameters.
       noise_state: The state of the mechanism's transformation.
       opt_state: The state of the optimizer, built from noised gradients only.
+      directions: None, or the directions along which slopes stand for gradients.
     """
 
     step: Array
     trainable: Params
     noise_state: optax.OptState
     opt_state: optax.OptState
+    directions: Directions | None = None
+
+    @property
+    def point(self) -> Params | Line:
+        """Where rows are differentiated: at the parameters, or on the step's line through them."""
+        if self.directions is None:
+            return self.trainable
+        return Line(self.trainable, self.directions, self.step)
+
+    @property
+    def summed(self) -> Params:
+        """Something shaped like what a step sums and noises."""
+        return zeroth_order.summed(self.point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +60,8 @@ class GradientSettings:
 
     Attributes:
       clipping: The rule and its bound.
-      engine: A name in `memarc.privacy.engines.ENGINES`.
+      engine: A name in `memarc.privacy.engines.ENGINES`; or "zeroth_order", of a
+        state with directions, which sums slopes instead.
       microbatch_size: Rows differentiated at once.
     """
 
@@ -58,6 +74,7 @@ def init_state(
     trainable: Params,
     privatize: optax.GradientTransformation,
     optimizer: optax.GradientTransformation,
+    directions: Directions | None = None,
 ) -> TrainState:
     """The state before the first update."""
     # Copies, because the state is donated and the caller may share its arrays; and float32, because
@@ -68,35 +85,47 @@ def init_state(
         trainable=trainable,
         noise_state=privatize.init(trainable),
         opt_state=optimizer.init(trainable),
+        directions=jax.tree.map(jnp.copy, directions),
     )
 
 
 def make_accumulate(
     loss_fn: LossFn, precompute: Precompute, settings: GradientSettings
 ) -> Callable[[CompensatedSum, Params, Params, Batch, Array], CompensatedSum]:
-    """Builds ``(grad_sum, trainable, frozen, batch, is_padding[B]) -> grad_sum``.
+    """Builds ``(grad_sum, point, frozen, batch, is_padding[B]) -> grad_sum``.
+
+    ``point`` is a state's, and sums are shaped like its ``summed``.
 
     Norms and losses of the rows are private and do not leave the function.
     """
 
     def accumulate(
         grad_sum: CompensatedSum,
-        trainable: Params,
+        point: Params | Line,
         frozen: Params,
         batch: Batch,
         is_padding: Array,
     ) -> CompensatedSum:
+        if isinstance(point, Line) != (settings.engine == zeroth_order.NAME):
+            raise ValueError(
+                f"The engine is {settings.engine!r}, and the parameters come "
+                f"{'with' if isinstance(point, Line) else 'without'} directions; "
+                f"{zeroth_order.NAME!r} needs them, and no other engine takes them."
+            )
+        loss, prepare, trainable, given = zeroth_order.differentiated(
+            loss_fn, precompute, point, frozen
+        )
         total, _ = add_clipped(
             grad_sum,
-            loss_fn,
+            loss,
             trainable,
-            frozen,
+            given,
             batch,
             is_padding,
             clipping=settings.clipping,
-            engine=settings.engine,
+            engine=zeroth_order.row_engine(settings.engine),
             microbatch_size=settings.microbatch_size,
-            precompute=precompute,
+            precompute=prepare,
         )
         return total
 
@@ -115,6 +144,7 @@ def make_update(
     def update(state: TrainState, grad_sum: CompensatedSum) -> tuple[TrainState, dict[str, Array]]:
         # Optax's types know trees of arrays alone; the noise is added to both parts of the sum.
         gradient, noise_state = privatize.update(grad_sum, state.noise_state)  # pyright: ignore
+        gradient = zeroth_order.lifted(gradient, state.point)
         with jax.numpy_dtype_promotion("standard"):  # Optax's own code mixes dtypes.
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.trainable)
         metrics = {
@@ -126,6 +156,7 @@ def make_update(
             trainable=optax.apply_updates(state.trainable, updates),
             noise_state=noise_state,
             opt_state=opt_state,
+            directions=state.directions,
         ), metrics
 
     return update
@@ -150,8 +181,8 @@ def make_private_step(
     def private_step(
         state: TrainState, frozen: Params, batch: Batch, is_padding: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        grad_sum = zeros(state.trainable)
-        grad_sum = accumulate(grad_sum, state.trainable, frozen, batch, is_padding)
+        grad_sum = zeros(state.summed)
+        grad_sum = accumulate(grad_sum, state.point, frozen, batch, is_padding)
         return update(state, grad_sum)
 
     return private_step

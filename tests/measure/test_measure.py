@@ -36,9 +36,11 @@ def here():
 def test_the_abstract_step_is_the_one_that_runs(method):
     """Every method's arguments have the shapes that are compiled for, and its step moves them."""
     given = case(method)
-    state, frozen, batch, is_padding = jax.jit(partial(cases.draw, given))(jax.random.key(0))
+    state, frozen, batch, is_padding = jax.jit(partial(cases.draw, given, "vmap"))(
+        jax.random.key(0)
+    )
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (state, frozen, batch, is_padding))
-    wanted = jax.tree.map(lambda x: (x.shape, x.dtype), cases.abstract(given))
+    wanted = jax.tree.map(lambda x: (x.shape, x.dtype), cases.abstract(given, "vmap"))
     assert shapes == wanted
     after, metrics = jax.jit(cases.private_step(given, "vmap", 3))(state, frozen, batch, is_padding)
     assert int(after.step) == 1 and metrics["update_norm"] > 0
@@ -47,7 +49,7 @@ def test_the_abstract_step_is_the_one_that_runs(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_step_of_every_method_keeps_the_shapes_of_its_state(method):
     given = case(method)
-    state, frozen, batch, is_padding = cases.abstract(given)
+    state, frozen, batch, is_padding = cases.abstract(given, "vmap")
     step = cases.private_step(given, "vmap", 3)
     after, _ = jax.eval_shape(step, state, frozen, batch, is_padding)
     shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, after)]

@@ -127,6 +127,9 @@ def test_streams_differ_from_each_other_repeat_for_equal_entropy_and_hide_in_rep
         own = children[child].generate_state(4, np.uint32)
         assert getattr(first, name) == int.from_bytes(own.tobytes(), "little")
         assert not set(own.tolist()) & {word for pair in words for word in pair}
+    directions = jax.random.key_data(first.directions).tolist()
+    assert directions == np.random.SeedSequence(5).spawn(6)[5].generate_state(2).tolist()
+    assert directions not in words
     assert repr(first) == "Streams()"
     noise.add_gaussian_noise(1.0, first.noise)
 

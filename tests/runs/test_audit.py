@@ -166,3 +166,7 @@ def test_any_config_can_be_audited_and_one_of_several_runs_is_to_be_named():
     assert settings.name == "lora" and chosen.counts == {"random": 500, "gradient": 10_000}
     with pytest.raises(ValueError, match=r"no run \['ladder'\]"):
         audit._parse(given, "ladder")
+    given["privacy"]["engine"] = "zeroth_order"
+    given["runs"]["lora"] |= {"privacy": {"engine": "zeroth_order"}}
+    with pytest.raises(ValueError, match="release one number that all rows share"):
+        audit._parse(given, "lora")

@@ -20,7 +20,7 @@ MISTAKES = [
     ({"method": "prefix"}, r"Unknown method 'prefix'; choose one of \['full', 'head', "),
     (
         {"privacy.engine": "fast"},
-        r"Unknown engine 'fast'; choose one of \('auto', 'loop', 'vmap', 'ghost', ",
+        r"Unknown engine 'fast'; choose one of \('auto', 'zeroth_order', 'loop', 'vmap', ",
     ),
     ({"privacy.fit": "quick"}, r"fit is 'quick'; give 'balanced', .* bytes .* '12GiB'"),
     ({"privacy.fit": "fastest"}, r"leave the engine 'auto', or the fit 'balanced'"),
@@ -31,6 +31,11 @@ MISTAKES = [
     ({"privacy.clip_norm": 0.0}, r"clip_norm is 0\.0"),
     ({"privacy.clipping": "flat"}, r"Unknown clipping rule 'flat'"),
     ({"privacy.expected_batch_size": 61}, r"expected_batch_size is 61; give 1 to .* 60"),
+    ({"privacy.engine": "zeroth_order", "privacy.probe": 0.0}, r"probe is 0\.0; give a finite"),
+    (
+        {"privacy.engine": "zeroth_order", "privacy.clipping_scope": "per_layer"},
+        r"clipping_scope is 'per_layer'; a slope is one number for all layers",
+    ),
     ({"privacy.microbatch_size": 9}, r"microbatch_size is 9; give 1 to physical_batch_size, 8"),
     ({"data.max_length": 40, "data.buckets": (40,)}, r"max_length is 40; .* positions for 32"),
     ({"data.buckets": (32, 12)}, r"buckets is \(32, 12\)"),

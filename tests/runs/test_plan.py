@@ -32,9 +32,12 @@ def chosen(config):
     return chosen
 
 
+@pytest.mark.parametrize(("engine", "released"), [("vmap", 34), ("zeroth_order", 1)])
 def test_what_a_run_takes_is_what_its_record_says_and_no_weight_is_read(
-    config, chosen, tmp_path, monkeypatch
+    config, tmp_path, monkeypatch, engine, released
 ):
+    config.privacy.engine = engine
+    (chosen,) = parse(config.to_dict())
     (record,) = run.run_all(config.to_dict(), tmp_path)
     monkeypatch.setattr(assemble.pretrained, "load", lambda *given, **more: pytest.fail("read"))
     monkeypatch.setattr(forecast, "_LEAST_SECONDS", 0.0)
@@ -43,7 +46,10 @@ def test_what_a_run_takes_is_what_its_record_says_and_no_weight_is_read(
     found = compiled.taken["step_bytes"] | {"backward_bytes": compiled.taken["backward_bytes"]}
     assert found.items() <= record.memory.items() and found["peak_bytes"] > 0
     assert drawn.trained == record.trainable_parameters
-    assert compiled.engine == record.engine == "vmap"
+    assert compiled.engine == record.engine == engine
+    assert drawn.released == released and drawn.trained == 34  # Numbers that a step noises.
+    if released == 1:
+        assert record.memory["backward_bytes_per_example"] == 4  # A slope, float32.
     moments = sum(x.size * 4 for x in jax.tree.leaves(drawn.state.opt_state))
     assert compiled.taken["whole_bytes"] >= found["reserved_bytes"] + moments
     paces = forecast.pace(drawn, compiled)
@@ -131,7 +137,7 @@ def test_calls_of_a_step_are_counted_by_what_draws_it():
 
 def test_noise_is_that_of_the_plan_and_of_plans_near_it(chosen):
     mechanism = assemble.plan(chosen, 60)
-    found = plan.noise(chosen, mechanism, trained=400)
+    found = plan.noise(chosen, mechanism, released=400)
     assert (found["units"], found["steps"], found["batch"], found["sampling_rate"]) == (
         60,
         3,

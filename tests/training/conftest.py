@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.privacy import sampling
+from memarc.privacy import sampling, zeroth_order
 from memarc.privacy.ledger import Budget, Ledger
 from memarc.privacy.mechanism import Mechanism, PrivacyConfig
 from memarc.training import loop, optimizer, step
@@ -27,6 +27,7 @@ class Toy:
     labels: np.ndarray
     entropy: int = 11
     keep_metrics: bool = True
+    engine: str = "vmap"
 
     def loss(self, trainable, frozen, batch):
         logits = (batch["features"] * frozen["scale"]) @ trainable["w"] + trainable["b"]
@@ -50,7 +51,10 @@ class Toy:
     def start(self):
         privatize, optimize, _ = self.transforms()
         trainable = {"w": jnp.zeros(WIDTH), "b": jnp.zeros(())}
-        return step.init_state(trainable, privatize, optimize)
+        key = sampling.streams(self.entropy).directions
+        is_asked = self.engine == zeroth_order.NAME
+        directions = zeroth_order.Directions(key, 1e-2) if is_asked else None
+        return step.init_state(trainable, privatize, optimize, directions)
 
     def problem(self):
         batch = {
@@ -67,7 +71,7 @@ class Toy:
 
     def programs(self, problem, state):
         privatize, optimize, _ = self.transforms()
-        settings = step.GradientSettings(self.mechanism.clipping, "vmap", 2)
+        settings = step.GradientSettings(self.mechanism.clipping, self.engine, 2)
         return loop.compile_programs(problem, state, settings, privatize, optimize)
 
     def identity(self, **config):

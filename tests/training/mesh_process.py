@@ -14,7 +14,7 @@ from memarc.models import backbone
 from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
-from memarc.privacy import noise, summation
+from memarc.privacy import noise, summation, zeroth_order
 from memarc.privacy.clipping import Clipping
 from memarc.training import loop, sharding, step
 from tests import fast_compile
@@ -90,6 +90,29 @@ def summed(method, engine, placement):
     return jax.tree.map(lambda x: np.asarray(x).sum(0) if placement else np.asarray(x), total.value)
 
 
+def stepped(method, engine, placement):
+    """How far a step without noise moves the parameters along its direction.
+
+    The bound is one that hardly any slope meets, and losses are taken far apart, so that float32
+    tells their differences to five digits.
+    """
+    found, trainable = problem(method, placement)
+    settings = step.GradientSettings(Clipping(50.0, "abadi"), engine, 2)
+    privatize = noise.privatize_sum(stddev=0.0, divisor=1.0, key=jax.random.key(3))
+    optimizer, directions = optax.sgd(1.0), zeroth_order.Directions(jax.random.key(5), 0.5)
+    state = step.init_state(trainable, privatize, optimizer, directions)
+    update = step.make_update(privatize, optimizer)
+    if placement:
+        state, update = placement.place_state(state), placement.update(update)
+    accumulate, update = (
+        jax.jit(part, compiler_options=fast_compile.options())
+        for part in (found.accumulate(settings), update)
+    )
+    total = accumulate(found.zero_sum(state.summed), state.point, found.frozen, *batch())
+    after = update(state, total)[0].trainable
+    return jax.tree.map(lambda x, start: np.asarray(x) - start, after, trainable)
+
+
 def noised(placement):
     """The update of zero sums is the noise itself; and the bytes of it on one device."""
     trainable = {"w": jnp.zeros((304, 50)), "b": jnp.zeros(7)}
@@ -142,7 +165,12 @@ def main():
         if not cases:
             found[name] = of_noise(placement)
             continue
-        sums = {case: summed(*case.split("/"), placement) for case in cases}
+        sums = {
+            case: (stepped if case.endswith(zeroth_order.NAME) else summed)(
+                *case.split("/"), placement
+            )
+            for case in cases
+        }
         first = sums if first is None else first
         found[name] = {case: relative(total, first[case]) for case, total in sums.items()}
     print(json.dumps(found))

@@ -57,6 +57,11 @@ def test_clipped_sums_of_other_engines_and_meshes_are_those_of_one_device():
     assert_sums_are_those_of_one_device(("2x1", "4x1", "8x1", "1x8"), FAST)
 
 
+@pytest.mark.slow
+def test_a_step_along_a_direction_is_that_of_one_device():
+    assert_sums_are_those_of_one_device(("2x1", "8x1cut", "2x4", "2x4cut"), ("lora/zeroth_order",))
+
+
 @pytest.mark.checklist(21, 22)
 @pytest.mark.parametrize("mesh", MESHES)
 def test_noise_is_the_same_bit_for_bit_and_has_one_standard_deviation(found, mesh):
