@@ -1,4 +1,4 @@
-"""Models with a linear head on a backbone's states: a classifier, and one that gives a number.
+"""Models with a head on a backbone's states: a classifier, and one that gives a number.
 
 Axes: B batch, R sequences of an example that has several, C classes.
 """
@@ -18,7 +18,7 @@ from memarc.typing import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Headed(Model):
-    """A backbone, a tuning method and a linear head.
+    """A backbone, a tuning method and a head.
 
     Attributes:
       head: How the head reads the states.
@@ -42,7 +42,7 @@ class Headed(Model):
         if self.method.config.parts.final_norm:
             params = self.method.parameters(trainable["tuning"], frozen)
             states = backbone.norm_last(self.method.config, params, states)
-        return head.logits(self.head.pooling, trainable["head"], states, batch)
+        return head.logits(self.head, trainable["head"], states, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Regressor(Headed):
     """Gives a number, as a share of the task's range.
 
     Attributes:
-      head: The pooling.
+      head: The pooling and the form.
     """
 
     head: ValueHeadConfig
@@ -89,7 +89,7 @@ class Regressor(Headed):
     def start(self, key: Array, params: Params) -> Params:
         """Draws the head."""
         del params
-        return head.init_value(self.method.config.width, key)
+        return head.init_value(self.head, self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes the squared error of each share, float32[B]: a mean over sequences."""

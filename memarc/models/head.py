@@ -1,4 +1,4 @@
-"""The heads of classification and regression: pool the states, then one linear map.
+"""The heads of classification and regression: pool the states, then one linear map, or two.
 
 Axes: B batch (or [B, R], where an example is several sequences), R sequences of an example,
 T tokens, D width, C classes, V vocabulary.
@@ -6,6 +6,8 @@ T tokens, D width, C classes, V vocabulary.
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,17 @@ from memarc.typing import Array, Batch, Params
 
 POOLINGS = ("first", "mean", "last")
 """How the states of a row become one, which a linear map reads."""
+
+LINEAR = "linear"
+"""The form of a head that is one map; all others are two maps with a function between."""
+
+_BETWEEN: Mapping[str, Callable[[Array], Array]] = {
+    "dense_tanh": jnp.tanh,
+    "dense_gelu": partial(jax.nn.gelu, approximate=False),
+    "dense_relu": jax.nn.relu,
+}
+FORMS = (LINEAR, *_BETWEEN)
+"""One map; or a dense map [D, D], a function and a map, as transformers' encoders classify."""
 
 WORDS = "words"
 """In the place of a pooling: no map reads the states; what a decoder makes of words decides."""
@@ -39,6 +52,10 @@ class HeadConfig:
       class_weights: What the loss of each label is multiplied by; () weighs all alike.
       smoothing: Label smoothing of the training loss, in [0, 1): so much of the wanted
         probability goes to all labels alike.
+      form: "linear" is one map of the pooled state. "dense_tanh" is a dense map [D, D], tanh and a
+        map, as the heads of BERT, RoBERTa (and its like) and MPNet in transformers; "dense_gelu" is
+        ELECTRA's, "dense_relu" DistilBERT's. Both maps are drawn, and both are trained; there is
+        no dropout between.
     """
 
     pooling: str = "first"
@@ -47,10 +64,12 @@ class HeadConfig:
     bias: bool = True
     class_weights: tuple[float, ...] = ()
     smoothing: float = 0.0
+    form: str = LINEAR
 
     def __post_init__(self) -> None:
         """Checks every field."""
-        check_pooling(self.pooling, (*POOLINGS, WORDS))
+        check_choice("pooling", self.pooling, (*POOLINGS, WORDS))
+        check_choice("form", self.form, FORMS)
         if not 0.0 <= self.smoothing < 1.0:
             raise ValueError(f"head.smoothing is {self.smoothing}; give a number in [0, 1).")
         if self.class_weights and len(self.class_weights) != self.classes:
@@ -77,6 +96,11 @@ class HeadConfig:
                 f"head.pooling is {self.pooling!r}; words follow the 'last' token, where they "
                 "start a map, or they decide themselves, with pooling 'words'."
             )
+        if self.form != LINEAR:
+            raise ValueError(
+                f"head.form is {self.form!r}, and head.words are given, which start or stand for "
+                "one map: leave head.form 'linear'."
+            )
         if len(self.words) != self.classes:
             raise ValueError(
                 f"{len(self.words)} words stand for {self.classes} labels; give one each."
@@ -95,31 +119,45 @@ class ValueHeadConfig:
 
     Attributes:
       pooling: As of `HeadConfig`.
+      form: As of `HeadConfig`.
     """
 
     pooling: str = "first"
+    form: str = LINEAR
 
     def __post_init__(self) -> None:
-        """Checks the pooling."""
-        check_pooling(self.pooling, POOLINGS)
+        """Checks both fields."""
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("form", self.form, FORMS)
 
 
-def check_pooling(pooling: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError for a pooling that is none of the choices."""
-    if pooling not in choices:
-        raise ValueError(f"head.pooling is {pooling!r}; choose one of {choices}.")
+def check_choice(name: str, given: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for a value of a field that is none of the choices."""
+    if given not in choices:
+        raise ValueError(f"head.{name} is {given!r}; choose one of {choices}.")
 
 
 def init(config: HeadConfig, width: int, key: Array) -> Params:
-    """Draws the linear map; small, so that training starts near even odds."""
-    kernel = 0.02 * jax.random.normal(key, (width, config.classes))
-    return {"kernel": kernel, **_zero_bias(config)}
+    """Draws the maps; small, so that training starts near even odds."""
+    params = _drawn(config.form, width, config.classes, key)
+    return {**params, **_zero_bias(config)}
 
 
-def init_value(width: int, key: Array) -> Params:
-    """Draws the linear map of a number; small, around the middle of the range."""
-    kernel = 0.02 * jax.random.normal(key, (width, 1))
-    return {"kernel": kernel, "bias": jnp.full((1,), 0.5)}
+def init_value(config: ValueHeadConfig, width: int, key: Array) -> Params:
+    """Draws the maps of a number; small, around the middle of the range."""
+    return {**_drawn(config.form, width, 1, key), "bias": jnp.full((1,), 0.5)}
+
+
+def _drawn(form: str, width: int, outputs: int, key: Array) -> Params:
+    """Kernels N(0, 0.02^2), as transformers draws them, and a dense map's bias of zeros.
+
+    The last map's draw is the same in every form.
+    """
+    params: Params = {"kernel": 0.02 * jax.random.normal(key, (width, outputs))}
+    if form != LINEAR:
+        kernel = 0.02 * jax.random.normal(jax.random.fold_in(key, 1), (width, width))
+        params["dense"] = {"kernel": kernel, "bias": jnp.zeros((width,))}
+    return params
 
 
 def of_words(config: HeadConfig, table: Array) -> Params:
@@ -133,10 +171,15 @@ def _zero_bias(config: HeadConfig) -> Params:
     return {"bias": jnp.zeros((config.classes,))} if config.bias else {}
 
 
-def logits(pooling: str, params: Params, states: Array, batch: Batch) -> Array:
+def logits(
+    config: HeadConfig | ValueHeadConfig, params: Params, states: Array, batch: Batch
+) -> Array:
     """Maps states [B, T, D] to logits float32[B, C], or to one number each, [B, 1]."""
     states = states.astype(params["kernel"].dtype)
-    pooled = _pool(pooling, states, batch[ATTENTION_MASK])
+    pooled = _pool(config.pooling, states, batch[ATTENTION_MASK])
+    if config.form != LINEAR:
+        dense = params["dense"]
+        pooled = _BETWEEN[config.form](linear(pooled, dense["kernel"], dense["bias"]))
     return linear(pooled, params["kernel"], params.get("bias"))
 
 

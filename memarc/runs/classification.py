@@ -50,6 +50,7 @@ class Classification:
             choice.bias,
             choice.class_weights,
             choice.smoothing,
+            choice.form,
         )
         if choice.pooling == WORDS:
             check_without_head(settings.optimizer)

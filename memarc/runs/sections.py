@@ -50,6 +50,9 @@ class HeadChoice:
       class_weights: What the loss of each label is multiplied by, declared in public (never counted
         in private rows); () weighs all alike. Rule "automatic" of clipping would undo them.
       smoothing: Label smoothing of the training loss, in [0, 1).
+      form: "linear", one map of the pooled state; or a dense map as wide as the states, a function
+        and a map, as transformers' encoders classify: "dense_tanh" (BERT, RoBERTa and its like,
+        MPNet), "dense_gelu" (ELECTRA) or "dense_relu" (DistilBERT). Both maps are drawn small.
     """
 
     pooling: str = "first"
@@ -57,6 +60,7 @@ class HeadChoice:
     bias: bool = True
     class_weights: tuple[float, ...] = ()
     smoothing: float = 0.0
+    form: str = "linear"
 
 
 @dataclasses.dataclass(frozen=True)
