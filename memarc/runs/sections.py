@@ -42,9 +42,11 @@ class HeadChoice:
       pooling: "first" reads the first token, "last" the last real one (of decoders), "mean" the
         mean of all real tokens; "words" takes the label whose ``words`` a decoder finds likeliest
         behind the row, without any map: a step does the work of as many rows as there are labels.
+        "mask" reads the "<mask>" of ``data.template`` through an encoder's masked-language head.
       words: Words that stand for the labels, in their order, as they follow ``data.template``,
         such as " bad" and " good". With pooling "last" each is one token, and a decoder's own
-        likelihoods of them are where training of the map starts; () draws it at random.
+        likelihoods of them are where training of the map starts; () draws it at random. With
+        "mask" each is one token too, and an encoder's logits of them are that start.
       bias: Whether the head has a bias. transformers' decoders that classify have none, so a head
         without can be exported to them.
       class_weights: What the loss of each label is multiplied by, declared in public (never counted

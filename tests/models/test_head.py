@@ -19,6 +19,10 @@ PARAMS = {
 }
 
 
+def logits(config, params, states, batch):
+    return head.logits(config, params, head.pool(config, states, batch))
+
+
 @pytest.mark.parametrize(
     ("pooling", "wanted"),
     [
@@ -31,7 +35,7 @@ PARAMS = {
 )
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_logits_are_a_linear_map_of_the_pooled_states_in_float32(pooling, wanted, dtype):
-    got = head.logits(HeadConfig(pooling, 3), PARAMS, STATES.astype(dtype), BATCH)
+    got = logits(HeadConfig(pooling, 3), PARAMS, STATES.astype(dtype), BATCH)
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, wanted)
 
@@ -40,8 +44,8 @@ def test_mean_pooling_does_not_see_what_stands_under_padding():
     config = HeadConfig("mean", 3)
     changed = STATES.at[1, 1].set(-1e6).at[2].set(1e6)
     np.testing.assert_array_equal(
-        head.logits(config, PARAMS, changed, BATCH),
-        head.logits(config, PARAMS, STATES, BATCH),
+        logits(config, PARAMS, changed, BATCH),
+        logits(config, PARAMS, STATES, BATCH),
     )
 
 
@@ -56,18 +60,25 @@ def test_mean_pooling_does_not_see_what_stands_under_padding():
 def test_a_head_of_two_maps_has_its_function_between(form, between):
     dense = {"kernel": jnp.array([[0.5, -0.25], [0.1, 0.2]]), "bias": jnp.array([-0.1, -0.5])}
     config = HeadConfig("first", 3, form=form)
-    got = head.logits(config, {**PARAMS, "dense": dense}, STATES[:1], BATCH)
+    got = logits(config, {**PARAMS, "dense": dense}, STATES[:1], BATCH)
     # The first state is (1, 2): 0.5 + 0.2 - 0.1 and -0.25 + 0.4 - 0.5.
     a, b = between(0.6), between(-0.35)
     np.testing.assert_allclose(got[0], [a + 0.5, b, 2 * a - b - 0.5], rtol=1e-6)
-    numbers = head.logits(ValueHeadConfig("first", form), {**PARAMS, "dense": dense}, STATES, BATCH)
+    numbers = logits(ValueHeadConfig("first", form), {**PARAMS, "dense": dense}, STATES, BATCH)
     np.testing.assert_array_equal(numbers[:1], got)
 
 
 def test_the_last_real_token_is_found_whatever_side_is_filled_up():
     batch = {"attention_mask": jnp.array([[0, 1], [0, 1], [1, 0]], jnp.int32)}
-    got = head.logits(HeadConfig("last", 3), PARAMS, STATES, batch)
+    got = logits(HeadConfig("last", 3), PARAMS, STATES, batch)
     np.testing.assert_array_equal(got, [[3.5, 6.0, -0.5], [9.5, 9.0, 8.5], [4.5, 4.0, 3.5]])
+
+
+def test_the_first_mask_token_that_is_real_is_read_and_the_first_token_where_there_is_none():
+    config = HeadConfig("mask", 3, words=((3,), (0,), (2,)), mask_id=7)
+    ids = jnp.array([[4, 7], [1, 7], [7, 7]], jnp.int32)
+    got = head.pool(config, STATES, {**BATCH, "input_ids": ids})
+    np.testing.assert_array_equal(got, [[3, 6], [5, 7], [4, 4]])
 
 
 def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
@@ -76,6 +87,9 @@ def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
     params = head.of_words(config, table)
     np.testing.assert_array_equal(params["kernel"], [[6, 0, 4], [7, 1, 5]])
     assert params["kernel"].dtype == jnp.float32 and not params["bias"].any()
+    with_bias = head.of_words(config, table, jnp.array([0.5, 1.0, -2.0, 4.0], jnp.bfloat16))
+    np.testing.assert_array_equal(with_bias["bias"], [4.0, 0.5, -2.0])
+    np.testing.assert_array_equal(with_bias["kernel"], params["kernel"])
     with pytest.raises(ValueError, match="2 words stand for 3 labels"):
         HeadConfig("last", 3, words=((3,), (0,)))
     with pytest.raises(ValueError, match="words follow the 'last' token"):
@@ -88,6 +102,24 @@ def test_a_head_of_words_starts_as_their_rows_of_the_output_table():
         HeadConfig("words", 2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_id": None}, "head.pooling is 'mask' and mask_id None"),
+        ({"pooling": "last"}, "head.pooling is 'last' and mask_id 3"),
+        ({"words": ()}, r"head.pooling is 'mask', and head.words is \(\)"),
+        ({"words": ((1,), (2, 4))}, r"have \[1, 2\] tokens; .*with head.pooling 'mask' one alone"),
+        ({"bias": False}, "head.bias is False, and head.pooling 'mask' starts from the bias"),
+        ({"form": "dense_tanh"}, "head.form is 'dense_tanh', and head.words are given"),
+    ],
+)
+def test_what_a_mask_cannot_do_is_refused(changes, message):
+    given = {"pooling": "mask", "words": ((1,), (2,)), "mask_id": 3}
+    assert HeadConfig(**given).mask_id == 3
+    with pytest.raises(ValueError, match=message):
+        HeadConfig(**given | changes)
+
+
 @pytest.mark.checklist(27)
 def test_cross_entropy_is_minus_the_log_probability_of_each_label():
     odds = np.array([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]])
@@ -98,9 +130,9 @@ def test_cross_entropy_is_minus_the_log_probability_of_each_label():
 
 
 def test_class_weights_and_smoothing_change_the_loss_as_computed_by_hand():
-    logits = jnp.log(jnp.asarray([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]], jnp.float32))
+    given = jnp.log(jnp.asarray([[1.0, 3.0, 4.0], [1.0, 1.0, 2.0]], jnp.float32))
     config = HeadConfig("first", 3, class_weights=(1.0, 0.5, 4.0), smoothing=0.3)
-    got = head.cross_entropy(config, logits, jnp.array([1, 2]))
+    got = head.cross_entropy(config, given, jnp.array([1, 2]))
     even = [np.log(8) - np.log(12) / 3, np.log(4) - np.log(2) / 3]  # Mean over all labels.
     plain = [np.log(8 / 3), np.log(2.0)]
     wanted = [w * (0.7 * x + 0.3 * y) for w, x, y in zip((0.5, 4.0), plain, even, strict=True)]
@@ -125,7 +157,7 @@ def test_a_head_without_bias_has_none():
     params = head.init(config, 3, jax.random.key(0))
     assert list(params) == ["kernel"]
     states, batch = jnp.ones((1, 1, 3)), {"attention_mask": jnp.ones((1, 1), jnp.int32)}
-    given = head.logits(config, params, states, batch)
+    given = logits(config, params, states, batch)
     np.testing.assert_allclose(given[0], params["kernel"].sum(0), rtol=1e-6)
 
 
@@ -160,7 +192,9 @@ def test_an_unknown_form_is_refused_with_the_choices(cls):
 
 
 def test_an_unknown_pooling_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"head.pooling is 'max'; .*\('first', .*'words'\)"):
+    with pytest.raises(
+        ValueError, match=r"head.pooling is 'max'; .*\('first', .*'words', 'mask'\)"
+    ):
         HeadConfig("max", 2)
 
 
