@@ -71,7 +71,7 @@ def test_words_for_labels_have_ids_of_their_own(shared):
 def test_a_template_with_a_mask_needs_a_tokenizer_with_one_and_has_its_special_tokens(shared):
     names = {x: str(shared / "tokenizers" / x) for x in ("gpt2", "bert-base-uncased")}
     config = DataConfig(root="r", tokenizer=names["gpt2"], template="{sentence} Was it <mask>?")
-    with pytest.raises(ValueError, match="has a mask, and tokenizer .* has no mask token"):
+    with pytest.raises(ValueError, match=r"has a mask, and tokenizer .* has no mask token"):
         open_codec(get_task("sst2"), config)
     config = dataclasses.replace(config, tokenizer=names["bert-base-uncased"])
     codec = open_codec(get_task("sst2"), config)

@@ -14,7 +14,7 @@ from memarc.runs import assemble, exporting, run
 from memarc.runs.parse import parse
 from tests import tiny_weights
 
-WORDS = ("bad", "good")
+WORDS = ("awful", "superb")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +64,9 @@ def test_a_run_starts_from_the_words_logits_and_predicts(masked, filler, tmp_pat
         ({"data.template": "<mask> {{sentence}}"}, "names .*name columns in braces"),
         ({"data.begin": "[CLS]"}, r"a template with <mask> does not read it: leave it None"),
         ({"head.pooling": "first", "head.words": ()}, "'first', which does not read <mask>: give"),
-        ({"head.words": ("bad", "really good")}, r"have \[1, 2\] tokens; .*'mask' one alone"),
-        ({"head.words": ("bad", "unheard")}, r"head.words has \['unheard'\], of which tokenizer"),
-        ({"head.words": ("bad", "bad")}, "give each label words of its own"),
+        ({"head.words": ("awful", "really awful")}, r"have \[1, 2\] tokens; .*'mask' one alone"),
+        ({"head.words": ("awful", "unheard")}, r"head.words has \['unheard'\], of which tokenizer"),
+        ({"head.words": ("awful", "awful")}, "give each label words of its own"),
         ({"head.words": ()}, r"head.pooling is 'mask', and head.words is \(\)"),
         ({"head.bias": False}, "head.bias is False, and head.pooling 'mask' starts from"),
         ({"head.form": "dense_tanh"}, "head.form is 'dense_tanh', and head.words are given"),
