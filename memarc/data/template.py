@@ -95,17 +95,19 @@ def encode(
     if max(used) >= len(columns):
         raise ValueError(f"The template reads {max(used) + 1} columns; rows have {len(columns)}.")
     literal = {x: _literal_ids(tokenizer, x) for x in pieces if isinstance(x, str)}
-    room = max_length - len(begin) - len(end) - sum(map(len, literal.values()))
+    taken = sum(len(literal[piece]) for piece in pieces if isinstance(piece, str))
+    room = max_length - len(begin) - len(end) - taken
     if room < len(used):
         raise ValueError(
             f"max_length is {max_length}, of which the template takes {max_length - room}; raise "
             "it, so that there is room for texts."
         )
-    has_mask = any(MASK in x for x in literal)
+    # A vocabulary of whole words may have the mask's spelling among them.
+    left_out = tokenizer.mask_token_id if any(MASK in x for x in literal) else None
     rows, truncated = [], 0
     for texts in zip(*(tokenize.plain_ids(tokenizer, columns[i]) for i in used), strict=True):
-        if has_mask:  # A vocabulary of whole words may have the mask's spelling among them.
-            texts = [[i for i in text if i != tokenizer.mask_token_id] for text in texts]
+        if left_out is not None:
+            texts = [[i for i in text if i != left_out] for text in texts]
         kept = _fit([len(text) for text in texts], room)
         truncated += sum(kept) < sum(map(len, texts))
         cut = dict(zip(used, (text[:n] for text, n in zip(texts, kept, strict=True)), strict=True))

@@ -53,6 +53,15 @@ def test_rows_are_the_template_with_their_texts_and_only_texts_are_cut(tokenizer
     assert not encoded.tokens["token_type_ids"].any()
 
 
+def test_a_piece_that_stands_twice_takes_room_twice(tokenizer):
+    pieces = template.parse("{premise} ? {hypothesis} ?", FIELDS)
+    pieces = tuple(x.strip() if isinstance(x, str) else x for x in pieces)
+    assert pieces == (0, "?", 1, "?")
+    columns = (["a b c d e f"], ["a b"])
+    encoded = template.encode(tokenizer, columns, pieces, begin=(), max_length=6)
+    assert words(tokenizer, encoded) == ["a b ? a b ?"]
+
+
 def test_every_row_is_what_it_is_alone(tokenizer):
     pieces, texts = template.parse("{premise} ?", FIELDS), ["a b c d", "", "f"]
     together = template.encode(tokenizer, (texts,), pieces, begin=(), max_length=3)
