@@ -48,7 +48,7 @@ class Codec:
       max_length: Cap on the tokens of a row.
       layout: The special tokens around the two texts of generation; None in classification.
       pieces: The template around the columns of classification; () leaves it to the tokenizer.
-      begin_id: The id that begins a row with a template; None for none.
+      around: The ids that begin and those that end a row with a template.
       kind: One of ``memarc.batches.KINDS``.
       is_chat: Whether inputs are conversations as JSON, which the tokenizer's chat template writes
         out (`memarc.data.chat`).
@@ -60,7 +60,7 @@ class Codec:
     layout: Layout | None
     kind: str
     pieces: template.Pieces = ()
-    begin_id: int | None = None
+    around: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     is_chat: bool = False
 
     def dataset(self, rows: Rows, members: np.ndarray | None = None) -> Dataset:
@@ -84,7 +84,8 @@ class Codec:
                 self.tokenizer,
                 rows.columns,
                 self.pieces,
-                begin_id=self.begin_id,
+                begin=self.around[0],
+                end=self.around[1],
                 max_length=self.max_length,
             )
         elif self.layout is None:
@@ -125,9 +126,19 @@ class Codec:
         """The ids of words that stand for labels, as they follow a template.
 
         Raises:
-          ValueError: If a word has no token, or two are the same.
+          ValueError: If a word has no token or is unknown, or two are the same.
         """
         ids = tuple(map(tuple, tokenize.plain_ids(self.tokenizer, words)))
+        unknown = [
+            word
+            for word, its in zip(words, ids, strict=True)
+            if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in its
+        ]
+        if unknown:
+            raise ValueError(
+                f"head.words has {unknown}, of which tokenizer {self.info.name!r} knows no tokens; "
+                "choose words that its vocabulary has."
+            )
         if () in ids or len(set(ids)) < len(words):
             raise ValueError(
                 f"head.words is {tuple(words)}, tokens {ids}; give each label words of its own "
@@ -180,8 +191,8 @@ def open_codec(task: Task, config: DataConfig) -> Codec:
     if config.template is None or task.kind == GENERATION:  # There it has made the prompts.
         return Codec(tokenizer, info, config.max_length, layout, task.kind)
     pieces = template.parse(config.template, task.text_fields)
-    begin = _begin_id(tokenizer, config)
-    return Codec(tokenizer, info, config.max_length, layout, task.kind, pieces, begin)
+    around = _around(tokenizer, config)
+    return Codec(tokenizer, info, config.max_length, layout, task.kind, pieces, around)
 
 
 def _pad_id(tokenizer: tokenize.Tokenizer, layout: Layout | None) -> int | None:
@@ -189,6 +200,21 @@ def _pad_id(tokenizer: tokenize.Tokenizer, layout: Layout | None) -> int | None:
     if layout is not None:
         return layout.end_id
     return 0 if tokenizer.pad_token_id is None else None
+
+
+def _around(
+    tokenizer: tokenize.Tokenizer, config: DataConfig
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What begins and ends rows with a template; with a mask, what the tokenizer itself writes."""
+    if not config.has_mask:
+        begin = _begin_id(tokenizer, config)
+        return (() if begin is None else (begin,)), ()
+    if tokenizer.mask_token_id is None:
+        raise ValueError(
+            f"template {config.template!r} has a mask, and tokenizer {config.tokenizer!r} has no "
+            "mask token: its model was not trained to fill one. Give a masked-language model."
+        )
+    return tokenize.ids_around(tokenizer)
 
 
 def _begin_id(tokenizer: tokenize.Tokenizer, config: DataConfig) -> int | None:

@@ -92,7 +92,9 @@ class DataConfig(OwnConfig):
       end: Special token that ends a target in generation; None is the tokenizer's own.
       template: Text around the columns of a row (`memarc.data.template`), such as
         "Review: {sentence} It was"; None leaves the layout to the tokenizer. In generation it
-        makes the prompt of the columns ``text`` of a user's own files.
+        makes the prompt of the columns ``text`` of a user's own files. In classification "<mask>"
+        in it is the tokenizer's mask token, which pooling "mask" of the head reads; such a row
+        begins and ends as the tokenizer writes it, where other templates begin with ``begin``.
     """
 
     source: str = "files"
@@ -143,6 +145,11 @@ class DataConfig(OwnConfig):
         if self.buckets != ():
             check_buckets(self.buckets, self.max_length)
         self.check_own()
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the template holds a mask token (which in generation is text)."""
+        return self.template is not None and template.MASK in self.template
 
     @property
     def protects(self) -> str:
@@ -247,6 +254,8 @@ def _check_unread(task: Task, config: DataConfig) -> None:
         unread["rows_per_user"] = "user None"
     if task.kind != GENERATION and config.template is None:
         unread["begin"] = f"{task.kind} without a template"
+    if task.kind != GENERATION and config.has_mask:
+        unread["begin"] = f"a template with {template.MASK}"
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name in unread and value != field.default:

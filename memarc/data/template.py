@@ -1,5 +1,7 @@
 """Text around the columns of a row, such as "Review: {sentence} It was", for a decoder to go on.
 
+In "{sentence} It was <mask>." an encoder fills the gap instead, as it was pre-trained to.
+
 Axes: N rows.
 """
 
@@ -10,6 +12,9 @@ import numpy as np
 
 from memarc.batches import INPUT_IDS, TOKEN_TYPE_IDS
 from memarc.data import tokenize
+
+MASK = "<mask>"
+"""What stands in a template for the mask token, however the tokenizer spells it."""
 
 Pieces = tuple[str | int, ...]
 """Literal texts, and the numbers of columns between them."""
@@ -62,19 +67,22 @@ def encode(
     columns: Sequence[Sequence[str]],
     pieces: Pieces,
     *,
-    begin_id: int | None,
+    begin: Sequence[int],
+    end: Sequence[int] = (),
     max_length: int,
 ) -> tokenize.Encoded:
     """Tokenizes the texts of rows and what stands around them, each by itself.
 
     A row's ids depend on that row alone. A row too long loses tokens at the end of its longest
-    column, never of the template.
+    column, never of the template. `MASK` is the tokenizer's mask token in the template, and plain
+    text in a column: a row with a mask has one.
 
     Args:
-      tokenizer: From ``tokenize``.
+      tokenizer: From ``tokenize``; it must have a mask token if the template has `MASK`.
       columns: Sequences of N strings.
       pieces: From `parse`.
-      begin_id: The id that begins all rows; None for none.
+      begin: The ids that begin all rows.
+      end: The ids that end all rows.
       max_length: Cap on the tokens of a row.
 
     Returns:
@@ -86,28 +94,41 @@ def encode(
     used = [piece for piece in pieces if isinstance(piece, int)]
     if max(used) >= len(columns):
         raise ValueError(f"The template reads {max(used) + 1} columns; rows have {len(columns)}.")
-    literal = {x: next(tokenize.plain_ids(tokenizer, [x])) for x in pieces if isinstance(x, str)}
-    room = max_length - (begin_id is not None) - sum(map(len, literal.values()))
+    literal = {x: _literal_ids(tokenizer, x) for x in pieces if isinstance(x, str)}
+    taken = sum(len(literal[piece]) for piece in pieces if isinstance(piece, str))
+    room = max_length - len(begin) - len(end) - taken
     if room < len(used):
         raise ValueError(
             f"max_length is {max_length}, of which the template takes {max_length - room}; raise "
             "it, so that there is room for texts."
         )
+    # A vocabulary of whole words may have the mask's spelling among them.
+    left_out = tokenizer.mask_token_id if any(MASK in x for x in literal) else None
     rows, truncated = [], 0
     for texts in zip(*(tokenize.plain_ids(tokenizer, columns[i]) for i in used), strict=True):
+        if left_out is not None:
+            texts = [[i for i in text if i != left_out] for text in texts]
         kept = _fit([len(text) for text in texts], room)
         truncated += sum(kept) < sum(map(len, texts))
         cut = dict(zip(used, (text[:n] for text, n in zip(texts, kept, strict=True)), strict=True))
-        row = [] if begin_id is None else [begin_id]
+        row = [*begin]
         for piece in pieces:
             row += literal[piece] if isinstance(piece, str) else cut[piece]
-        rows.append(np.asarray(row, np.int32))
+        rows.append(np.asarray([*row, *end], np.int32))
     ids = np.concatenate([np.zeros(0, np.int32), *rows])
     return tokenize.Encoded(
         tokens={INPUT_IDS: ids, TOKEN_TYPE_IDS: np.zeros_like(ids)},
         offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
         truncated_rows=truncated,
     )
+
+
+def _literal_ids(tokenizer: tokenize.Tokenizer, text: str) -> list[int]:
+    """The ids of a piece of a template; the tokenizer says what its mask does to a space before."""
+    if MASK not in text:
+        return next(tokenize.plain_ids(tokenizer, [text]))
+    spelled = text.replace(MASK, tokenizer.mask_token)
+    return tokenizer(spelled, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _fit(lengths: Sequence[int], room: int) -> list[int]:

@@ -265,6 +265,16 @@ def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[int]]
         )["input_ids"]
 
 
+def ids_around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special ids that a tokenizer itself writes before a text, and those behind it."""
+    row = tokenizer("a", return_special_tokens_mask=True, verbose=False)
+    ids, is_special = row["input_ids"], row["special_tokens_mask"]
+    if 0 not in is_special:  # A vocabulary without the letter, and without an unknown token.
+        return (), ()
+    first, behind = is_special.index(0), is_special[::-1].index(0)
+    return tuple(ids[:first]), tuple(ids[len(ids) - behind :])
+
+
 def _flat(rows: Iterable[Sequence[int]]) -> np.ndarray:
     """The numbers of all rows, one row after the other, int32."""
     return np.fromiter(itertools.chain.from_iterable(rows), np.int32)

@@ -37,7 +37,8 @@ class Adapter(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [..., D] to [..., D]."""
-        inner = activate(Dense(x.shape[-1], self.bottleneck, name="down")(x), self.config)
+        inner = Dense(x.shape[-1], self.bottleneck, name="down")(x)
+        inner = activate(inner, self.config.activation)
         kernel = self.param("up_kernel", nn.initializers.zeros, (self.bottleneck, x.shape[-1]))
         bias = self.param("up_bias", nn.initializers.zeros, (x.shape[-1],))
         return linear(inner, kernel, bias)

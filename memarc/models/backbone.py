@@ -1,9 +1,9 @@
 """A frozen or trained backbone as pure functions: embed, then scan over stacked layers.
 
 Parameters are ``{"embeddings": {...}, "layers": {...}}``, and ``"final"`` where there is such: the
-last norm and, of a decoder whose output table is not the word table, that table. Every leaf under
-``layers`` has a leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leaves
-have it too.
+last norm; of a decoder whose output table is not the word table, that table; of an encoder whose
+masked-language head was asked for, its transform and the bias of words. Every leaf under ``layers``
+has a leading axis L, and may be a structured kernel (`memarc.ops.linear`) whose leaves have it too.
 
 Axes: B batch, T tokens, S slots of a cache, D width, V vocabulary, L layers.
 """
@@ -19,15 +19,20 @@ from memarc.models.config import BackboneConfig
 from memarc.models.layers import (
     KIND,
     Cache,
+    Dense,
     Embeddings,
     Layer,
     Norm,
+    activate,
     apply,
     count_up,
     position_ids,
 )
 from memarc.ops.token_loss import token_logits
 from memarc.typing import Array, Batch, Params, PyTree
+
+WORD_BIAS = ("final", "word_bias")
+"""Path of the bias [V] of words in a masked-language head."""
 
 
 def init(config: BackboneConfig, key: Array) -> Params:
@@ -44,7 +49,20 @@ def init(config: BackboneConfig, key: Array) -> Params:
     if config.has_table:
         shape = (config.vocab_size, config.width)
         params["final"]["table"] = 0.02 * jax.random.normal(table_key, shape)
+    if config.transform:
+        drawn = _init_transform(config, jax.random.fold_in(table_key, 1))
+        params["final"] = {**params.get("final", {}), **drawn}
     return params
+
+
+def _init_transform(config: BackboneConfig, key: Array) -> Params:
+    """Draws a masked-language head, but for the table of words."""
+    assert config.transform is not None
+    states = jnp.zeros((1, config.width))
+    dense = Dense(config.width, config.width, config.transform.bias)
+    parts = {"dense": dense, "norm": Norm(config)}
+    drawn = {name: part.init(key, states)["params"] for name, part in parts.items()}
+    return {"transform": drawn, WORD_BIAS[-1]: jnp.zeros((config.vocab_size,))}
 
 
 def init_layers(config: BackboneConfig, key: Array) -> Params:
@@ -72,6 +90,15 @@ def layers_of(config: BackboneConfig, params: Params) -> Params:
 def norm_last(config: BackboneConfig, params: Params, states: Array) -> Array:
     """The norm that follows the last layer, of states [.., D]."""
     return apply(Norm(config), params["final"]["norm"], states)
+
+
+def transform(config: BackboneConfig, params: Params, states: Array) -> Array:
+    """What a masked-language head compares with words, [.., D], of states [.., D]."""
+    assert config.transform is not None
+    own = params["final"]["transform"]
+    dense = Dense(config.width, config.width, config.transform.bias)
+    inner = activate(apply(dense, own["dense"], states), config.transform.activation)
+    return apply(Norm(config), own["norm"], inner)
 
 
 def token_mask(batch: Batch) -> Array:

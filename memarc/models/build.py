@@ -5,7 +5,7 @@ from typing import Any, overload
 
 from memarc.models.classifier import Classifier, Regressor
 from memarc.models.config import BackboneConfig
-from memarc.models.head import WORDS, HeadConfig, ValueHeadConfig
+from memarc.models.head import MASK, WORDS, HeadConfig, ValueHeadConfig
 from memarc.models.label_words import LabelWords
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import make_method
@@ -62,8 +62,17 @@ def build(
         )
     if isinstance(head, ValueHeadConfig):
         return Regressor(make_method(method, options, config), head)
-    if head.words and not config.parts.is_decoder:
-        raise ValueError(f"A {config.kind} encoder has no table of words; leave head.words ().")
+    if (head.pooling == MASK) != (config.transform is not None):
+        raise ValueError(
+            f"head.pooling is {head.pooling!r}, and the masked-language head of this {config.kind} "
+            f"backbone {'is read' if config.transform else 'is not'}: pooling 'mask' needs it, by "
+            "pretrained.load(.., fills_mask=True), and no other does."
+        )
+    if head.words and not config.parts.is_decoder and head.pooling != MASK:
+        raise ValueError(
+            f"A {config.kind} encoder has no table of words but for a mask (head.pooling 'mask'); "
+            "leave head.words ()."
+        )
     if head.pooling == WORDS:
         if method == "head":
             raise ValueError("Method 'head' trains a map, and head.pooling 'words' has none.")

@@ -1,4 +1,4 @@
-"""Models with a linear head on a backbone's states: a classifier, and one that gives a number.
+"""Models with a head on a backbone's states: a classifier, and one that gives a number.
 
 Axes: B batch, R sequences of an example that has several, C classes.
 """
@@ -10,7 +10,7 @@ from typing import ClassVar
 import jax
 
 from memarc import batches
-from memarc.models import backbone, head
+from memarc.models import backbone, head, partition
 from memarc.models.head import HeadConfig, ValueHeadConfig
 from memarc.models.model import Model
 from memarc.typing import Array, Batch, Params
@@ -18,7 +18,7 @@ from memarc.typing import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Headed(Model):
-    """A backbone, a tuning method and a linear head.
+    """A backbone, a tuning method and a head.
 
     Attributes:
       head: How the head reads the states.
@@ -29,7 +29,9 @@ class Headed(Model):
     def init(self, key: Array, params: Params) -> tuple[Params, Params]:
         """Makes the start from public weights (`Model.init`), and draws or copies the head."""
         tuning_key, head_key = jax.random.split(key)
-        trainable, frozen = super().init(tuning_key, params)
+        # The bias of words starts the head, and is of no further use.
+        rest = partition.split(params, lambda path: path != backbone.WORD_BIAS)[0]
+        trainable, frozen = super().init(tuning_key, rest)
         return {**trainable, "head": self.start(head_key, params)}, frozen
 
     @abc.abstractmethod
@@ -38,11 +40,17 @@ class Headed(Model):
 
     def logits(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes what the head gives, float32[B, C] or [B, R, C], after `precompute`."""
+        config = self.method.config
         states = self.method.states(trainable["tuning"], frozen, batch)
-        if self.method.config.parts.final_norm:
+        params: Params = {}
+        if config.parts.final_norm or config.transform:
             params = self.method.parameters(trainable["tuning"], frozen)
-            states = backbone.norm_last(self.method.config, params, states)
-        return head.logits(self.head.pooling, trainable["head"], states, batch)
+        if config.parts.final_norm:
+            states = backbone.norm_last(config, params, states)
+        pooled = head.pool(self.head, states, batch)
+        if config.transform:
+            pooled = backbone.transform(config, params, pooled)
+        return head.logits(self.head, trainable["head"], pooled)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,9 +66,10 @@ class Classifier(Headed):
     kind: ClassVar[str] = batches.CLASSIFICATION
 
     def start(self, key: Array, params: Params) -> Params:
-        """Draws the head, or copies words of the output table."""
+        """Draws the head, or copies words of the output table and their bias."""
         if self.head.words:
-            return head.of_words(self.head, backbone.output_table(params))
+            bias = params["final"].get(backbone.WORD_BIAS[-1])
+            return head.of_words(self.head, backbone.output_table(params), bias)
         return head.init(self.head, self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
@@ -79,7 +88,7 @@ class Regressor(Headed):
     """Gives a number, as a share of the task's range.
 
     Attributes:
-      head: The pooling.
+      head: The pooling and the form.
     """
 
     head: ValueHeadConfig
@@ -89,7 +98,7 @@ class Regressor(Headed):
     def start(self, key: Array, params: Params) -> Params:
         """Draws the head."""
         del params
-        return head.init_value(self.method.config.width, key)
+        return head.init_value(self.head, self.method.config.width, key)
 
     def loss(self, trainable: Params, frozen: Params, batch: Batch) -> Array:
         """Computes the squared error of each share, float32[B]: a mean over sequences."""

@@ -76,6 +76,21 @@ class Parts:
 
 
 @dataclasses.dataclass(frozen=True)
+class Transform:
+    """What stands between the last state and the words of a masked-language model.
+
+    It is a map [D, D], an activation and a norm (Devlin et al. 2019, arXiv:1810.04805).
+
+    Attributes:
+      activation: Its activation.
+      bias: Whether the map has a bias.
+    """
+
+    activation: str
+    bias: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerKind:
     """What layers of one backbone may differ in.
 
@@ -125,6 +140,7 @@ class BackboneConfig:
     layer_kinds: tuple[LayerKind, ...] = (LayerKind(),)
     kind_of_layer: tuple[int, ...] = ()  # Each layer's place in ``layer_kinds``; (): all the first.
     has_table: bool = False  # A decoder's output table is its own; else it is the word table.
+    transform: Transform | None = None  # Of an encoder whose masked-language head is read.
     remat: str = "none"
     attention_block: int = 0
     source: str = dataclasses.field(default="", compare=False, repr=False)  # config.json as read.

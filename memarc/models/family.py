@@ -5,10 +5,45 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from memarc.models.config import BackboneConfig, Parts
-from memarc.models.tensor_names import Entry
+from memarc.models.tensor_names import Entry, dense, norm
 
 Content = Mapping[str, Any]
 """The content of a config.json."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskHead:
+    """The head of a family's masked-language model, by names in a file, which have no prefix there.
+
+    Attributes:
+      dense: The map [D, D].
+      norm: The norm behind it.
+      bias: The bias of words, whose table is that of the embeddings (`Family.table` if repeated).
+      activation: Between map and norm; "" is the backbone's own.
+      dense_bias: Whether the map has a bias.
+      required: Key of config.json -> the one value with which the head is the function that we
+        compute.
+    """
+
+    dense: str
+    norm: str
+    bias: str
+    activation: str = ""
+    dense_bias: bool = True
+    required: Content = dataclasses.field(default_factory=dict)
+
+    def names(self, config: BackboneConfig) -> list[Entry]:
+        """Every leaf of the head with its name in a file."""
+        path, d = ("final", "transform"), config.width
+        return [
+            *dense((*path, "dense"), self.dense, d, d, self.dense_bias),
+            *norm((*path, "norm"), self.norm, d, config.parts.norm_bias),
+            Entry(("final", "word_bias"), self.bias, (config.vocab_size,)),
+        ]
+
+    def holds(self, name: str) -> bool:
+        """Whether a tensor is the head's."""
+        return name == self.bias or name.rpartition(".")[0] in (self.dense, self.norm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +68,9 @@ class Family:
       names: Every leaf of the tree with its names in a file, but for the output table.
       ignored: Names without prefix of tensors that are not read: other tasks' heads, tables of
         what is computed. "{layer}" stands for a number, "*" at the end for anything.
-      table: The name of a decoder's output table.
+      table: The name of a decoder's output table, and of the one that a masked-language head may
+        repeat.
+      mask_head: The head of its masked-language model; None where there is none that we read.
       published: Some models that it opens.
       example: A tiny config.json of odd sizes, with all that is particular, for the tests.
     """
@@ -52,6 +89,7 @@ class Family:
     harmless: tuple[str, ...] = ()
     fields: Callable[[Content], Mapping[str, Any]] = lambda content: {}
     table: str = "lm_head.weight"
+    mask_head: MaskHead | None = None
 
     def config(self, content: Content, **more: Any) -> BackboneConfig:
         """The backbone that a config.json states.

@@ -9,7 +9,7 @@ from typing import Any
 
 from memarc import gguf_header
 from memarc.models import gguf_config
-from memarc.models.config import BackboneConfig
+from memarc.models.config import BackboneConfig, Transform
 from memarc.models.families import known
 from memarc.models.family import Family
 
@@ -36,12 +36,15 @@ _REQUIRED = {"is_encoder_decoder": False, "pruned_heads": {}, "tie_encoder_decod
 _NOT_KEPT = ("_name_or_path", "auto_map", "dtype", "torch_dtype", "transformers_version")
 
 
-def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
+def read(
+    weights: str | os.PathLike[str], dtype: str, *, fills_mask: bool = False
+) -> BackboneConfig:
     """Reads the config of a backbone.
 
     Args:
       weights: A folder that holds a ``config.json``, or a GGUF file.
       dtype: Compute dtype, "float32" or "bfloat16"; it is the run's choice, not the folder's.
+      fills_mask: Whether the masked-language head is a part of it.
 
     Returns:
       The config.
@@ -51,9 +54,36 @@ def read(weights: str | os.PathLike[str], dtype: str) -> BackboneConfig:
         missing, or the model has a feature that the backbone has not, or that is not known.
     """
     if gguf_header.is_file(weights):
-        return of_content(gguf_config.content(gguf_header.read(weights)), dtype, str(weights))
-    path = Path(weights) / FILE_NAME
-    return of_content(read_json(path), dtype, str(path))
+        found, place = gguf_config.content(gguf_header.read(weights)), str(weights)
+    else:
+        path = Path(weights) / FILE_NAME
+        found, place = read_json(path), str(path)
+    config = of_content(found, dtype, place)
+    if not fills_mask:
+        return config
+    return dataclasses.replace(config, transform=_transform(config, found, place))
+
+
+def _transform(config: BackboneConfig, content: Mapping[str, Any], place: str) -> Transform:
+    """The masked-language head of a backbone; ValueError where there is none that we compute."""
+    head = known.get(config.kind).mask_head
+    if head is None:
+        what = "decoder" if config.parts.is_decoder else "encoder"
+        have = [name for name, family in known.FAMILIES.items() if family.mask_head]
+        raise ValueError(
+            f"{place}: a {config.kind} {what} has no masked-language head, which head.pooling "
+            f"'mask' reads; these families have one: {', '.join(have)}."
+        )
+    # An output table of its own would be another function.
+    required = {**head.required, "tie_word_embeddings": True}
+    wrong = {k: content[k] for k, x in required.items() if content.get(k) not in (None, x)}
+    if wrong:
+        wanted = {key: required[key] for key in wrong}
+        raise ValueError(
+            f"{place} has {wrong}, of the masked-language head, which head.pooling 'mask' reads; "
+            f"it must be {wanted}. Choose another head.pooling."
+        )
+    return Transform(head.activation or config.activation, head.dense_bias)
 
 
 def of_content(content: Mapping[str, Any], dtype: str, place: str) -> BackboneConfig:
@@ -133,6 +163,7 @@ def _function(config: BackboneConfig) -> BackboneConfig:
         config,
         remat="none",
         attention_block=0,
+        transform=None,
         kv_heads=config.key_heads,
         head_size=config.head_width,
     )

@@ -1,9 +1,9 @@
-"""Our linear heads as the heads of transformers' models that classify, where these can be them.
+"""Our heads as the heads of transformers' models that classify, where these can be them.
 
-Ours is one linear map of a pooled state. A decoder's is one too, of the last token, without bias.
-An encoder's is two maps of the first token with a function between that is nowhere linear but
-almost so at zero: the first map scales states down so far that what is left of its curve is below
-float32's rounding, the second scales up again.
+A decoder's is one linear map of the last token, without bias. An encoder's is two maps of the first
+token with a function between, and so is ours of the same form. Ours of one linear map becomes the
+two where the function is almost linear at zero: the first map scales states down so far that what
+is left of its curve is below float32's rounding, the second scales up again.
 
 Axes: D width, C classes.
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
+from memarc.models.head import LINEAR, HeadConfig, ValueHeadConfig
 from memarc.typing import Params
 
 _SMALL = 2.0**-20
@@ -44,12 +45,21 @@ class HubHead:
 
 @dataclasses.dataclass(frozen=True)
 class _Form:
-    """The two maps of an encoder's head, and the slope at zero of what stands between them."""
+    """The two maps of an encoder's head, and what stands between them.
+
+    Attributes:
+      first: Name of the dense map.
+      second: Name of the map to logits.
+      modules: As of `HubHead`.
+      form: The same head as ours (`HeadConfig.form`).
+      slope: Of the function at zero; None where it has none, as ReLU.
+    """
 
     first: str
     second: str
     modules: tuple[str, ...]
-    slope: float = 1.0
+    form: str = "dense_tanh"
+    slope: float | None = 1.0
 
 
 _OF_ROBERTA = _Form("classifier.dense", "classifier.out_proj", ("classifier",))
@@ -59,18 +69,22 @@ _FORMS = {
     "xlm-roberta": _OF_ROBERTA,
     "camembert": _OF_ROBERTA,
     "mpnet": _OF_ROBERTA,
-    "electra": dataclasses.replace(_OF_ROBERTA, slope=0.5),  # GELU's; the others have tanh.
+    "electra": dataclasses.replace(_OF_ROBERTA, form="dense_gelu", slope=0.5),
+    "distilbert": _Form(
+        "pre_classifier", "classifier", ("pre_classifier", "classifier"), "dense_relu", None
+    ),
 }
 _ELSE = "use the folder itself, by memarc.load, or tune again"
 
 
-def of_head(config: BackboneConfig, pooling: str, params: Params) -> HubHead:
+def of_head(config: BackboneConfig, head: HeadConfig | ValueHeadConfig, params: Params) -> HubHead:
     """Writes a head as transformers has it.
 
     Args:
       config: The backbone.
-      pooling: How the head pools states.
-      params: "kernel" [D, C] and, unless the head has none, "bias" [C].
+      head: How the head pools states, and its form.
+      params: "kernel" [D, C] and, unless the head has none, "bias" [C]; in forms of two maps
+        "dense" too, whose kernel is [D, D] and bias [D].
 
     Returns:
       The head, equal to ours up to float32's rounding.
@@ -83,28 +97,49 @@ def of_head(config: BackboneConfig, pooling: str, params: Params) -> HubHead:
     pattern = r"(LMHeadModel|ForCausalLM|Model)$"
     model_class = re.sub(pattern, "ForSequenceClassification", known.get(config.kind).model_class)
     wanted = "last" if config.parts.is_decoder else "first"
-    if pooling != wanted:
+    if head.pooling != wanted:
         raise ValueError(
-            f"The head reads the {pooling!r} state; {model_class} of transformers reads the "
+            f"The head reads the {head.pooling!r} state; {model_class} of transformers reads the "
             f"{wanted!r} one: {_ELSE} with head.pooling={wanted!r}."
+        )
+    form = _FORMS.get(config.kind)
+    if head.form != LINEAR and (form is None or form.form != head.form):
+        theirs = LINEAR if config.parts.is_decoder else form.form if form else "another"
+        raise ValueError(
+            f"head.form is {head.form!r}; the form of {model_class} of transformers is "
+            f"{theirs!r}: {_ELSE} with a form of its own, or with a backbone whose form it is."
         )
     if config.parts.is_decoder:
         return _of_decoder(config, model_class, kernel, bias)
-    if config.kind not in _FORMS:
+    if form is None or (head.form == LINEAR and form.slope is None):
+        own = "" if form is None else f" with head.form={form.form!r}, or"
+        linear = [kind for kind, x in _FORMS.items() if x.slope is not None]
         raise ValueError(
             f"The head of {model_class} of transformers is not linear, and cannot be made so: "
-            f"{_ELSE} with a backbone of {', '.join(_FORMS)}."
+            f"{_ELSE}{own} with a backbone of {', '.join(linear)}."
         )
-    form = _FORMS[config.kind]
+    return HubHead(model_class, _two_maps(form, params, kernel, bias), form.modules)
+
+
+def _two_maps(
+    form: _Form, params: Params, kernel: np.ndarray, bias: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """An encoder's head: our own two maps, or one that is made two."""
     width, classes = kernel.shape
-    tensors = {
-        f"{form.first}.weight": np.eye(width, dtype=np.float32) * np.float32(_SMALL),
-        f"{form.first}.bias": np.zeros(width, np.float32),
+    if "dense" in params:
+        first, shift = (np.asarray(params["dense"][x], np.float32) for x in ("kernel", "bias"))
+        scale = 1.0
+    else:
+        assert form.slope is not None  # As `of_head` has seen.
+        first = np.eye(width, dtype=np.float32) * np.float32(_SMALL)
+        shift, scale = np.zeros(width, np.float32), _SMALL * form.slope
+    return {
         # safetensors writes memory as it lies.
-        f"{form.second}.weight": np.ascontiguousarray(kernel.T / np.float32(_SMALL * form.slope)),
+        f"{form.first}.weight": np.ascontiguousarray(first.T),
+        f"{form.first}.bias": shift,
+        f"{form.second}.weight": np.ascontiguousarray(kernel.T / np.float32(scale)),
         f"{form.second}.bias": np.zeros(classes, np.float32) if bias is None else bias,
     }
-    return HubHead(model_class, tensors, form.modules)
 
 
 def shifted(params: Params, head: HubHead) -> Params:

@@ -42,9 +42,9 @@ It is no parameter; `memarc.models.backbone.layers_of` puts it there where layer
 """
 
 
-def activate(x: Array, config: BackboneConfig) -> Array:
-    """Applies the backbone's activation elementwise."""
-    return _ACTIVATIONS[config.activation](x)
+def activate(x: Array, name: str) -> Array:
+    """Applies an activation by its name (`memarc.models.config.ACTIVATIONS`), elementwise."""
+    return _ACTIVATIONS[name](x)
 
 
 def apply(module: nn.Module, params: Params, *args: Any, method: str = "__call__") -> Any:
@@ -245,7 +245,8 @@ class FeedForward(nn.Module):
         cfg, parts = self.config, self.config.parts
         biased = parts.mlp_bias
         x = Norm(cfg, name="norm")(hidden) if "before" in parts.norms else hidden
-        inner = activate(Dense(cfg.width, cfg.feed_forward, biased, name="intermediate")(x), cfg)
+        inner = Dense(cfg.width, cfg.feed_forward, biased, name="intermediate")(x)
+        inner = activate(inner, cfg.activation)
         if parts.is_gated:
             inner = inner * Dense(cfg.width, cfg.feed_forward, biased, name="gated")(x)
         out = Dense(cfg.feed_forward, cfg.width, biased, name="output")(inner)

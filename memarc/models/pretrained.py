@@ -47,6 +47,7 @@ def load(
     dtype: str,
     storage_dtype: str,
     storage_block: int = quantised.BLOCK,
+    fills_mask: bool = False,
     sharding_of: ShardingOf | None = None,
 ) -> tuple[BackboneConfig, Params]:
     """Loads a pre-trained backbone; at no time are there two copies of its weights in memory.
@@ -58,6 +59,7 @@ def load(
         `memarc.ops.quantised.QuantisedKernel`, all else in ``dtype``: "int8" and "int4" round
         them, "gguf" takes over the blocks of a GGUF file.
       storage_block: How many inputs of a map share a scale in "int8" and "int4".
+      fills_mask: Whether an encoder's masked-language head is read too (`backbone.transform`).
       sharding_of: Where each leaf goes, straight from the files: the host holds one leaf at a
         time, of which each process reads what its own devices get. None: all to host memory.
 
@@ -76,7 +78,7 @@ def load(
         choices = (*STORAGE_DTYPES, *block_files.STORAGE)
         raise ValueError(f"storage_dtype is {storage_dtype!r}; choose one of {choices}.")
     place = find(weights)
-    config = hub_config.read(place, dtype)
+    config = hub_config.read(place, dtype, fills_mask=fills_mask)
     table, flat = known.name_table(config), {}
     tensors = tensor_files.find(place, config)
     tensor_files.check(place, config, table, tensors)
@@ -186,7 +188,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     shards = _plan_shards(config, table, leaves, max_shard_bytes)
     files = _file_names(len(shards))
-    name_of = partial(full_name, family=family, has_head=head is not None)
+    is_whole = head is not None or config.transform is not None
+    name_of = partial(full_name, family=family, has_head=is_whole)
     places, total = {}, 0
     for file, shard in zip(files, shards, strict=True):
         with _whole_file(folder / file) as path:

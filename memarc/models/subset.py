@@ -72,12 +72,12 @@ class Head(Subset):
     """Trains no layer; the states are computed outside differentiation.
 
     Of a decoder, the last norm and its own output table are trained (a tied one is the word table,
-    and stays frozen); an encoder has neither.
+    and stays frozen); so is an encoder's last norm. A masked-language head's transform is frozen.
     """
 
     def is_trained(self, path: tuple[str, ...]) -> bool:
-        """What a decoder has after its layers is."""
-        return path[0] == "final"
+        """What stands after the layers is, but for a masked-language head's transform."""
+        return path[0] == "final" and path[1] != "transform"
 
     def precompute(self, frozen: Params, batch: Batch) -> Batch:
         """Runs the backbone, and adds "states", [B, T, D], to the batch."""

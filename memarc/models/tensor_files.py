@@ -79,9 +79,11 @@ def by_bare_name(
       ValueError: If two tensors have the same bare name.
     """
     family, found = known.get(config.kind), {}
+    head = family.mask_head if config.transform else None
     for tensor in tensors:
         name = bare_name(tensor.name, family)
-        if is_ignored(name, family):
+        is_read = head is not None and (head.holds(name) or name == family.table)
+        if is_ignored(name, family) and not is_read:
             continue
         if name in found:
             raise ValueError(f"{folder} holds {name!r} more than once ({tensor.name!r}).")
@@ -122,6 +124,7 @@ def full_name(name: str, family: Family, *, has_head: bool = False) -> str:
     With the head of a task it is of a whole model for either.
     """
     is_bare = not (family.parts.is_decoder or has_head) or name == family.table
+    is_bare |= family.mask_head is not None and family.mask_head.holds(name)
     return name if is_bare else family.prefix + name
 
 
@@ -157,6 +160,14 @@ def check(
         "unknown": sorted(tensors.keys() - wanted.keys() - spare),
         f"of another shape, or not {', '.join(DTYPES)}": wrong,
     }
+    head = family.mask_head if config.transform else None
+    lacks = [name for name in lists["missing"] if head is not None and head.holds(name)]
+    if lacks:
+        raise ValueError(
+            f"{folder} lacks {lacks} of the masked-language head, which head.pooling 'mask' reads: "
+            "it was saved without (as sentence encoders and classifiers are). Give the weights of "
+            "a masked-language model, or choose another head.pooling."
+        )
     found = "".join(f"\n  {title}: {names}" for title, names in lists.items() if names)
     if found:
         raise ValueError(

@@ -66,7 +66,8 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
       ValueError: If weights or tokenizer are missing, have read the task's private rows, or do not
         fit each other.
     """
-    return _around(settings, codec, placement, *_backbone(settings.model, placement))
+    backbone_of = _backbone(settings.model, placement, settings.fills_mask)
+    return _around(settings, codec, placement, *backbone_of)
 
 
 def sketch(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
@@ -80,7 +81,8 @@ def sketch(settings: Settings, codec: Codec | None, placement: Placement | None)
     source = settings.model
     if source.storage_dtype == block_files.GGUF:
         return parts_of(settings, codec, placement)
-    config = hub_config.read(pretrained.find(source.weights), source.dtype)
+    place = pretrained.find(source.weights)
+    config = hub_config.read(place, source.dtype, fills_mask=settings.fills_mask)
     params = jax.eval_shape(functools.partial(random_weights, config, source), jax.random.key(0))
     return _around(settings, codec, placement, _computed(config, source), params)
 
@@ -165,13 +167,16 @@ def _load(task: str, config: DataConfig) -> Splits:
 
 
 @functools.lru_cache(maxsize=1)
-def _backbone(source: ModelSource, placement: Placement | None) -> tuple[BackboneConfig, Params]:
+def _backbone(
+    source: ModelSource, placement: Placement | None, fills_mask: bool
+) -> tuple[BackboneConfig, Params]:
     """Reads the weights of a backbone."""
     config, params = pretrained.load(
         source.weights,
         dtype=source.dtype,
         storage_dtype=source.storage_dtype,
         storage_block=source.storage_block,
+        fills_mask=fills_mask,
         sharding_of=placement.frozen_sharding if placement else None,
     )
     return _computed(config, source), params

@@ -19,7 +19,7 @@ from memarc.evaluation.predicted import Found, Predicted
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.config import BackboneConfig
-from memarc.models.head import WORDS, HeadConfig
+from memarc.models.head import MASK, WORDS, HeadConfig
 from memarc.runs.parts import Parts
 from memarc.runs.sections import HeadChoice
 from memarc.runs.settings import Settings
@@ -50,6 +50,8 @@ class Classification:
             choice.bias,
             choice.class_weights,
             choice.smoothing,
+            choice.form,
+            codec.info.mask_id if choice.pooling == MASK else None,
         )
         if choice.pooling == WORDS:
             check_without_head(settings.optimizer)

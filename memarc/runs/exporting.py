@@ -131,10 +131,11 @@ def _head(tuned: Tuned) -> HubHead | None:
     if tuned.parts.settings.kind == REGRESSION:
         low, high = tuned.parts.settings.data.range
         params = {
+            **params,
             "kernel": params["kernel"] * (high - low),
             "bias": low + params["bias"] * (high - low),
         }
-    return hub_head.of_head(tuned.parts.backbone, model.head.pooling, params)
+    return hub_head.of_head(tuned.parts.backbone, model.head, params)
 
 
 def _plain(params: Params) -> Params:

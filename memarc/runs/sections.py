@@ -42,14 +42,19 @@ class HeadChoice:
       pooling: "first" reads the first token, "last" the last real one (of decoders), "mean" the
         mean of all real tokens; "words" takes the label whose ``words`` a decoder finds likeliest
         behind the row, without any map: a step does the work of as many rows as there are labels.
+        "mask" reads the "<mask>" of ``data.template`` through an encoder's masked-language head.
       words: Words that stand for the labels, in their order, as they follow ``data.template``,
         such as " bad" and " good". With pooling "last" each is one token, and a decoder's own
-        likelihoods of them are where training of the map starts; () draws it at random.
+        likelihoods of them are where training of the map starts; () draws it at random. With
+        "mask" each is one token too, and an encoder's logits of them are that start.
       bias: Whether the head has a bias. transformers' decoders that classify have none, so a head
         without can be exported to them.
       class_weights: What the loss of each label is multiplied by, declared in public (never counted
         in private rows); () weighs all alike. Rule "automatic" of clipping would undo them.
       smoothing: Label smoothing of the training loss, in [0, 1).
+      form: "linear", one map of the pooled state; or a dense map as wide as the states, a function
+        and a map, as transformers' encoders classify: "dense_tanh" (BERT, RoBERTa and its like,
+        MPNet), "dense_gelu" (ELECTRA) or "dense_relu" (DistilBERT). Both maps are drawn small.
     """
 
     pooling: str = "first"
@@ -57,6 +62,7 @@ class HeadChoice:
     bias: bool = True
     class_weights: tuple[float, ...] = ()
     smoothing: float = 0.0
+    form: str = "linear"
 
 
 @dataclasses.dataclass(frozen=True)

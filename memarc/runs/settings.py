@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
+from memarc.data import template
 from memarc.data.config import DataConfig, check_fit
 from memarc.data.load import task_of
 from memarc.data.tasks import Task
 from memarc.evaluation.decoding import DecodingConfig
-from memarc.models.head import ValueHeadConfig
+from memarc.models.head import MASK, ValueHeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import all_options
 from memarc.privacy.ledger import Budget
@@ -102,6 +103,7 @@ class Settings:
                     f"{name} is {given!r}; task {self.task!r} is one of {self.kind}, so give "
                     f"{wanted.__name__ if wanted else None}."
                 )
+        self._check_mask()
         weighs = isinstance(self.head, HeadChoice) and self.head.class_weights
         if weighs and self.privacy.clipping == "automatic":
             raise ValueError(
@@ -115,6 +117,30 @@ class Settings:
             )
         object.__setattr__(self, "options", all_options(self.method, self.options))
         object.__setattr__(self, "name", self.name or self.method)
+
+    def _check_mask(self) -> None:
+        """Raises ValueError unless a template has one mask where the head reads it, and else none.
+
+        In generation a template is text.
+        """
+        text = self.data.template or ""
+        count = 0 if self.kind == GENERATION else text.count(template.MASK)
+        if self.fills_mask and count != 1:
+            raise ValueError(
+                f"head.pooling is 'mask', and data.template is {self.data.template!r}, which has "
+                f"{template.MASK} {count} times: write it once, where a label's word would stand."
+            )
+        if count and not self.fills_mask:
+            pooling = getattr(self.head, "pooling", None)
+            raise ValueError(
+                f"data.template is {text!r}, and head.pooling {pooling!r}, which does not read "
+                f"{template.MASK}: give 'mask', of classification, or take it out."
+            )
+
+    @property
+    def fills_mask(self) -> bool:
+        """Whether the head reads a mask token, through the backbone's masked-language head."""
+        return isinstance(self.head, HeadChoice) and self.head.pooling == MASK
 
     @property
     def record_of_task(self) -> Task:

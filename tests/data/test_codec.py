@@ -68,6 +68,21 @@ def test_words_for_labels_have_ids_of_their_own(shared):
     assert codec.tokenizer.decode(ids[:6]) == "A fine film . It was"
 
 
+def test_a_template_with_a_mask_needs_a_tokenizer_with_one_and_has_its_special_tokens(shared):
+    names = {x: str(shared / "tokenizers" / x) for x in ("gpt2", "bert-base-uncased")}
+    config = DataConfig(root="r", tokenizer=names["gpt2"], template="{sentence} Was it <mask>?")
+    with pytest.raises(ValueError, match=r"has a mask, and tokenizer .* has no mask token"):
+        open_codec(get_task("sst2"), config)
+    config = dataclasses.replace(config, tokenizer=names["bert-base-uncased"])
+    codec = open_codec(get_task("sst2"), config)
+    rows = codec.dataset(Rows((["A fine film ."],), np.zeros(1, np.int32)))
+    ids = rows.take(np.arange(1), 12)["input_ids"][0]
+    text = "[CLS] a fine film . was it [MASK] ? [SEP] [PAD] [PAD]"
+    assert " ".join(codec.tokenizer.convert_ids_to_tokens(ids)) == text
+    with pytest.raises(ValueError, match=r"head.words has \['\u2603'\], of which tokenizer"):
+        codec.label_ids(("good", "\u2603"))
+
+
 def test_prompts_have_the_ids_that_they_have_in_rows_and_targets_spell_their_texts():
     codec = open_texts()
     prompts = codec.prompts(INPUTS, [["a"], ["b", "c"], []])

@@ -34,6 +34,9 @@ Every one trains every family but where the table says so: `bitfit` needs biases
 config.json may add). Coupling `meft3` of `reversible` is refused where the halves of a layer stand
 side by side (`gpt_neox`).
 
+The head of a masked-language model is read of {masked}, where
+`head.pooling=mask` asks for it; its table of words must be that of the embeddings.
+
 Of a tuned model that shares one table of biases between layers (`mpnet`) each layer has trained its
 own if the method is `full`, so it is not saved as a Hugging Face folder.
 
@@ -67,7 +70,8 @@ def written(errors: dict[str, float], tolerance: float) -> str:
     ]
     table = tabulate.tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
     methods = ", ".join(f"`{name}`" for name in METHODS)
-    return TEXT.format(tolerance=tolerance, table=table, methods=methods)
+    masked = ", ".join(f"`{name}`" for name, family in FAMILIES.items() if family.mask_head)
+    return TEXT.format(tolerance=tolerance, table=table, methods=methods, masked=masked)
 
 
 def errors_of(page: str) -> dict[str, float]:

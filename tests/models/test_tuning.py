@@ -23,8 +23,9 @@ from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
 
-HEAD = HeadConfig("mean", 3)
+HEAD = HeadConfig("mean", 3, form="dense_tanh")  # The map of form "linear" is its second.
 NO_CLIP = Clipping(1e6, "abadi")  # Larger than any norm here: sums are of plain gradients.
+OF_HEAD = {f"head/{name}" for name in ("dense/kernel", "dense/bias", "kernel", "bias")}
 BIAS_OF_KEY = "attention/key/bias"  # Softmax cancels it: its gradient is zero up to rounding.
 
 FLOAT = {"arithmetic": "float", "anchor_every": 2}
@@ -173,7 +174,7 @@ def test_the_leaves_that_move_from_the_start_are_the_declared_ones(setting, case
     wanted = declared(*CASES[case])
     if wanted is not None:
         wanted = {f"tuning/{path}" for path in wanted}
-        assert set(flat(s.start)) == wanted | {"head/kernel", "head/bias"}
+        assert set(flat(s.start)) == wanted | OF_HEAD
     kept, now = jax.tree.map(np.array, s.frozen), s.start
     for _ in range(3):  # From a zero factor, only its partner moves in the first step.
         step, _ = s.run(now, s.frozen, s.batch, ALL)

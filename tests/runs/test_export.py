@@ -11,6 +11,7 @@ from memarc.data import tokenize
 from memarc.data.rows import Rows
 from memarc.models import backbone, hub_config, pretrained
 from memarc.models.families import known
+from memarc.models.head import ValueHeadConfig
 from memarc.report import card
 from memarc.runs import exporting
 from memarc.runs.assemble import parts_of
@@ -104,14 +105,21 @@ def opened(folder, cls, **more):
 
 slow = pytest.mark.slow
 of_peft = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+TANH = HeadChoice(form="dense_tanh")
 CLASSIFIERS = [
     ("bert", "lora", HeadChoice()),
     ("roberta", "bitfit", HeadChoice()),
+    ("roberta", "lora", TANH),
     ("gpt2", "lora", HeadChoice("last")),
     ("llama", "full", HeadChoice("last", bias=False)),
     pytest.param("bert", "full", HeadChoice(), marks=slow),
     pytest.param("bert", "head", HeadChoice(), marks=slow),
     pytest.param("electra", "lora", HeadChoice(), marks=slow),
+    ("electra", "head", HeadChoice(form="dense_gelu")),
+    ("distilbert", "head", HeadChoice(form="dense_relu")),
+    pytest.param("bert", "lora", TANH, marks=slow),
+    pytest.param("xlm-roberta", "lora", TANH, marks=slow),
+    pytest.param("camembert", "head", TANH, marks=slow),
     pytest.param("camembert", "lora", HeadChoice(), marks=slow),
     pytest.param("xlm-roberta", "lora", HeadChoice(), marks=slow),
     pytest.param("gpt_neox", "lora", HeadChoice("last"), marks=slow),
@@ -143,6 +151,8 @@ ADAPTED = [
     pytest.param("llama", HeadChoice("last", bias=False), ("key", "output"), marks=slow),
     pytest.param("phi3", HeadChoice("last", bias=False), ("query", "gated"), marks=slow),
     pytest.param("roberta", HeadChoice(), ("attention_output",), marks=slow),
+    pytest.param("roberta", TANH, ("value",), marks=slow),
+    pytest.param("distilbert", HeadChoice(form="dense_relu"), ("query",), marks=slow),
 ]
 
 
@@ -195,8 +205,9 @@ def test_a_model_that_writes_says_the_same(make, tmp_path, family, to):
     np.testing.assert_allclose(theirs(model, tuned, batch)[real], wanted[real], atol=1e-5)
 
 
-def test_regression_gives_numbers_in_their_unit(make, tmp_path):
-    tuned = make("bert", "head", task="regression")
+@pytest.mark.parametrize("form", ["linear", "dense_tanh"])
+def test_regression_gives_numbers_in_their_unit(make, tmp_path, form):
+    tuned = make("bert", "head", task="regression", head=ValueHeadConfig(form=form))
     exporting.export(tuned, "transformers", tmp_path / "out")
     model, _ = opened(tmp_path / "out", transformers.AutoModelForSequenceClassification)
     found = theirs(model, tuned, batch_of(tuned, TEXTS))[:, 0]
@@ -211,6 +222,10 @@ REFUSED = [
     ("bert", "lora", "onnx", HeadChoice(), "Unknown form 'onnx'; choose one of peft, trans"),
     ("bert", "head", "transformers", HeadChoice("mean"), "reads the 'first' one.*pooling='first'"),
     ("distilbert", "head", "transformers", HeadChoice(), "is not linear, and cannot be made so"),
+    ("distilbert", "head", "transformers", TANH, "'dense_tanh'; the form of Distil.* 'dense_relu'"),
+    ("modernbert", "head", "transformers", TANH, "the form of Mod.* is 'another'"),
+    ("bert", "head", "transformers", HeadChoice(form="dense_gelu"), "BertFor.* is 'dense_tanh'"),
+    ("gpt2", "head", "transformers", HeadChoice("last", form="dense_tanh"), "GPT2.* is 'linear'"),
     ("llama", "head", "transformers", HeadChoice("last"), r"again with head\.bias=False"),
 ]
 

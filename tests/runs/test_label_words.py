@@ -9,7 +9,7 @@ from memarc.runs import assemble, exporting, run
 from memarc.runs.parse import parse
 from tests import tiny_weights
 
-WORDS = ("bad", "really good")
+WORDS = ("awful", "really awful")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_run_without_a_head_starts_from_the_words_and_predicts(words, tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head.words": ("bad", "bad")}, "give each label words of its own"),
+        ({"head.words": ("awful", "awful")}, "give each label words of its own"),
         ({"head.words": ()}, r"head.pooling is 'words', and head.words is \(\)"),
         ({"head.pooling": "last"}, r"have \[1, 2\] tokens; .*head.pooling 'words' takes longer"),
         ({"data.max_length": 27}, r"words of a label have up to 2 tokens; the backbone has .* 28"),

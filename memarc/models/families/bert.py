@@ -4,7 +4,7 @@ Axes: D width, F feed-forward width.
 """
 
 from memarc.models.config import BackboneConfig, Parts
-from memarc.models.family import Family
+from memarc.models.family import Family, MaskHead
 from memarc.models.tensor_names import Entry, dense, norm
 
 SIZES = {
@@ -88,6 +88,12 @@ FAMILY = Family(
     required=REQUIRED,
     names=names,
     ignored=(*HEADS, *BUFFERS),
+    table="cls.predictions.decoder.weight",
+    mask_head=MaskHead(
+        dense="cls.predictions.transform.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        bias="cls.predictions.bias",
+    ),
     published=(
         "google-bert/bert-base-uncased",
         "google-bert/bert-base-multilingual-cased",

@@ -5,7 +5,7 @@ from typing import Any
 
 from memarc.models.config import BackboneConfig
 from memarc.models.families import bert
-from memarc.models.family import Content, Family
+from memarc.models.family import Content, Family, MaskHead
 from memarc.models.tensor_names import Entry, dense, norm
 
 
@@ -59,6 +59,8 @@ FAMILY: Family = dataclasses.replace(
         "classifier.*",
         "qa_outputs.*",
     ),
+    table="vocab_projector.weight",
+    mask_head=MaskHead("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
     published=(
         "distilbert/distilbert-base-uncased",
         "distilbert/distilbert-base-multilingual-cased",

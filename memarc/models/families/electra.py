@@ -39,6 +39,7 @@ FAMILY: Family = dataclasses.replace(
         "classifier.*",
         "qa_outputs.*",
     ),
+    mask_head=None,  # The published models are discriminators.
     published=("google/electra-small-discriminator", "google/electra-base-discriminator"),
     example={**bert.EXAMPLE, "embedding_size": 14},
 )

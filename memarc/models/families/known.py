@@ -88,7 +88,10 @@ def get(kind: Any) -> Family:
 def name_table(config: BackboneConfig) -> list[Entry]:
     """Lists every leaf of the backbone's tree with its names in a file."""
     family = get(config.kind)
-    if not config.has_table:
-        return family.names(config)
-    shape = (config.vocab_size, config.width)
-    return [*family.names(config), Entry(("final", "table"), family.table, shape)]
+    found = family.names(config)
+    if config.has_table:
+        shape = (config.vocab_size, config.width)
+        found = [*found, Entry(("final", "table"), family.table, shape)]
+    if config.transform and family.mask_head:
+        found = [*found, *family.mask_head.names(config)]
+    return found

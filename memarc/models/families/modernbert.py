@@ -8,7 +8,7 @@ from typing import Any
 
 from memarc.models.config import BackboneConfig, LayerKind, Parts
 from memarc.models.families import rotary
-from memarc.models.family import Content, Family
+from memarc.models.family import Content, Family, MaskHead
 from memarc.models.tensor_names import Entry, dense, norm, side_by_side
 
 _PARTS = Parts(
@@ -129,6 +129,19 @@ FAMILY = Family(
     fields=_fields,
     names=_names,
     ignored=("head.*", "decoder.*", "classifier.*"),
+    table="decoder.weight",
+    mask_head=MaskHead(
+        dense="head.dense",
+        norm="head.norm",
+        bias="decoder.bias",
+        activation="gelu",
+        dense_bias=False,
+        required={
+            "classifier_bias": False,
+            "classifier_activation": "gelu",
+            "decoder_bias": True,
+        },
+    ),
     published=("answerdotai/ModernBERT-base", "answerdotai/ModernBERT-large"),
     example={
         "vocab_size": 61,
