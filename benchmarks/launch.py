@@ -16,8 +16,8 @@ from benchmarks.peers import worker
 BOUND = 1e-4
 """The largest relative error of a clipped sum in float32 that counts as right.
 
-memarc gives up 1e-5 of the clip norm (`memarc.privacy.clipping.ROUNDING_SLACK`) and some peers
-divide by the norm plus 1e-6, which is the same sum for all purposes.
+memarc gives up 1e-5 of the clip norm (`memarc.privacy.clipping.ROUNDING_SLACK`), and some peers
+divide by the norm plus 1e-6; neither is a mistake.
 """
 
 ROOT = Path(__file__).resolve().parents[1]
