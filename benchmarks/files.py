@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from flax import traverse_util
@@ -25,8 +24,7 @@ from memarc import batches
 from memarc.measure import case as cases
 from memarc.measure.case import Case
 from memarc.models import backbone, pretrained
-from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
-from memarc.privacy.engines import clipped_grad_sum
+from memarc.privacy.clipping import Clipping
 from memarc.typing import Batch, Params
 
 JOB, BATCH, BACKBONE, TRAINED, START = (
@@ -136,34 +134,24 @@ def _reference(case: Case, trainable: Params, frozen: Params, batch: Batch) -> t
     whole and the others are clipped.
     """
     with jax.enable_x64(True):
-        wide = dataclasses.replace(
-            case, backbone=dataclasses.replace(case.backbone, dtype="float64")
+        model = cases.model_of(
+            dataclasses.replace(case, backbone=dataclasses.replace(case.backbone, dtype="float64"))
         )
-        model = cases.model_of(wide)
         both = jax.tree.map(lambda x: np.asarray(x, np.float64), (trainable, frozen))
 
-        _, aux = jax.jit(partial(_loop, model, Clipping(1.0)))(both, batch)
-        norms = np.sort(np.asarray(aux["norms"]))
-        clip_norm = math.sqrt(norms[1] * norms[2])
-        whole = Clipping(clip_norm / (1.0 - ROUNDING_SLACK))  # As everybody else takes the norm.
-        total, _ = jax.jit(partial(_loop, model, whole))(both, batch)
-        return jax.device_get(total), clip_norm
+        def loss(trainable: Params, frozen: Params, one: Batch) -> jax.Array:
+            return model.loss(trainable, frozen, model.precompute(frozen, one))[0]
 
-
-def _loop(
-    model: Any, clipping: Clipping, both: tuple[Params, Params], batch: Batch
-) -> tuple[Params, Any]:
-    rows = len(batch[batches.INPUT_IDS])
-    return clipped_grad_sum(
-        model.loss,
-        *both,
-        batch,
-        jnp.zeros(rows, bool),
-        clipping=clipping,
-        engine="loop",
-        microbatch_size=rows,
-        precompute=model.precompute,
-    )
+        gradient = jax.jit(jax.grad(loss))
+        rows = [
+            jax.device_get(gradient(*both, {key: x[i : i + 1] for key, x in batch.items()}))
+            for i in range(case.batch_size)
+        ]
+    norms = [math.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(row))) for row in rows]
+    clip_norm = math.sqrt(sorted(norms)[1] * sorted(norms)[2])
+    factors = [min(1.0, clip_norm / norm) for norm in norms]
+    total = jax.tree.map(lambda *xs: sum(f * x for f, x in zip(factors, xs, strict=True)), *rows)
+    return total, clip_norm
 
 
 def _backbone_of(trainable: Params, frozen: Params) -> Params:

@@ -7,17 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 
-import numpy as np
-
-from benchmarks.peers import torch_net
-from benchmarks.peers.job import Ask, Job
-
 HOME = "FASTDP_HOME"
-if not os.environ.get(HOME):
+if not os.environ.get(HOME):  # Known before PyTorch is read.
     raise ModuleNotFoundError(f"{HOME} is not set; give the folder of a checkout of fastDP")
 sys.path.insert(0, os.environ[HOME])
 
+import numpy as np  # noqa: E402
 from fastDP import PrivacyEngine  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+from benchmarks.peers import torch_net  # noqa: E402
+from benchmarks.peers.job import Ask, Job  # noqa: E402
 
 DISTRIBUTIONS = ("torch", "transformers", "numpy")
 device, meter, plain = torch_net.device, torch_net.meter, torch_net.plain
