@@ -48,6 +48,7 @@ def test_paper_configs_take_the_accountant_of_the_papers_and_own_data_the_one_of
 
 PUBLISHED = {  # Parameters of the models as they were released; RoBERTa's without its pooler.
     "gpt2_large": 774_030_080,
+    "qwen2_7b": 7_615_616_512,
     "llama_7b": 6_738_415_616,
     "llama_70b": 68_976_648_192,
     "roberta_large": 355_359_744 - 1024 * 1025,

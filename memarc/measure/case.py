@@ -148,7 +148,7 @@ def private_step(
     model = model_of(case)
     settings = step.GradientSettings(case.clipping, engine, microbatch_size)
     accumulate = step.make_accumulate(model.loss, model.precompute, settings)
-    update = step.make_update(*_transforms(case))
+    update = step.make_update(*transforms(case))
     if placement is None:
         return step.make_private_step(accumulate, update, summation.zero)
     return step.make_private_step(
@@ -161,7 +161,7 @@ def private_step(
 def plain_step(case: Case) -> Callable[..., Any]:
     """The same step without privacy."""
     model = model_of(case)
-    return step.make_plain_step(model.loss, model.precompute, _transforms(case)[1])
+    return step.make_plain_step(model.loss, model.precompute, transforms(case)[1])
 
 
 def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
@@ -186,7 +186,7 @@ def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
     if model.needs_coins:
         batch[batches.COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
     directions = zeroth_order.Directions(tune, _PROBE) if engine == zeroth_order.NAME else None
-    state = step.init_state(trainable, *_transforms(case), directions)
+    state = step.init_state(trainable, *transforms(case), directions)
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
 
 
@@ -229,10 +229,10 @@ def plan(case: Case) -> list[Place]:
     return find_places(model.loss, state.trainable, frozen, prepared)
 
 
-def _transforms(
+def transforms(
     case: Case,
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """From clipped sum to private gradient, and from gradient to update."""
+    """The transformations from clipped sum to private gradient, and from gradient to update."""
     stddev = case.noise_multiplier * case.clipping.sensitivity
     key = jax.random.key(0)  # A measured step trains nothing.
     return (
