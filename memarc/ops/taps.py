@@ -168,8 +168,6 @@ def _tapped_backward(
     op: Op, how: How, residuals: tuple[Array, PyTree, Inputs], g: Array
 ) -> tuple[Array | None, PyTree, tuple[Array | None, ...]]:
     value, tap, inputs = residuals
-    # What norms are taken of is what sums are made of: no rounding of it depends on its readers.
-    inputs, g = jax.lax.optimization_barrier((inputs, g))
     floats = [jnp.issubdtype(x.dtype, jnp.floating) for x in inputs]
 
     def of_floats(*some: Array) -> Array:
@@ -178,9 +176,12 @@ def _tapped_backward(
             value, *(next(given) if f else x for f, x in zip(floats, inputs, strict=True))
         )
 
+    # What goes on does not wait for the barrier, or inputs and cotangents would be held for longer.
     _, pullback = jax.vjp(of_floats, *(x for x, f in zip(inputs, floats, strict=True) if f))
     cotangents = iter(pullback(g))
     through = tuple(next(cotangents) if f else None for f in floats)
+    # What norms are taken of is what sums are made of: no rounding of it depends on its readers.
+    inputs, g = jax.lax.optimization_barrier((inputs, g))
     if how.mode == "keep":
         return None, keep(op, value, inputs, g), through
     squares = squared_norms(op, value, inputs, g)
