@@ -136,20 +136,26 @@ def compared(
     if "skipped" in found:
         error = max(errors.values()) if errors else None
         return [{**about, "step": None, "clipped_sum_error": error, "skipped": found["skipped"]}]
-    plain = _figures(found["plain"], None)
+    plain = _figures(found["plain"])
     made = [{**about, "step": "plain", **plain}]
     for engine, figures in found["private"].items():
-        private = _figures(figures, plain["median_seconds"])
-        error = errors[engine]
-        made.append({**about, "step": "private", **private, "clipped_sum_error": error})
+        private = _figures(figures)
+        over = {
+            "over_plain": round(private["median_seconds"] / plain["median_seconds"], 4),
+            "cpu_over_plain": round(private["median_cpu_seconds"] / plain["median_cpu_seconds"], 4),
+            "clipped_sum_error": errors[engine],
+        }
+        made.append({**about, "step": "private", **private, **over})
     return made
 
 
-def _figures(found: dict[str, Any], plain: float | None) -> dict[str, Any]:
-    """What a line says of a step, with the ratio to the plain one's median."""
-    median = statistics.median(found["seconds"])
-    over = {} if plain is None else {"over_plain": round(median / plain, 4)}
-    return {**found, "median_seconds": median, **over}
+def _figures(found: dict[str, Any]) -> dict[str, Any]:
+    """What a line says of a step, with medians."""
+    return {
+        **found,
+        "median_seconds": statistics.median(found["seconds"]),
+        "median_cpu_seconds": statistics.median(found["cpu_seconds"]),
+    }
 
 
 if __name__ == "__main__":

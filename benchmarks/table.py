@@ -14,6 +14,11 @@ _COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "plain": lambda row: _milliseconds(row, "plain_seconds"),
     "private": lambda row: _milliseconds(row, "median_seconds"),
     "over plain": lambda row: f"{row['over_plain']:.2f}" if "over_plain" in row else "",
+    "plain, CPU": lambda row: _milliseconds(row, "plain_cpu_seconds"),
+    "private, CPU": lambda row: _milliseconds(row, "median_cpu_seconds"),
+    "over plain, CPU": lambda row: (
+        f"{row['cpu_over_plain']:.2f}" if "cpu_over_plain" in row else ""
+    ),
     "plain peak": lambda row: _peak(row, "plain_bytes"),
     "private peak": lambda row: _peak(row, "peak_bytes"),
     "error of the sum": lambda row: _error(row),
@@ -39,6 +44,7 @@ def table(lines: Sequence[Line], style: str) -> str:
             {
                 **line,
                 "plain_seconds": of.get("median_seconds"),
+                "plain_cpu_seconds": of.get("median_cpu_seconds"),
                 "plain_bytes": of.get("peak_bytes"),
             }
         )

@@ -56,7 +56,8 @@ def measure(
       meter: The device's.
 
     Returns:
-      prepare_seconds (building, compiling and warming up), seconds of all steps, peak_bytes.
+      prepare_seconds (building, compiling and warming up); seconds of all steps, and cpu_seconds,
+      those that the process computed, on all cores together; peak_bytes.
     """
     meter.start()
     start = time.perf_counter()
@@ -64,13 +65,15 @@ def measure(
     for _ in range(warmup):
         step()
     prepared = time.perf_counter() - start
-    seconds = []
+    seconds, computed = [], []
     for _ in range(steps):
-        start = time.perf_counter()
+        start, start_of_process = time.perf_counter(), time.process_time()
         step()
         seconds.append(round(time.perf_counter() - start, 5))
+        computed.append(round(time.process_time() - start_of_process, 5))
     return {
         "prepare_seconds": round(prepared, 1),
         "seconds": seconds,
+        "cpu_seconds": computed,
         "peak_bytes": meter.peak_bytes(),
     }

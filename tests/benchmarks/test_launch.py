@@ -70,7 +70,14 @@ def test_the_table_has_a_row_for_what_was_not_timed_and_none_for_plain_steps():
     common = {"workload": "w1", "method": "lora", "is_tiny": False, "date": "2026-01-02"}
     about = {**common, "device": "a machine", "peer_versions": {"x": "1.0"}}
     lines = [
-        {**about, "peer": "a", "step": "plain", "median_seconds": 2.0, "peak_bytes": 2**20},
+        {
+            **about,
+            "peer": "a",
+            "step": "plain",
+            "median_seconds": 2.0,
+            "median_cpu_seconds": 2.5,
+            "peak_bytes": 2**20,
+        },
         {
             **about,
             "peer": "a",
@@ -78,6 +85,8 @@ def test_the_table_has_a_row_for_what_was_not_timed_and_none_for_plain_steps():
             "engine": "ghost",
             "median_seconds": 3.0,
             "over_plain": 1.5,
+            "median_cpu_seconds": 3.5,
+            "cpu_over_plain": 1.4,
             "peak_bytes": None,
             "clipped_sum_error": 2e-7,
         },
@@ -92,15 +101,26 @@ def test_the_table_has_a_row_for_what_was_not_timed_and_none_for_plain_steps():
     ]
     _, _, first, second, _, below = table.table(lines, "markdown").splitlines()
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in (first, second)]
-    assert cells[0][2:] == ["a (ghost)", "2,000 ms", "3,000 ms", "1.50", "1 MiB", "", "2.0e-07", ""]
-    assert cells[1][2:] == ["b", "", "", "", "", "", "", "not installed"]
+    cpu = ["2,500 ms", "3,500 ms", "1.40"]
+    assert cells[0][2:] == [
+        "a (ghost)",
+        "2,000 ms",
+        "3,000 ms",
+        "1.50",
+        *cpu,
+        "1 MiB",
+        "",
+        "2.0e-07",
+        "",
+    ]
+    assert cells[1][2:] == ["b", *[""] * 9, "not installed"]
     assert below == "Machine: a machine. Date: 2026-01-02. x 1.0."
 
 
 def test_steps_are_counted_and_warming_up_is_not_timed():
     done = []
     found = meter.measure(lambda: lambda: done.append(1), 3, 2, meter.HostMeter())
-    assert len(done) == 5 and len(found["seconds"]) == 3
+    assert len(done) == 5 and len(found["seconds"]) == len(found["cpu_seconds"]) == 3
     assert found["peak_bytes"] is None or found["peak_bytes"] > 2**20
 
 

@@ -41,6 +41,7 @@ def test_memarc_sums_as_the_loop_does(folder, engine):
     assert error(folder, peer, engine) < launch.BOUND
 
 
+@pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated:DeprecationWarning")
 def test_jax_privacy_sums_as_the_loop_does(folder):
     pytest.importorskip("jax_privacy")
     peer = importlib.import_module("benchmarks.peers.jax_privacy_net")
