@@ -43,7 +43,7 @@ MISTAKES = [
     ({"data.split": "random"}, r"Unknown split 'random'"),
     (
         {"head.pooling": "max"},
-        r"head\.pooling is 'max'; choose one of \('first', 'mean', 'last', 'words'\)",
+        r"head\.pooling is 'max'; choose one of \('first', 'mean', 'last', 'words', 'mask'\)",
     ),
     ({"optimizer.learning_rate": -1.0}, r"optimizer\.learning_rate is -1\.0"),
     ({"training.epochs": 0.0}, r"training\.epochs is 0\.0"),
