@@ -87,15 +87,15 @@ def test_a_wish_chooses_rows_and_remat_of_a_line_too(monkeypatch):
 
     monkeypatch.setattr(measure, "compile_step", compile_step)
     given, engines = case("lora"), ("vmap", "book_keeping")
-    chosen, line = measure.compile_fitted(given, "127B", engines, 6, 1000, here())
-    assert chosen.label == "lora+remat" and line["peak_bytes"] == 115 and line["fit"] == "127B"
-    assert (line["engine"], line["microbatch_size"]) == ("vmap", 3)
-    chosen, line = measure.compile_fitted(given, "fastest", engines, 6, 1000, here())
-    assert chosen == given and line["microbatch_size"] == 6 and line["peak_bytes"] == 160
+    chosen, line = measure.compile_fitted(given, "112B", engines, 3, 1000, here())
+    assert chosen.label == "lora+remat" and line["peak_bytes"] == 110 and line["fit"] == "112B"
+    assert (line["engine"], line["microbatch_size"]) == ("vmap", 2)
+    chosen, line = measure.compile_fitted(given, "fastest", engines, 3, 1000, here())
+    assert chosen == given and line["microbatch_size"] == 3 and line["peak_bytes"] == 130
     monkeypatch.setattr(measure, "compile_cheapest", lambda *given: {"engine": "ghost"})
-    assert measure.compile_fitted(given, "balanced", engines, 6, 1000, here()) == (
+    assert measure.compile_fitted(given, "balanced", engines, 3, 1000, here()) == (
         given,
-        {"microbatch_size": 6, "engine": "ghost"},
+        {"microbatch_size": 3, "engine": "ghost"},
     )
 
 
