@@ -181,9 +181,9 @@ def _tapped_backward(
     cotangents = iter(pullback(g))
     through = tuple(next(cotangents) if f else None for f in floats)
     # What norms are taken of is what sums are made of: no rounding of it depends on its readers.
-    inputs, g = jax.lax.optimization_barrier((inputs, g))
     if how.mode == "keep":
-        return None, keep(op, value, inputs, g), through
+        return None, jax.lax.optimization_barrier(keep(op, value, inputs, g)), through
+    inputs, g = jax.lax.optimization_barrier((inputs, g))
     squares = squared_norms(op, value, inputs, g)
     factors = tap if how.factors is None else how.factors(squares)
     gradient = op.weighted_sum(value, *_finite(inputs, g), factors)
