@@ -190,11 +190,15 @@ def _nearest(unknown: Sequence[str], fields: Sequence[str]) -> str:
 def _of_text(value: Any, wanted: Any) -> Any:
     """The parts of a text where a field holds several, as command lines spell them: "a,b".
 
-    A part that holds a comma is quoted as in CSV; "" has no parts.
+    A part that holds a comma is quoted as in CSV; "" has no parts. What is no line of CSV stays a
+    text, which no such field takes.
     """
     if typing.get_origin(wanted) is not tuple or not isinstance(value, str):
         return value
-    parts = next(csv.reader([value], skipinitialspace=True), [])
+    try:
+        parts = next(csv.reader([value], skipinitialspace=True), [])
+    except csv.Error:
+        return value
     if typing.get_args(wanted)[0] is not float:
         return tuple(parts)
     try:

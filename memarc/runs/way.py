@@ -26,10 +26,9 @@ def fitted(run: Run) -> Run:
     Raises:
       ValueError: If no way fits the bytes that are given.
     """
-    devices = jax.devices()
-    settings = chosen(run.settings, devices, targets.memory("", devices))
-    if settings == run.settings:
+    if run.settings.privacy.fit == ways.BALANCED:
         return run
+    settings = chosen(run.settings, jax.devices(), targets.memory("", jax.local_devices()))
     backbone = dataclasses.replace(run.backbone, remat=settings.model.remat)
     model = JOBS[settings.kind].build(settings, run.codec, backbone)
     return dataclasses.replace(run, settings=settings, backbone=backbone, model=model)

@@ -19,5 +19,6 @@ def test_where_the_compiler_knows_no_peak_it_is_all_that_is_set_aside():
     figures = {"argument": 60, "output": 30, "temp": 500, "alias": 20, "generated_code": 7}
     analysis = {f"{name}_size_in_bytes": size for name, size in figures.items()}
     found = types.SimpleNamespace(**analysis, peak_memory_in_bytes=0)
-    compiled = types.SimpleNamespace(memory_analysis=lambda: found)
+    device = types.SimpleNamespace(device_set=[types.SimpleNamespace(platform="gpu")])
+    compiled = types.SimpleNamespace(memory_analysis=lambda: found, output_shardings=[device])
     assert compiled_bytes(compiled)["peak_bytes"] == 60 + 30 + 500 - 20
