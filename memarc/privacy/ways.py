@@ -98,20 +98,20 @@ def choose(
         raise ValueError(f"None of the engines {tuple(engines)} takes this loss; name an engine.")
     ordered = sorted(works, key=works.__getitem__)
     limit = min(memory, limit_of(fit) or memory)
-    seen: dict[Way, int] = {}
-    if fit != LEAST_MEMORY:
+    if fit == LEAST_MEMORY:
+        tried = [dataclasses.replace(way, rows=1) for way in ordered]
+    else:
         most = WORK_FACTOR * works[ordered[0]]
         little = [way for way in ordered if works[way] <= most]
-        for group in (little, ordered[len(little) :]):
-            for way in _by_rows(group, rows):
-                if (peak := bytes_of(way)) is not None and peak <= limit:
-                    return way
-                seen |= {} if peak is None else {way: peak}
-    else:
-        single = [dataclasses.replace(way, rows=1) for way in ordered]
-        seen = {way: peak for way in single if (peak := bytes_of(way)) is not None}
-        if seen and min(seen.values()) <= limit:
-            return min(seen, key=seen.__getitem__)
+        tried = _by_rows(little, rows) + _by_rows(ordered[len(little) :], rows)
+    seen: dict[Way, int] = {}
+    for way in tried:
+        if (peak := bytes_of(way)) is not None:
+            seen[way] = peak
+            if fit != LEAST_MEMORY and peak <= limit:
+                return way
+    if seen and min(seen.values()) <= limit:
+        return min(seen, key=seen.__getitem__)
     least = f"the least takes {min(seen.values())} bytes" if seen else "the compiler refuses all"
     raise ValueError(
         f"fit is {fit!r}, and no engine, with rows one at a time, fits {limit} bytes of one "
