@@ -10,7 +10,6 @@ its own. Utilisation needs --peak_flops, the device's peak for the dtype, in ope
 
 from typing import Any
 
-import jax
 import tqdm
 from absl import flags
 
@@ -54,8 +53,8 @@ def main() -> int:
 
 def _chosen(case: Case, microbatch_size: int) -> str:
     """The engine that "auto" means on this machine."""
-    here = measure.Target(jax.devices()[:1], None)
-    return measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, here)["engine"]
+    found = measure.compile_cheapest(case, auto.CANDIDATES, microbatch_size, measure.here())
+    return found["engine"]
 
 
 def _line(

@@ -33,7 +33,7 @@ from memarc.privacy import auto, ways
 from memarc.report import lines, targets
 from memarc.training import sharding
 
-_TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v4, v5e, v5p, v6e; or gpu, cpu.")
+_TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v5e, gpu:h100, gpu, cpu, ...")
 _MESH = flags.DEFINE_string("mesh", "model:1", "data:N,model:M of several devices; data: the rest.")
 _CUT_STATE = flags.DEFINE_bool("cut_state", False, "Cut parameters in training over devices too.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
@@ -55,17 +55,18 @@ def main() -> int:
         for case in cases:
             print(f"{case.label}, {case.backbone.layers} layers:", *plan(case), sep="\n  ")
         return 0
-    if _TARGET.value.startswith("gpu"):
+    if _TARGET.value == "gpu":
         # This process would take most of the memory that the one that measures needs.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     else:
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices, mesh = targets.devices(_TARGET.value), _mesh(_MESH.value)
+    limit = targets.memory(_TARGET.value, devices)
     given = []
     for case in cases:
         placement = sharding.place(mesh, devices, case.batch_size)
         size = measuring.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
-        given.append((case, measure.Target(devices, placement), size))
+        given.append((case, measure.Target(devices, placement, limit), size))
     ways.limit_of(_FIT.value)
     with lines.writer(measuring.OUTPUT.value) as write:
         for case, target, size in given:
@@ -94,8 +95,7 @@ def _measure(
     case: Case, engines: Sequence[str], size: int, target: measure.Target
 ) -> tuple[Case, dict[str, Any]]:
     """The case and line of what is chosen: engine, and with --fit rows at once and remat."""
-    memory = targets.memory(_TARGET.value, target.devices)
-    case, line = measure.compile_fitted(case, _FIT.value, engines, size, memory, target)
+    case, line = measure.compile_fitted(case, _FIT.value, engines, size, target)
     if _TARGET.value == "gpu" and not line["out_of_memory"]:
         size = line["microbatch_size"]
         timed = fresh.call(measure.time_step, case, line["engine"], size, 1)

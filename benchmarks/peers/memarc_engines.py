@@ -21,8 +21,8 @@ device, meter, plain = jax_net.device, jax_net.meter, jax_net.plain
 def chosen(job: Job, ask: Ask) -> str:
     """The engine that "auto" means for a job on this device."""
     case, _ = jax_net.load(job)
-    here = measure.Target(jax.devices()[:1], None)
-    return measure.compile_cheapest(case, CANDIDATES, ask.microbatch_size, here)["engine"]
+    found = measure.compile_cheapest(case, CANDIDATES, ask.microbatch_size, measure.here())
+    return found["engine"]
 
 
 def clipped_sum(job: Job, ask: Ask) -> dict[str, np.ndarray]:

@@ -26,10 +26,22 @@ PLAIN = "none"
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What to compile for: devices, and how they are arranged if there are several."""
+    """What to compile for: devices, and how they are arranged if there are several.
+
+    Attributes:
+      memory: Bytes of one device; a larger step does not fit, also where the compiler, as that of
+        GPUs, does not refuse it.
+    """
 
     devices: Sequence[Any]
     placement: Placement | None
+    memory: int
+
+
+def here() -> Target:
+    """This process's first device."""
+    devices = jax.devices()[:1]
+    return Target(devices, None, targets.memory("", devices))
 
 
 def compile_cheapest(
@@ -45,7 +57,7 @@ def compile_cheapest(
 
 
 def compile_fitted(
-    case: Case, fit: str, engines: Sequence[str], rows: int, memory: int, target: Target
+    case: Case, fit: str, engines: Sequence[str], rows: int, target: Target
 ) -> tuple[Case, dict[str, Any]]:
     """The line of `compile_step` of the way that a user's wish chooses (`memarc.privacy.ways`).
 
@@ -54,7 +66,6 @@ def compile_fitted(
       fit: What is wished; "balanced" is `compile_cheapest`.
       engines: Engines to choose from.
       rows: The most rows at once.
-      memory: Bytes of one device.
       target: What to compile for.
 
     Returns:
@@ -78,7 +89,7 @@ def compile_fitted(
         engines,
         REMAT if case.backbone.remat == "none" else (case.backbone.remat,),
         rows=rows,
-        memory=memory,
+        memory=target.memory,
         work_of=lambda way: _work(of(way), way.engine, way.rows, target),
         bytes_of=bytes_of,
     )
@@ -93,7 +104,7 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
       The bytes of `compiled_bytes`; beyond_arguments_bytes (peak without weights, state and
       batch); flops of one device's matrix products; on a mesh, gathered_bytes and reduced_bytes
       that one device receives in a step; out_of_memory; compile_seconds. If the step does not fit,
-      peak_bytes is None and needed_bytes what the compiler said.
+      peak_bytes is None and needed_bytes what it would take.
     """
     placement = target.placement
     step = _step(case, engine, microbatch_size, placement)
@@ -111,16 +122,19 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
         needed = targets.needed_bytes(error)
         if needed is None:
             raise
-        line |= {
-            "peak_bytes": None,
-            "beyond_arguments_bytes": None,
-            "needed_bytes": needed,
-            "out_of_memory": True,
-        }
     else:
         figures = compiled_bytes(compiled)
-        line |= {**figures, "beyond_arguments_bytes": own_bytes(figures), "out_of_memory": False}
-    return line | {"compile_seconds": round(time.perf_counter() - start, 1)}
+        needed = figures.get("peak_bytes", 0)
+        if needed <= target.memory:
+            fits = {"beyond_arguments_bytes": own_bytes(figures), "out_of_memory": False}
+            return line | figures | fits | _since(start)
+    lacking = {"peak_bytes": None, "beyond_arguments_bytes": None, "needed_bytes": needed}
+    return line | lacking | {"out_of_memory": True} | _since(start)
+
+
+def _since(start: float) -> dict[str, float]:
+    """What the compilation took that began then."""
+    return {"compile_seconds": round(time.perf_counter() - start, 1)}
 
 
 def _work(case: Case, engine: str, rows: int, target: Target) -> int | None:

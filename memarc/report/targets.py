@@ -1,7 +1,7 @@
-"""Devices to compile for: the local one, or TPUs that are not there.
+"""Devices to compile for: the local one, or TPUs and GPUs that are not there.
 
-The TPU compiler runs on any machine (package libtpu) and reports exact bytes of the device's
-memory; only shapes are needed, so nothing is allocated.
+The compilers of TPUs (package libtpu) and of NVIDIA's GPUs (JAX's CUDA plugin) run on any machine
+and report exact bytes of the device's memory; only shapes are needed, so nothing is allocated.
 """
 
 import os
@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+
+from memarc.report import gpus
 
 TPU_TOPOLOGIES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 """The smallest topology of each generation, of which one chip is used if none is named."""
@@ -22,6 +24,8 @@ other chips (half of the bidirectional figure). docs.cloud.google.com/tpu/docs/v
 HBM = {"v4": 32 * 2**30, "v5e": 16 * 2**30, "v5p": 95 * 2**30, "v6e": 32 * 2**30}
 """Published bytes of a chip's memory, of which the compiler keeps some for itself."""
 
+_ABSENT = {"tpu": TPU_TOPOLOGIES, "gpu": gpus.GPUS}
+
 _NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -31,22 +35,25 @@ def devices(target: str) -> list[Any]:
 
     Args:
       target: "tpu:v5e" and the like (`TPU_TOPOLOGIES`) mean one chip, "tpu:v5e:4x4" a whole slice
-        of that topology, and "cpu" or "gpu" the local device.
+        of that topology; "gpu:h100" and the like (`gpus.GPUS`) one GPU, "gpu:h100:8" as many of
+        one host; and "cpu" or "gpu" the local device.
 
     Raises:
       ValueError: If the target is unknown or not to be had here.
     """
-    kind, _, rest = target.partition(":")
-    generation, _, topology = rest.partition(":")
-    choices = ["cpu", "gpu", *(f"tpu:{name}" for name in TPU_TOPOLOGIES)]
-    if target.removesuffix(f":{topology}") not in choices or (topology and kind != "tpu"):
+    kind, name, several = [*target.split(":", 2), "", ""][:3]
+    if target not in ("cpu", "gpu") and name not in _ABSENT.get(kind, ()):
+        choices = ["cpu", "gpu", *(f"{x}:{name}" for x, names in _ABSENT.items() for name in names)]
         raise ValueError(
-            f"Unknown target {target!r}; choose one of {choices}, or a slice such as 'tpu:v5e:4x4'."
+            f"Unknown target {target!r}; choose one of {choices}, or several devices such as "
+            "'tpu:v5e:4x4' and 'gpu:h100:8'."
         )
     if kind == "tpu":
-        if topology:
-            return _described(f"{generation}:{topology}")
-        return _described(TPU_TOPOLOGIES[generation])[:1]
+        if several:
+            return _described(f"{name}:{several}")
+        return _described(TPU_TOPOLOGIES[name])[:1]
+    if name:
+        return gpus.devices(name, several or "1")
     try:
         return jax.devices(kind)[:1]
     except RuntimeError as error:
@@ -61,11 +68,13 @@ def memory(target: str, found: Sequence[Any]) -> int:
       found: What `devices` gave.
 
     Returns:
-      What an accelerator's allocator may use, or all memory of a CPU's machine; of a TPU that is
-      not here what is published.
+      What an accelerator's allocator may use, or all memory of a CPU's machine; of an accelerator
+      that is not here what is published.
     """
-    if target.startswith("tpu:"):
-        return HBM[target.split(":")[1]]
+    kind, _, rest = target.partition(":")
+    if rest:
+        name = rest.split(":")[0]
+        return HBM[name] if kind == "tpu" else gpus.GPUS[name].memory
     limit = (found[0].memory_stats() or {}).get("bytes_limit")
     return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -79,12 +88,13 @@ def least_seconds(target: str, flops: float, received: float) -> tuple[float, fl
       received: The bytes that it receives from other chips.
 
     Returns:
-      Both times in seconds; None for a target whose peaks are not in `RATES`.
+      Both times in seconds; None for a target whose peaks are not known.
     """
-    generation = target.split(":")[1] if target.startswith("tpu:") else ""
-    if generation not in RATES:
+    name = target.split(":")[1] if ":" in target else ""
+    rates = RATES | {kind: (gpu.flops, gpu.received) for kind, gpu in gpus.GPUS.items()}
+    if name not in rates:
         return None
-    operations, bandwidth = RATES[generation]
+    operations, bandwidth = rates[name]
     return flops / operations, received / bandwidth
 
 

@@ -1,5 +1,7 @@
 """The commands that measure memory and time: lines of the real step, and mistakes told at once."""
 
+import dataclasses
+import importlib.util
 import json
 from functools import partial
 
@@ -23,10 +25,6 @@ def command(name, *arguments, path=()):
 def case(label, **more):
     given = {"batch_size": 3, "seq_len": 5, "layers": None} | more
     return cases.parse(small_shapes.get_config().to_dict(), label, **given)
-
-
-def here():
-    return measure.Target(jax.devices()[:1], None)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_the_step_of_every_method_keeps_the_shapes_of_its_state(method):
 
 
 def test_a_compiled_line_adds_up():
-    line = measure.compile_step(case("lora"), "vmap", 3, here())
+    line = measure.compile_step(case("lora"), "vmap", 3, measure.here())
     parts = line["arguments_bytes"] + line["temp_bytes"] + line["output_bytes"]
     assert 0 < line["beyond_arguments_bytes"] == line["peak_bytes"] - line["arguments_bytes"]
     assert (
@@ -67,6 +65,17 @@ def test_a_compiled_line_adds_up():
     )
 
 
+def test_a_step_that_takes_more_than_the_device_has_is_a_line_of_one_that_does_not_fit():
+    one = measure.here()
+    peak = measure.compile_step(case("lora"), "vmap", 3, one)["peak_bytes"]
+    fits, less = [
+        measure.compile_step(case("lora"), "vmap", 3, dataclasses.replace(one, memory=memory))
+        for memory in (peak, peak - 1)
+    ]
+    assert fits["peak_bytes"] == peak and not fits["out_of_memory"]
+    assert less["out_of_memory"] and less["needed_bytes"] == peak and less["peak_bytes"] is None
+
+
 def test_the_engine_of_a_line_is_the_cheapest(monkeypatch):
     lines = {
         "vmap": {"beyond_arguments_bytes": 30, "flops": 100},
@@ -74,7 +83,7 @@ def test_the_engine_of_a_line_is_the_cheapest(monkeypatch):
         "book_keeping": {"beyond_arguments_bytes": 18, "flops": 160},  # Too much work.
     }
     monkeypatch.setattr(measure, "compile_step", lambda case, name, size, device: lines[name])
-    best = measure.compile_cheapest(case("lora"), tuple(lines), 3, here())
+    best = measure.compile_cheapest(case("lora"), tuple(lines), 3, measure.here())
     assert best == {"engine": "ghost", **lines["ghost"]}
 
 
@@ -87,16 +96,34 @@ def test_a_wish_chooses_rows_and_remat_of_a_line_too(monkeypatch):
 
     monkeypatch.setattr(measure, "compile_step", compile_step)
     given, engines = case("lora"), ("vmap", "book_keeping")
-    chosen, line = measure.compile_fitted(given, "112B", engines, 3, 1000, here())
+    one = dataclasses.replace(measure.here(), memory=1000)
+    chosen, line = measure.compile_fitted(given, "112B", engines, 3, one)
     assert chosen.label == "lora+remat" and line["peak_bytes"] == 110 and line["fit"] == "112B"
     assert (line["engine"], line["microbatch_size"]) == ("vmap", 2)
-    chosen, line = measure.compile_fitted(given, "fastest", engines, 3, 1000, here())
+    chosen, line = measure.compile_fitted(given, "fastest", engines, 3, one)
     assert chosen == given and line["microbatch_size"] == 3 and line["peak_bytes"] == 130
     monkeypatch.setattr(measure, "compile_cheapest", lambda *given: {"engine": "ghost"})
-    assert measure.compile_fitted(given, "balanced", engines, 3, 1000, here()) == (
+    assert measure.compile_fitted(given, "balanced", engines, 3, one) == (
         given,
         {"microbatch_size": 3, "engine": "ghost"},
     )
+
+
+@pytest.mark.parametrize(("target", "gpus"), [("gpu:h100", 1), ("gpu:a100:3", 3)])
+def test_a_step_is_compiled_for_gpus_that_are_not_here(target, gpus, tmp_path):
+    """The arrays that one of them is given, and its work, are those of a step on this machine."""
+    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+        pytest.skip("no compiler for GPUs: pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt")
+    found = []
+    for name, batch in ((target, 3 * gpus), ("cpu", 3)):
+        arguments = (f"--target={name}", f"--batch_size={batch}", f"--output={tmp_path / 'line'}")
+        mesh = f"--mesh=data:{gpus}" if name == target else "--mesh=model:1"
+        command("memory", "--seq_len=5", "--methods=lora", "--engines=vmap", mesh, *arguments)
+        found.append(json.loads((tmp_path / "line").read_text()))
+    there, here = found
+    assert there["arguments_bytes"] == here["arguments_bytes"] > 0
+    assert there["flops"] == here["flops"] and not there["out_of_memory"]
+    assert 0 < there["beyond_arguments_bytes"] < 64 * 2**20  # Of it cuBLAS takes 4 to 32 MiB.
 
 
 def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
