@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.precision import wide
+from memarc.ops.precision import wide_einsum
 from memarc.typing import Array
 
 _FARTHEST = 128  # Distances from here on share a bucket.
@@ -80,16 +80,14 @@ def _attend(
 ) -> Array:
     """Whole attention of some queries."""
     query, first, last, bias = queries
-    dtype = wide(query.dtype)
-    scores = jnp.einsum("...thk,...shk->...hts", query, key, preferred_element_type=dtype)
-    scores = scores * scale
+    scores = wide_einsum("...thk,...shk->...hts", query, key) * scale
     if bias is not None:
-        scores = scores + jnp.moveaxis(bias, -1, -3).astype(dtype)
+        scores = scores + jnp.moveaxis(bias, -1, -3).astype(scores.dtype)
     if cap:
         scores = cap * jnp.tanh(scores / cap)
     may_read = _may_read(mask, first, last, key.shape[-3])
     if may_read is not None:
-        scores = jnp.where(may_read[..., None, :, :], scores, jnp.finfo(dtype).min)
+        scores = jnp.where(may_read[..., None, :, :], scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores).astype(value.dtype)
     return jnp.einsum("...hts,...shk->...thk", weights, value)
 

@@ -1,5 +1,7 @@
 """The dtype of everything that must not lose precision, whatever the compute dtype."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +13,44 @@ from memarc.typing import Array
 def wide(dtype: Any) -> jnp.dtype:
     """float32, or float64 for float64 (tests): for norms, softmax, losses, sums and noise."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def wide_einsum(subscripts: str, x: Array, y: Array) -> Array:
+    """An einsum of two arrays of one dtype with a `wide` result, whose way back is not wide.
+
+    The cotangent is rounded to the arrays' dtype before it is multiplied. Left to autodiff, the
+    products of the way back would take it as it is, in float32, and the other array would be
+    widened for them: a table of words to twice its bytes, at a fraction of the speed.
+
+    Args:
+      subscripts: As `jax.numpy.einsum` takes them.
+      x: An array.
+      y: An array of its dtype.
+    """
+    return jnp.einsum(subscripts, x, y, preferred_element_type=wide(x.dtype))
+
+
+def _forward(subscripts: str, x: Any, y: Any) -> tuple[Array, Any]:
+    """Keeps both arrays, and of each whether its cotangent is wanted: a tuple, or else None."""
+    wanted = [() if operand.perturbed else None for operand in (x, y)]
+    return wide_einsum(subscripts, x.value, y.value), (x.value, y.value, wanted)
+
+
+def _backward(subscripts: str, kept: Any, g: Array) -> tuple[Array | None, Array | None]:
+    x, y, (of_x, of_y) = kept
+    g = g.astype(x.dtype)
+
+    def back(product: Callable[[Array], Array], operand: Array) -> Array:
+        return jax.linear_transpose(product, operand)(g)[0]
+
+    return (
+        None if of_x is None else back(lambda x: jnp.einsum(subscripts, x, y), x),
+        None if of_y is None else back(lambda y: jnp.einsum(subscripts, x, y), y),
+    )
+
+
+wide_einsum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def bfloat16_parts(x: Array) -> Array:

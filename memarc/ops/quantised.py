@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from memarc.ops.linear import add_trailing
 from memarc.typing import Array, Params
@@ -22,6 +23,11 @@ BITS = {"int8": 8, "int4": 4}
 
 BLOCK = 32
 """How many inputs share a scale where nobody says otherwise."""
+
+
+_AS_STORED = Layout(major_to_minor=(0, 1))
+"""The order of a layer's codes where they are used. Left to itself a GPU's compiler turns the whole
+stack around before the loop over layers, which takes the bytes of all codes once more."""
 
 
 @partial(
@@ -65,12 +71,14 @@ class QuantisedKernel:
 
     def values(self) -> Array:
         """The matrix [.., I, O], float32."""
-        *lead, blocks, outputs = self.scales.shape
-        wide = self.codes.astype(jnp.float32).reshape(*lead, blocks, -1, outputs)
-        found = wide * _over_block(self.scales, wide.shape)
+        found = self.codes.astype(jnp.float32) * self._over_inputs(self.scales)
         if self.offsets is not None:
-            found = found + _over_block(self.offsets, wide.shape)
-        return found.reshape(self.shape)
+            found = found + self._over_inputs(self.offsets)
+        return found
+
+    def _over_inputs(self, x: Array) -> Array:
+        """[.., N, O] -> [.., I, O], float32."""
+        return jnp.repeat(x.astype(jnp.float32), self.shape[-2] // x.shape[-2], axis=-2)
 
 
 def quantise(values: Array, dtype: str, block: int) -> QuantisedKernel:
@@ -94,7 +102,7 @@ def quantise(values: Array, dtype: str, block: int) -> QuantisedKernel:
     largest = jnp.take_along_axis(blocks, place, axis=-2)
     least, most = (-8, 7) if BITS[dtype] == 4 else (-127, 127)
     scales = (largest / least).astype(jnp.bfloat16)
-    divisor = _over_block(scales.squeeze(-2), blocks.shape)
+    divisor = scales.astype(jnp.float32)
     codes = jnp.where(divisor == 0, 0, jnp.round(blocks / jnp.where(divisor == 0, 1, divisor)))
     codes = jnp.clip(codes, least, most).astype(jnp.dtype(dtype)).reshape(values.shape)
     return QuantisedKernel(codes, scales.squeeze(-2))
@@ -133,11 +141,6 @@ def widened(tree: Params) -> Params:
     return jax.tree.map(wide, tree, is_leaf=is_quantised)
 
 
-def _over_block(x: Array, shape: tuple[int, ...]) -> Array:
-    """[.., N, O] -> [.., N, n, O], float32."""
-    return jnp.broadcast_to(x.astype(jnp.float32)[..., None, :], shape)
-
-
 @jax.custom_vjp
 def _product(x: Array, kernel: QuantisedKernel) -> Array:
     """``x @ kernel`` in the dtype of ``x``: [..., I] -> [..., O]."""
@@ -146,6 +149,7 @@ def _product(x: Array, kernel: QuantisedKernel) -> Array:
 
 def _contract(x: Array, kernel: QuantisedKernel, axis: int) -> Array:
     """Contracts the last axis of ``x`` with an axis of the matrix [I, O]."""
+    kernel = jax.tree.map(lambda v: with_layout_constraint(v, _AS_STORED), kernel)
     wide = kernel.values().astype(x.dtype)
     return jax.lax.dot_general(x, wide, (((x.ndim - 1,), (axis,)), ((), ())))
 

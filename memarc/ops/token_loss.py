@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.linear import einsum, flat, product, sum_of_products
-from memarc.ops.precision import wide
+from memarc.ops.precision import wide, wide_einsum
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
 
@@ -56,9 +56,7 @@ def token_logits(table: Array, states: Array, cap: float) -> Array:
       states: [.., D].
       cap: c > 0 turns logits x into c tanh(x / c); 0 leaves them.
     """
-    table = table.astype(states.dtype)
-    dtype = wide(states.dtype)
-    logits = jnp.einsum("...d,vd->...v", states, table, preferred_element_type=dtype)
+    logits = wide_einsum("...d,vd->...v", states, table.astype(states.dtype))
     return cap * jnp.tanh(logits / cap) if cap else logits
 
 

@@ -206,7 +206,9 @@ def make_plain_step(
 
         def mean_loss(trainable: Params) -> Array:
             losses = loss_fn(trainable, frozen, prepared)
-            return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(~is_padding)
+            return jnp.sum(jnp.where(is_padding, 0.0, losses)) / jnp.sum(
+                ~is_padding, dtype=losses.dtype
+            )
 
         gradient = jax.grad(mean_loss)(state.trainable)
         no_noise = optax.GradientTransformation(optax.identity().init, _rounded)
