@@ -28,6 +28,7 @@ from memarc.models.layers import (
     count_up,
     position_ids,
 )
+from memarc.ops.linear import LINEAR
 from memarc.ops.token_loss import token_logits
 from memarc.typing import Array, Batch, Params, PyTree
 
@@ -170,9 +171,15 @@ def read_states(
 def scan_layers(
     config: BackboneConfig, step: Callable[[Any, Any], tuple[Any, Any]], carry: PyTree, xs: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """`jax.lax.scan` over layers that keeps for differentiation what ``config.remat`` says."""
-    if config.remat == "layer":
-        step = jax.checkpoint(step, prevent_cse=False)  # A scan's body cannot be merged anyway.
+    """`jax.lax.scan` over layers that keeps for differentiation what ``config.remat`` says.
+
+    Left to itself, differentiation would keep every activation, norm and softmax as well: three
+    times the bytes, which an accelerator writes and reads in more time than it computes them again.
+    """
+    policies = jax.checkpoint_policies
+    kept = {"none": policies.save_only_these_names(LINEAR), "layer": policies.nothing_saveable}
+    # A scan's body cannot be merged with what computes it again.
+    step = jax.checkpoint(step, prevent_cse=False, policy=kept[config.remat])
     return jax.lax.scan(step, carry, xs)
 
 

@@ -110,8 +110,9 @@ class BackboneConfig:
     """A transformer backbone; `memarc.models.families` makes it from a family's name and sizes.
 
     ``dtype`` is the compute dtype (matrix products and stored activations); norms, softmax and
-    losses are always computed in float32. ``remat`` says what differentiation keeps: all
-    activations ("none"), or each layer's input, from which the rest is computed again ("layer").
+    losses are always computed in float32. ``remat`` says what differentiation keeps of a layer: the
+    results of its linear maps ("none": none of them is computed again, but what lies between them
+    is), or its input alone ("layer").
     ``attention_block`` is how many queries attend at once; 0 means all. In blocks, scores are
     never whole in memory and never kept.
     """

@@ -14,10 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from memarc.ops.precision import bfloat16_parts, wide
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
+
+LINEAR = "linear"
+"""What results of `linear` are called where a `jax.checkpoint` chooses what to keep."""
 
 _FULL = jax.lax.Precision.HIGHEST
 
@@ -48,9 +52,11 @@ def linear(
       [..., O] in the dtype of ``x``.
     """
     if isinstance(kernel, StructuredKernel):
-        return kernel.linear(x, bias)
-    y = use(DENSE, kernel, x)
-    return y if bias is None else add_trailing(y, bias)
+        y = kernel.linear(x, bias)
+    else:
+        y = use(DENSE, kernel, x)
+        y = y if bias is None else add_trailing(y, bias)
+    return checkpoint_name(y, LINEAR)
 
 
 def add_trailing(x: Array, vector: Vector) -> Array:

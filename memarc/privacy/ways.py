@@ -30,7 +30,7 @@ class Way:
     Attributes:
       engine: A name in `memarc.privacy.engines.ENGINES`.
       rows: Rows differentiated at once.
-      remat: What the backward pass keeps of the backbone, "none" (all) or "layer".
+      remat: What the backward pass keeps of a layer, "none" or "layer" (`memarc.models.config`).
     """
 
     engine: str

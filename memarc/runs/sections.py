@@ -22,7 +22,8 @@ class ModelSource:
       storage_dtype: How frozen weights are held: "float32", "bfloat16", or the maps of layers in
         blocks of "int8" or "int4", or as a GGUF file has them, "gguf" (`pretrained.load`).
       storage_block: How many inputs of a map share a scale in "int8" and "int4".
-      remat: "none", or "layer" to keep only each layer's input for the backward pass.
+      remat: "none" keeps the results of all linear maps for the backward pass, "layer" only each
+        layer's input.
       attention_block: Queries that attend at once; 0 means all. It changes memory and speed only.
     """
 

@@ -11,6 +11,7 @@ from memarc.models import backbone
 from memarc.models.attention import dot_product_attention
 from memarc.models.build import build
 from memarc.models.head import HeadConfig
+from memarc.ops.flops import matrix_flops
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.report.memory import backward_bytes_per_example
@@ -94,11 +95,11 @@ def test_every_engine_gives_the_same_with_layers_computed_again(
     )
 
 
-@pytest.mark.parametrize("method", ["full", "bitfit", "lora", "adapter", "side"])
-def test_little_more_than_each_layers_input_is_kept(sizes, rows, method):
-    options = {"reduction": 2, "downsample": "frozen"} if method == "side" else {}
+@pytest.fixture
+def kept(sizes, rows):
+    """``(method, options, changes of sizes) -> bytes`` that differentiation keeps of a row."""
 
-    def kept(**changes):
+    def count(method, options, **changes):
         cfg = sizes(**changes)
         model = build(method, options, cfg, HEAD)
         key = jax.random.key(0)
@@ -106,9 +107,39 @@ def test_little_more_than_each_layers_input_is_kept(sizes, rows, method):
         batch = {name: x[:2] for name, x in rows().items()}
         return backward_bytes_per_example(model.loss, model.precompute, start, frozen, batch)
 
-    plain, less = kept(), kept(remat="layer")
+    return count
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit", "lora", "adapter", "side"])
+def test_little_more_than_each_layers_input_is_kept(kept, method):
+    options = {"reduction": 2, "downsample": "frozen"} if method == "side" else {}
+    plain, less = kept(method, options), kept(method, options, remat="layer")
     width = 12 if method == "side" else 24
     rungs = 2 if method == "side" else 1  # The state, and what is mixed into it.
     layers = 4 * 7 * width * 4 * rungs
     assert layers <= less <= layers + 10_000 < plain
-    assert less - kept(remat="layer", layers=3) == layers // 4
+    assert less - kept(method, options, remat="layer", layers=3) == layers // 4
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit", "lora"])
+def test_else_the_results_of_its_linear_maps_are_kept_and_nothing_between(kept, method):
+    """A layer's input, queries, keys and values, and what three more maps give: [7, 24] or 40.
+
+    LoRA has two maps more, to rank 8, beside those of queries and values.
+    """
+    a_layer = kept(method, {}) - kept(method, {}, layers=3)
+    assert a_layer == 4 * 7 * (24 + 3 * 24 + 24 + 40 + 24 + 16 * (method == "lora"))
+
+
+def test_no_linear_map_is_computed_again(sizes, weights, rows):
+    """Whole layers computed again cost their six maps more, and contexts that a map reads."""
+
+    def work(remat):
+        cfg = sizes(remat=remat)
+        model = build("bitfit", {}, cfg, HEAD)
+        start, frozen = model.init(jax.random.key(0), weights(cfg))
+        return matrix_flops(jax.grad(lambda start: model.loss(start, frozen, rows()).sum()), start)
+
+    tokens = next(iter(rows().values())).size
+    maps, contexts = 4 * 24 * 24 + 2 * 24 * 40, 7 * 24
+    assert work("layer") - work("none") == 4 * tokens * 2 * (maps + contexts)
