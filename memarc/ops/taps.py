@@ -80,8 +80,8 @@ class How:
     Attributes:
       mode: "norms": the tap gets squared norms [B], and the gradient is the sum over B of
         per-example ones times factors [B], which the tap held. "clip": the same, with factors that
-        follow from the norms at once. "keep": the tap gets `kept_shapes`. "record": ``record`` is
-        called with (index, `Use`).
+        follow from the norms at once. "keep": the tap gets what `keep` gives. "record":
+        ``record`` is called with (index, `Use`).
       record: What the mode "record" calls.
       factors: How the mode "clip" scales rows: ``squared norms [B] -> factors [B]``.
     """
@@ -182,11 +182,11 @@ def _tapped_backward(
     through = tuple(next(cotangents) if f else None for f in floats)
     # What norms are taken of is what sums are made of: no rounding of it depends on its readers.
     if how.mode == "keep":
-        return None, jax.lax.optimization_barrier(keep(op, value, inputs, g)), through
+        return None, keep(op, value, inputs, g), through
     inputs, g = jax.lax.optimization_barrier((inputs, g))
     squares = squared_norms(op, value, inputs, g)
     factors = tap if how.factors is None else how.factors(squares)
-    gradient = op.weighted_sum(value, *_finite(inputs, g), factors)
+    gradient = op.weighted_sum(value, tuple(map(_silenced, inputs)), _silenced(g), factors)
     return gradient.astype(value.dtype), squares, through
 
 
@@ -225,15 +225,19 @@ def squared_norms(op: Op, value: Array, inputs: Inputs, g: Array) -> Array:
 
 
 def keep(op: Op, value: Array, inputs: Inputs, g: Array) -> PyTree:
-    """What `squared_norms_kept` and `weighted_sum_kept` need later: the smaller of two forms.
+    """What `weighted_sum_kept` needs later, the smaller of two forms, and "squares", norms of it.
 
     Integer inputs are held as float32, exact below 2^24, because a cotangent must be a float.
     Per-example gradients are rounded to the cotangent's dtype, half the bytes where it is bfloat16.
-    Norms and sums are both of the rounded ones, so no row adds more than its norm says.
+    Norms and sums are both of the rounded ones, so no row adds more than its norm says. What is not
+    finite makes its row's norm so, and is held as zero: nothing of that row is to be added.
     """
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
-        return {"inputs": tuple(map(_as_float, inputs)), "g": g}
-    return {"gradients": op.instantiate(value, inputs, g).astype(g.dtype)}
+        inputs, g = jax.lax.optimization_barrier((inputs, g))
+        kept = {"inputs": tuple(_as_float(_silenced(x)) for x in inputs), "g": _silenced(g)}
+        return kept | {"squares": op.ghost(value, inputs, g)}
+    gradients = jax.lax.optimization_barrier(op.instantiate(value, inputs, g).astype(g.dtype))
+    return {"gradients": _silenced(gradients), "squares": _sum_of_squares(gradients)}
 
 
 def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
@@ -242,28 +246,15 @@ def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((*stack, *x.shape), x.dtype), kept)
 
 
-def squared_norms_kept(found: Use, value: Array, kept: PyTree) -> Array:
-    """Per-example squared norms [B] of one layer, from what was kept of it."""
-    if "gradients" in kept:
-        return _sum_of_squares(kept["gradients"])
-    assert found.op.ghost is not None
-    return found.op.ghost(value, _restore(found, kept["inputs"]), kept["g"])
-
-
 def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) -> Array:
     """Sum over B of factors [B] times per-example gradients; rows of factor 0 add exactly 0."""
-    is_added = factors != 0
-
-    def blanked(x: Array) -> Array:
-        return jnp.where(is_added.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x))
-
     if "gradients" in kept:
-        gradients = _widened(blanked(kept["gradients"]))
+        gradients = _widened(kept["gradients"])
         return jnp.tensordot(
             factors.astype(gradients.dtype), gradients, axes=1, precision=jax.lax.Precision.HIGHEST
         )
-    inputs = _restore(found, jax.tree.map(blanked, kept["inputs"]))
-    return found.op.weighted_sum(value, inputs, blanked(kept["g"]), factors)
+    inputs = _restore(found, kept["inputs"])
+    return found.op.weighted_sum(value, inputs, kept["g"], factors)
 
 
 def _widened(x: Array) -> Array:
@@ -274,15 +265,11 @@ def _sum_of_squares(gradients: Array) -> Array:
     return jnp.sum(jnp.square(_widened(gradients)), axis=tuple(range(1, gradients.ndim)))
 
 
-def _finite(inputs: Inputs, g: Array) -> tuple[Inputs, Array]:
-    """Silences a bad row, whose cotangents are zero or 0 * inf: zero times NaN is not zero."""
-
-    def silenced(x: Array) -> Array:
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
-
-    return tuple(map(silenced, inputs)), silenced(g)
+def _silenced(x: Array) -> Array:
+    """Zeros for what is not finite, as zero times NaN is not zero."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
 
 
 def _as_float(x: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.precision import wide
-from memarc.ops.taps import How, kept_shapes, refilled, squared_norms_kept, weighted_sum_kept
+from memarc.ops.taps import How, kept_shapes, refilled, weighted_sum_kept
 from memarc.ops.uses import Place, attach, find_places
 from memarc.privacy import summation
 from memarc.privacy.apart import check_shape
@@ -257,13 +257,7 @@ def book_keeping(
     (kept,) = pullback(jnp.ones_like(losses))
     leaves, tree = jax.tree.flatten(trainable)
 
-    def squared(place: Place, value: Array, found: PyTree) -> PyTree:
-        use = place.use
-        if use is None:
-            return ()
-        return _by_layer(place, lambda layer: squared_norms_kept(use, *layer), (value, found))
-
-    squares = list(map(squared, places, leaves, kept))
+    squares = [x["squares"] if place.use else () for place, x in zip(places, kept, strict=True)]
     is_kept = jnp.isfinite(losses) & ~is_padding
     if clipping.scope == "per_layer":
         each = clipping.of_group(_group_count(places))

@@ -7,6 +7,7 @@ Axes: B examples of a compiled call, R sequences of an example that has several,
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -184,30 +185,45 @@ def bytes_of(settings: Settings, devices: Sequence[Any]) -> int | None:
 
 
 def most_that_fit(taken: Callable[[int], int | None], limit: int, most: int) -> int | None:
-    """The most rows whose bytes are within a limit, to a sixteenth of them.
+    """The most rows, or whatever is counted, whose bytes are within a limit, to a sixteenth.
 
-    Bytes grow nearly in proportion to rows, so two numbers tell where to look, and further ones
-    whether it is true.
+    Bytes grow nearly in proportion, so a line through the last two numbers that were tried says
+    where to look; every other time it is between what fits and what does not, lest a line misleads.
 
     Args:
       taken: ``rows -> bytes``, None where they do not fit whatever the limit; each call is slow.
       limit: In bytes.
       most: The most rows that are wanted.
+
+    Returns:
+      A number that was tried and fits, and of which a sixteenth more does not, or was not wanted;
+      None if not even one fits.
     """
+    fits, fails = 0, most + 1
+    tried: dict[int, int | None] = {}
+    while fails - fits > max(1, fits // 16):
+        if len(tried) < 2:
+            rows = min(8, most) if tried else 1
+        elif len(tried) % 2:
+            rows = math.isqrt(max(1, fits) * fails)
+        else:
+            known = {n: x for n, x in tried.items() if x is not None and n <= fails}
+            rows = _on_line(known, limit)
+        rows = min(max(rows, fits + 1), fails - 1)
+        tried[rows] = found = taken(rows)
+        if found is not None and found <= limit:
+            fits = rows
+        else:
+            fails = rows
+    return fits or None
 
-    def fits(rows: int) -> bool:
-        found = taken(rows)
-        return found is not None and found <= limit
 
-    few, more = 1, min(8, most)
-    first, second = taken(few), taken(more)
-    if first is None or second is None or second > limit:
-        return next((rows for rows in (more // 2, more // 4, few) if rows and fits(rows)), None)
-    slope = max(1.0, (second - first) / max(1, more - few))
-    rows = min(most, few + int((limit - first) / slope))
-    while rows > more and not fits(rows):
-        rows = rows * 15 // 16
-    return max(rows, more)
+def _on_line(tried: dict[int, int], limit: int) -> int:
+    """Where a line through the two largest numbers, or from the origin, meets a limit."""
+    few, many = [0, 0, *sorted(tried)][-2:]
+    less, more = tried.get(few, 0), tried.get(many, 0)
+    slope = max(1.0, (more - less) / max(1, many - few))
+    return few + int((limit - less) / slope)
 
 
 def pace(drawn: Sketch, compiled: Compiled) -> dict[int, Pace]:

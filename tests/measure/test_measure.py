@@ -126,6 +126,29 @@ def test_a_step_is_compiled_for_gpus_that_are_not_here(target, gpus, tmp_path):
     assert 0 < there["beyond_arguments_bytes"] < 64 * 2**20  # Of it cuBLAS takes 4 to 32 MiB.
 
 
+@pytest.mark.slow
+def test_the_largest_that_fits_was_compiled_and_a_sixteenth_more_does_not_fit(tmp_path):
+    def found(*arguments):
+        sizes = ("--target=cpu", "--methods=lora", "--engines=none", "--seq_len=5")
+        output = tmp_path / "line"
+        done = command("largest", *sizes, *arguments, f"--output={output}")
+        return json.loads(output.read_text()), done.stderr
+
+    one, _ = found("--bytes=1KiB", "--step=2")
+    assert one["out_of_memory"] and one["batch_size"] == 2 and one["needed_bytes"] > 1024
+    line, told = found("--bytes=2MiB", "--step=2")
+    assert line["peak_bytes"] <= 2**21 == line["bytes_limit"] and line["largest"] == "batch_size"
+    assert line["batch_size"] % 2 == 0 and f"batch_size {line['batch_size']}:" in told
+    next_one = line["batch_size"] + 2 * max(1, line["batch_size"] // 32)
+    more = measure.compile_step(case("lora", batch_size=next_one), "none", next_one, measure.here())
+    assert more["peak_bytes"] > 2**21
+
+
+def test_bytes_that_are_none_are_told():
+    done = command("largest", "--target=cpu", "--bytes=plenty")
+    assert done.returncode and "'plenty'" in done.stderr and "12GiB" in done.stderr
+
+
 def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
     output = tmp_path / "lines.jsonl"
     done = command(

@@ -100,7 +100,7 @@ def test_weights_are_sketched_as_they_are_held(config, storage, most):
     [
         (100, 10, 450, 99, 35),
         (100, 10, 450, 20, 20),
-        (100, 10, 170, 99, 4),  # Halves of eight.
+        (100, 10, 170, 99, 7),
         (100, 10, 110, 99, 1),
         (100, 10, 109, 99, None),
         (100, 10, 10_000, 1, 1),
@@ -121,7 +121,15 @@ def test_the_most_rows_fit_where_bytes_are_no_line():
     """Bytes that jump are looked at again; what is answered was tried."""
     found = forecast.most_that_fit(lambda n: 10 * n + 90 * (n > 20), 400, 99)
     assert 10 * found + 90 * (found > 20) <= 400 and found >= 28
-    assert forecast.most_that_fit(lambda n: 10 * n if n < 6 else None, 400, 99) == 4
+    assert forecast.most_that_fit(lambda n: 10 * n if n < 6 else None, 400, 99) == 5
+    seen: list[int] = []
+
+    def curved(n: int) -> int:
+        seen.append(n)
+        return 100 + 5 * n + n * n
+
+    found = forecast.most_that_fit(curved, 100_000, 10_000)
+    assert found is not None and 313 * 16 / 17 <= found <= 313 and len(seen) <= 16
 
 
 def test_calls_of_a_step_are_counted_by_what_draws_it():

@@ -1,0 +1,85 @@
+r"""Finds the largest batch, length or depth of a private training step that fits a device.
+
+    python -m experiments.largest --config=configs/memory/llama_7b.py --target=gpu:h100 \
+        --field=batch_size --batch_size=8 --seq_len=512 --methods=reversible,lora+remat \
+        --engines=ghost --output=FILE
+
+A JSON line a method: that of `experiments.memory` of the largest step that fits, with the bytes it
+was to fit, the target's or --bytes. --field is batch_size, layers, or seq_len in steps of --step;
+the other sizes are as the flags and the config say, and all rows are differentiated at once. What
+is found was compiled, and a sixteenth more does not fit. It takes five to fifteen compilations.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments import cli, measuring
+from memarc.measure import step as measure
+from memarc.measure.case import Case, parse
+from memarc.privacy import auto, ways
+from memarc.report import lines, targets
+from memarc.runs.forecast import most_that_fit
+
+_TARGET = flags.DEFINE_string("target", "tpu:v5e", "A device as experiments.memory takes it.")
+_FIELD = flags.DEFINE_enum(
+    "field", "batch_size", ("batch_size", "seq_len", "layers"), "What is to be large."
+)
+_STEP = flags.DEFINE_integer("step", 1, "It is looked for among multiples of this.", 1)
+_BYTES = flags.DEFINE_string("bytes", None, "Bytes such as 16GiB, if not those of the target.")
+_MOST = 2**16
+
+
+def main() -> int:
+    """Prints the lines."""
+    if _TARGET.value != "gpu":
+        jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
+    devices = targets.devices(_TARGET.value)[:1]
+    memory = targets.memory(_TARGET.value, devices)
+    wanted = memory if _BYTES.value is None else ways.limit_of(_BYTES.value)
+    if wanted is None:
+        raise ValueError(f"bytes is {_BYTES.value!r}; give a number such as 16GiB.")
+    target = measure.Target(devices, None, min(memory, wanted))
+    engines = auto.CANDIDATES if auto.AUTO in measuring.engines() else measuring.engines()
+    for label in measuring.METHODS.value:
+        _case(label, _STEP.value)  # A mistake in one is told before the first is compiled.
+    with lines.writer(measuring.OUTPUT.value) as write:
+        for label in measuring.METHODS.value:
+            write(_line(label, engines, target))
+    return 0
+
+
+def _line(label: str, engines: Sequence[str], target: measure.Target) -> dict[str, Any]:
+    """The line of the largest step of a method that fits; where none does, of the smallest."""
+    tried: dict[int, dict[str, Any]] = {}
+
+    def taken(count: int) -> int | None:
+        case = _case(label, count * _STEP.value)
+        found = measure.compile_cheapest(case, engines, case.batch_size, target)
+        tried[count] = case.described | {"microbatch_size": case.batch_size} | found
+        peak = found["peak_bytes"] or found["needed_bytes"] or None
+        shown = "more than the compiler says" if peak is None else f"{peak / 2**20:,.1f} MiB"
+        size = count * _STEP.value
+        print(f"{label}, {_FIELD.value} {size}: {shown}", file=sys.stderr, flush=True)
+        return peak
+
+    count = most_that_fit(taken, target.memory, _MOST)
+    what = {"target": _TARGET.value, "largest": _FIELD.value, "bytes_limit": target.memory}
+    return tried[count or 1] | what
+
+
+def _case(label: str, size: int) -> Case:
+    """The step of a method, with a size in the place of that of the flags."""
+    sizes = {
+        "batch_size": measuring.BATCH_SIZE.value,
+        "seq_len": measuring.SEQ_LEN.value,
+        "layers": None,
+    }
+    return parse(cli.config(), label, **sizes | {_FIELD.value: size})
+
+
+if __name__ == "__main__":
+    cli.run(main)
