@@ -1,7 +1,6 @@
 """The dtype of everything that must not lose precision, whatever the compute dtype."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +14,6 @@ def wide(dtype: Any) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def wide_einsum(subscripts: str, x: Array, y: Array) -> Array:
     """An einsum of two arrays of one dtype with a `wide` result, whose way back is not wide.
 
@@ -28,13 +26,17 @@ def wide_einsum(subscripts: str, x: Array, y: Array) -> Array:
       x: An array.
       y: An array of its dtype.
     """
+    return _wide_einsum(subscripts, x, y)
+
+
+def _apply(subscripts: str, x: Array, y: Array) -> Array:
     return jnp.einsum(subscripts, x, y, preferred_element_type=wide(x.dtype))
 
 
 def _forward(subscripts: str, x: Any, y: Any) -> tuple[Array, Any]:
     """Keeps both arrays, and of each whether its cotangent is wanted: a tuple, or else None."""
     wanted = [() if operand.perturbed else None for operand in (x, y)]
-    return wide_einsum(subscripts, x.value, y.value), (x.value, y.value, wanted)
+    return _apply(subscripts, x.value, y.value), (x.value, y.value, wanted)
 
 
 def _backward(subscripts: str, kept: Any, g: Array) -> tuple[Array | None, Array | None]:
@@ -50,7 +52,8 @@ def _backward(subscripts: str, kept: Any, g: Array) -> tuple[Array | None, Array
     )
 
 
-wide_einsum.defvjp(_forward, _backward, symbolic_zeros=True)
+_wide_einsum = jax.custom_vjp(_apply, nondiff_argnums=(0,))
+_wide_einsum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def bfloat16_parts(x: Array) -> Array:

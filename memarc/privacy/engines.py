@@ -257,7 +257,9 @@ def book_keeping(
     (kept,) = pullback(jnp.ones_like(losses))
     leaves, tree = jax.tree.flatten(trainable)
 
-    squares = [x["squares"] if place.use else () for place, x in zip(places, kept, strict=True)]
+    squares: list[PyTree] = [
+        found["squares"] if place.use else () for place, found in zip(places, kept, strict=True)
+    ]
     is_kept = jnp.isfinite(losses) & ~is_padding
     if clipping.scope == "per_layer":
         each = clipping.of_group(_group_count(places))
