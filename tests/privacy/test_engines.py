@@ -256,6 +256,33 @@ def test_a_row_with_a_bad_loss_but_a_finite_gradient_adds_nothing(engine):
     assert aux["losses"][3] == 0.0
 
 
+def masked_roots(trainable, frozen, batch):
+    """Roots of masked squares: finite everywhere, with a derivative that is not where masked."""
+    del frozen
+    y = linear(batch["x"], trainable)
+    return jnp.sqrt(jnp.square(y) * batch["mask"]).sum(tuple(range(1, y.ndim)))
+
+
+@pytest.mark.checklist(8)
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+@pytest.mark.parametrize("tokens", [1, 9])  # Norms by Gram matrices, and by gradients.
+def test_a_row_of_a_finite_loss_adds_nothing_where_a_part_of_its_gradient_is_bad(engine, tokens):
+    rng = np.random.default_rng(1)
+    kernel = rng.standard_normal((5, 3)).astype(np.float32)
+    batch = {
+        "x": rng.standard_normal((4, tokens, 5)).astype(np.float32),
+        "mask": np.ones((4, tokens, 3), np.float32),
+    }
+    batch["mask"][2, 0, 1] = 0.0
+    assert np.isfinite(masked_roots(kernel, {}, batch)).all()
+    summed = compiled(masked_roots, clipping=ABADI, engine=engine, microbatch_size=4)
+    got, aux = summed(kernel, {}, batch, np.zeros(4, bool))
+    expected, others = summed(kernel, {}, batch, np.arange(4) == 2)
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(aux["norms"], others["norms"])
+    assert aux["norms"][2] == aux["losses"][2] == 0.0 and np.sum(aux["norms"] > 0) == 3
+
+
 @pytest.mark.checklist(18)
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_no_row_however_strange_raises_or_spoils_the_sum(engine):
