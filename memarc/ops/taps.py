@@ -230,14 +230,14 @@ def keep(op: Op, value: Array, inputs: Inputs, g: Array) -> PyTree:
     Integer inputs are held as float32, exact below 2^24, because a cotangent must be a float.
     Per-example gradients are rounded to the cotangent's dtype, half the bytes where it is bfloat16.
     Norms and sums are both of the rounded ones, so no row adds more than its norm says. What is not
-    finite makes its row's norm so, and is held as zero: nothing of that row is to be added.
+    finite makes its row's norm so, and counts as zero in the sum: nothing of that row is added.
     """
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
         inputs, g = jax.lax.optimization_barrier((inputs, g))
         kept = {"inputs": tuple(_as_float(_silenced(x)) for x in inputs), "g": _silenced(g)}
         return kept | {"squares": op.ghost(value, inputs, g)}
     gradients = jax.lax.optimization_barrier(op.instantiate(value, inputs, g).astype(g.dtype))
-    return {"gradients": _silenced(gradients), "squares": _sum_of_squares(gradients)}
+    return {"gradients": gradients, "squares": _sum_of_squares(gradients)}
 
 
 def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
@@ -249,7 +249,7 @@ def kept_shapes(found: Use, stack: tuple[int, ...]) -> PyTree:
 def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) -> Array:
     """Sum over B of factors [B] times per-example gradients; rows of factor 0 add exactly 0."""
     if "gradients" in kept:
-        gradients = _widened(kept["gradients"])
+        gradients = _widened(_silenced(kept["gradients"]))
         return jnp.tensordot(
             factors.astype(gradients.dtype), gradients, axes=1, precision=jax.lax.Precision.HIGHEST
         )
