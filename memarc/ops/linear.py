@@ -52,11 +52,9 @@ def linear(
       [..., O] in the dtype of ``x``.
     """
     if isinstance(kernel, StructuredKernel):
-        y = kernel.linear(x, bias)
-    else:
-        y = use(DENSE, kernel, x)
-        y = y if bias is None else add_trailing(y, bias)
-    return checkpoint_name(y, LINEAR)
+        return checkpoint_name(kernel.linear(x, bias), LINEAR)
+    y = checkpoint_name(use(DENSE, kernel, x), LINEAR)  # A tapped bias reads it without the bias.
+    return y if bias is None else add_trailing(y, bias)
 
 
 def add_trailing(x: Array, vector: Vector) -> Array:
