@@ -112,7 +112,7 @@ def test_a_wish_chooses_rows_and_remat_of_a_line_too(monkeypatch):
 @pytest.mark.parametrize(("target", "gpus"), [("gpu:h100", 1), ("gpu:a100:3", 3)])
 def test_a_step_is_compiled_for_gpus_that_are_not_here(target, gpus, tmp_path):
     """The arrays that one of them is given, and its work, are those of a step on this machine."""
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
         pytest.skip("no compiler for GPUs: pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt")
     found = []
     for name, batch in ((target, 3 * gpus), ("cpu", 3)):
