@@ -32,6 +32,21 @@ def decoder(**backbone) -> config_dict.ConfigDict:
     return config
 
 
+def llama(**sizes) -> config_dict.ConfigDict:
+    """The base of a LLaMA's config, bfloat16; a config file gives width, depth and heads."""
+    return decoder(
+        kind="llama",
+        vocab_size=32000,
+        max_positions=4096,
+        norm_epsilon=1e-5,
+        activation="silu",
+        has_table=True,
+        attention_block=128,
+        dtype="bfloat16",
+        **sizes,
+    )
+
+
 def _shapes(backbone) -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.backbone = {"attention_block": 0, **backbone}

@@ -19,15 +19,12 @@ from absl import flags
 
 from experiments import cli, measuring
 from memarc.measure import step as measure
-from memarc.measure.case import Case, parse
-from memarc.privacy import auto, ways
+from memarc.privacy import ways
 from memarc.report import lines, targets
 from memarc.runs.forecast import most_that_fit
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "A device as experiments.memory takes it.")
-_FIELD = flags.DEFINE_enum(
-    "field", "batch_size", ("batch_size", "seq_len", "layers"), "What is to be large."
-)
+_FIELD = flags.DEFINE_enum("field", "batch_size", measuring.SIZES, "What is to be large.")
 _STEP = flags.DEFINE_integer("step", 1, "It is looked for among multiples of this.", 1)
 _BYTES = flags.DEFINE_string("bytes", None, "Bytes such as 16GiB, if not those of the target.")
 _MOST = 2**16
@@ -43,9 +40,11 @@ def main() -> int:
     if wanted is None:
         raise ValueError(f"bytes is {_BYTES.value!r}; give a number such as 16GiB.")
     target = measure.Target(devices, None, min(memory, wanted))
-    engines = auto.CANDIDATES if auto.AUTO in measuring.engines() else measuring.engines()
+    engines = measuring.candidates()
     for label in measuring.METHODS.value:
-        _case(label, _STEP.value)  # A mistake in one is told before the first is compiled.
+        measuring.sized(
+            label, {_FIELD.value: _STEP.value}
+        )  # A mistake in one is told before the first is compiled.
     with lines.writer(measuring.OUTPUT.value) as write:
         for label in measuring.METHODS.value:
             write(_line(label, engines, target))
@@ -57,28 +56,18 @@ def _line(label: str, engines: Sequence[str], target: measure.Target) -> dict[st
     tried: dict[int, dict[str, Any]] = {}
 
     def taken(count: int) -> int | None:
-        case = _case(label, count * _STEP.value)
+        size = count * _STEP.value
+        case = measuring.sized(label, {_FIELD.value: size})
         found = measure.compile_cheapest(case, engines, case.batch_size, target)
         tried[count] = case.described | {"microbatch_size": case.batch_size} | found
         peak = found["peak_bytes"] or found["needed_bytes"] or None
         shown = "more than the compiler says" if peak is None else f"{peak / 2**20:,.1f} MiB"
-        size = count * _STEP.value
         print(f"{label}, {_FIELD.value} {size}: {shown}", file=sys.stderr, flush=True)
         return peak
 
     count = most_that_fit(taken, target.memory, _MOST)
     what = {"target": _TARGET.value, "largest": _FIELD.value, "bytes_limit": target.memory}
     return tried[count or 1] | what
-
-
-def _case(label: str, size: int) -> Case:
-    """The step of a method, with a size in the place of that of the flags."""
-    sizes = {
-        "batch_size": measuring.BATCH_SIZE.value,
-        "seq_len": measuring.SEQ_LEN.value,
-        "layers": None,
-    }
-    return parse(cli.config(), label, **sizes | {_FIELD.value: size})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of on
 says what a chip receives from others in a step; --batch_size is of all chips together.
 """
 
-import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +27,8 @@ from absl import flags
 from experiments import cli, measuring
 from memarc.measure import fresh
 from memarc.measure import step as measure
-from memarc.measure.case import Case, parse, plan
-from memarc.privacy import auto, ways
+from memarc.measure.case import Case, plan
+from memarc.privacy import ways
 from memarc.report import lines, targets
 from memarc.training import sharding
 
@@ -41,15 +40,14 @@ _PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing
 
 _FIT = flags.DEFINE_string("fit", ways.BALANCED, "balanced, least_memory, fastest or 12GiB.")
 
-_SWEPT = ("layers", "batch_size", "seq_len")
-
 
 def main() -> int:
     """Prints the lines."""
-    named = [auto.CANDIDATES if name == auto.AUTO else (name,) for name in measuring.engines()]
-    engines = list(dict.fromkeys(itertools.chain(*named)))
+    engines = measuring.candidates()
     cases = [
-        _sized(label, sizes) for sizes in _sizes(_SWEEP.value) for label in measuring.METHODS.value
+        measuring.sized(label, sizes)
+        for sizes in _sizes(_SWEEP.value)
+        for label in measuring.METHODS.value
     ]
     if _PLAN.value:
         for case in cases:
@@ -110,20 +108,12 @@ def _sizes(sweep: str | None) -> list[dict[str, int]]:
         return [{}]
     field, _, values = sweep.partition(":")
     numbers = values.split(",")
-    if field not in _SWEPT or not all(x.isdecimal() and int(x) for x in numbers):
+    if field not in measuring.SIZES or not all(x.isdecimal() and int(x) for x in numbers):
         raise ValueError(
-            f"Unknown sweep {sweep!r}; give FIELD:VALUES such as layers:12,24 with one of {_SWEPT}."
+            f"Unknown sweep {sweep!r}; give FIELD:VALUES such as layers:12,24 with one of "
+            f"{measuring.SIZES}."
         )
     return [{field: int(x)} for x in numbers]
-
-
-def _sized(label: str, sizes: dict[str, int]) -> Case:
-    given = {
-        "batch_size": measuring.BATCH_SIZE.value,
-        "seq_len": measuring.SEQ_LEN.value,
-        "layers": None,
-    }
-    return parse(cli.config(), label, **given | sizes)
 
 
 if __name__ == "__main__":

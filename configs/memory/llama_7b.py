@@ -1,20 +1,7 @@
 """LLaMA-7B's sizes, bfloat16 (--seq_len=512 --batch_size=8)."""
 
-from configs.shapes import decoder
+from configs.shapes import llama
 
 
 def get_config():
-    return decoder(
-        kind="llama",
-        vocab_size=32000,
-        width=4096,
-        layers=32,
-        heads=32,
-        feed_forward=11008,
-        max_positions=4096,
-        norm_epsilon=1e-5,
-        activation="silu",
-        has_table=True,
-        attention_block=128,
-        dtype="bfloat16",
-    )
+    return llama(width=4096, layers=32, heads=32, feed_forward=11008)
