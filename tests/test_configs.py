@@ -8,10 +8,10 @@ import pytest
 
 from configs import common
 from memarc.measure import case as cases
-from memarc.models import backbone
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.runs import assemble
 from memarc.runs.parse import parse
+from tests.backbone_shapes import shapes_of
 from tests.test_paper import TRAIN_ROWS
 
 CONFIGS = pathlib.Path(common.__file__).parent
@@ -59,7 +59,7 @@ PUBLISHED = {  # Parameters of the models as they were released; RoBERTa's witho
 def test_sizes_to_measure_are_those_of_the_published_model(name):
     config = importlib.import_module(f"configs.memory.{name}").get_config()
     case = cases.parse(config.to_dict(), "reversible", batch_size=2, seq_len=8, layers=None)
-    params = jax.eval_shape(lambda: backbone.init(case.backbone, jax.random.key(0)))
+    params = shapes_of(case.backbone)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PUBLISHED[name]
     assert case.storage_dtype == case.backbone.dtype == "bfloat16"
 

@@ -7,10 +7,10 @@ import pytest
 
 from configs.paper import classification, generation, grid, memory
 from memarc.measure import case as cases
-from memarc.models import backbone
 from memarc.runs import run
 from memarc.runs.parse import parse
 from tests import commands, tiny_weights
+from tests.backbone_shapes import shapes_of
 
 TABLES = {
     "classification": (classification, "roberta", ("sst2", "qnli", "qqp", "mnli")),
@@ -135,7 +135,7 @@ def test_the_sizes_of_the_table_of_memory_are_the_published_ones(preset):
     case = cases.parse(
         memory.get_config(preset).to_dict(), "side", batch_size=2, seq_len=8, layers=None
     )
-    params = jax.eval_shape(lambda: backbone.init(case.backbone, jax.random.key(0)))
+    params = shapes_of(case.backbone)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == PARAMETERS[preset]
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memarc.models import backbone
 from memarc.models.families.known import make_config
 from tests import fast_compile
+from tests.backbone_shapes import shapes_of
 
 LENGTHS = (7, 5, 1, 6, 3)  # Real tokens per row: B = 5, T = 7.
 
@@ -81,10 +81,7 @@ def randomise():
 def weights(randomise):
     """Draws a backbone's parameters, large enough that a wrong one shows."""
 
-    def draw(cfg):
-        return randomise(jax.eval_shape(lambda: backbone.init(cfg, jax.random.key(0))), seed=1)
-
-    return draw
+    return lambda cfg: randomise(shapes_of(cfg), seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from memarc import batches
-from memarc.models import backbone, pretrained, tensor_files
+from memarc.models import pretrained, tensor_files
 from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.training import step
 from memarc.training.sharding import MeshConfig, place
+from tests.backbone_shapes import shapes_of
 
 SMALL = {
     "vocab_size": 13,
@@ -51,7 +52,7 @@ METHODS = {
 
 def random_params(config, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+    shapes = shapes_of(config)
     return jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes)
 
 

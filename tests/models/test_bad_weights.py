@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from memarc.models import backbone, hub_config, pretrained
+from memarc.models import hub_config, pretrained
 from memarc.models.families.known import FAMILIES
+from tests.backbone_shapes import shapes_of
 
 
 def load(folder):
@@ -23,7 +24,7 @@ def saved(tmp_path):
         content = {**FAMILIES[name].example, "model_type": name}
         (tmp_path / "config.json").write_text(json.dumps(content))
         config, rng = hub_config.read(tmp_path, "float32"), np.random.default_rng(1)
-        shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+        shapes = shapes_of(config)
         params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
         if config.distance_buckets:
             params["layers"]["attention"]["distance"][:] = 0.5

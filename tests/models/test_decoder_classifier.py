@@ -14,6 +14,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
+from tests.backbone_shapes import shapes_of
 from tests.models import by_row
 
 SIZES = {
@@ -36,7 +37,7 @@ def llama(dtype="float32"):
 
 
 def params_of(config, randomise):
-    return randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    return randomise(shapes_of(config), seed=1)
 
 
 @pytest.mark.parametrize("method", ["lora", "reversible"])

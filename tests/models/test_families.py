@@ -30,6 +30,7 @@ from memarc.models.reversible import Reversible
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from tests import fast_compile
+from tests.backbone_shapes import shapes_of
 from tests.models import by_row, page
 
 torch = pytest.importorskip("torch")
@@ -427,7 +428,7 @@ GROUPED = ("mpnet", "modernbert")
 )
 def test_rows_of_one_example_have_the_states_of_rows_of_their_own(float64, randomise, name):
     config = example(name, dtype="float64")
-    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    params = randomise(shapes_of(config), seed=1)
     batch = jax.tree.map(jnp.asarray, rows(config))
     encode = jax.jit(backbone.encode, static_argnums=0, compiler_options=fast_compile.options())
     wanted = encode(config, params, batch)
@@ -447,7 +448,7 @@ DECODERS = [
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_growing_cache_gives_the_states_of_whole_rows(float64, randomise, name):
     config = example(name, dtype="float64")
-    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    params = randomise(shapes_of(config), seed=1)
     rng = np.random.default_rng(5)
     ids = rng.integers(0, config.vocab_size, (2, 11), np.int32)
 
@@ -483,7 +484,7 @@ OFTEN = ("gemma3_text",)
 )
 def test_exact_reversal_brings_every_value_back(randomise, name):
     config = example(name, dtype="float32")
-    shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+    shapes = shapes_of(config)
     params = randomise(shapes, seed=1)
     net = Network(config, COUPLINGS["centred"], 2.0**-4, 1)
     shapes = jax.eval_shape(lambda: init_stack(config, 5, config.layers, jax.random.key(0)))

@@ -13,7 +13,7 @@ from memarc.batches import COINS
 from memarc.evaluation import beam
 from memarc.evaluation.decode import decode
 from memarc.evaluation.decoding import Decoder, DecodingConfig
-from memarc.models import backbone, language
+from memarc.models import language
 from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
@@ -22,6 +22,7 @@ from memarc.models.methods import METHODS
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
+from tests.backbone_shapes import shapes_of
 
 GPT2 = make_config(
     "gpt2",
@@ -121,7 +122,7 @@ def make(float64, fast_jit, randomise):
 
     def made(kind, case):
         model, init = built(kind, case, fast_jit)
-        shapes = jax.eval_shape(lambda: backbone.init(wide(kind), jax.random.key(0)))
+        shapes = shapes_of(wide(kind))
         params = randomise(shapes, seed=1)
         trainable, frozen = init(jax.random.key(3), params)
         return model, randomise(trainable, scale=0.1), frozen
@@ -269,7 +270,7 @@ def test_beams_through_a_cache_have_the_probability_of_whole_rows(
 @pytest.mark.parametrize("kind", DECODERS)
 def test_training_starts_from_the_pre_trained_model_exactly(float64, fast_jit, randomise, kind):
     config = wide(kind)
-    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    params = randomise(shapes_of(config), seed=1)
 
     @fast_jit
     def surprise(params, batch):
@@ -367,7 +368,7 @@ def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(fast_jit, randomise,
     config, (method, options) = DECODERS[kind], VARIANTS[case]
     config = dataclasses.replace(config, dtype="bfloat16")
     model = build(method, options, config, LANGUAGE)
-    params = randomise(jax.eval_shape(lambda: backbone.init(config, jax.random.key(0))), seed=1)
+    params = randomise(shapes_of(config), seed=1)
     trainable, frozen = fast_jit(model.init)(jax.random.key(3), params)
     trainable, bound = randomise(trainable, scale=0.1), 0.01
     run = fast_jit(

@@ -13,8 +13,9 @@ import pytest
 import safetensors.numpy
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from memarc.models import backbone, hub_config, lora, pretrained, tensor_files
+from memarc.models import hub_config, lora, pretrained, tensor_files
 from memarc.models.families.known import make_config
+from tests.backbone_shapes import shapes_of
 
 SIZES = {
     "vocab_size": 13,
@@ -83,7 +84,7 @@ def load(folder, storage_dtype="float32"):
 
 def random_params(config, dtype=np.float32):
     rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+    shapes = shapes_of(config)
     return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), shapes)
 
 
@@ -133,7 +134,7 @@ def test_every_leaf_holds_its_own_tensor_stacked_over_layers_and_kernels_transpo
 
 def test_the_tree_is_the_one_that_the_backbone_draws(tmp_path):
     config, params = load(write(tmp_path, tensors_of_a_file()))
-    drawn = jax.eval_shape(lambda: backbone.init(config, jax.random.key(0)))
+    drawn = shapes_of(config)
     assert jax.tree.map(np.shape, params) == jax.tree.map(lambda x: x.shape, drawn)
 
 
