@@ -63,6 +63,9 @@ SUMMARY = (
     "seconds",
 )
 
+_SIZES = {"batch_size": "batch", "seq_len": "tokens", "layers": "layers"}
+"""What `experiments.largest` looks for, as the columns of a line call it."""
+
 LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "method": lambda line: line["method"],
     "engine": lambda line: line["engine"],
@@ -83,6 +86,8 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "received": lambda line: f"{_received(line) / 2**30:.1f} GiB",
     "work at peak": lambda line: _least_seconds(line, 0),
     "received at peak": lambda line: _least_seconds(line, 1),
+    "looked for": lambda line: _SIZES[line["largest"]],
+    "to fit": lambda line: f"{line['bytes_limit'] / 2**30:.1f} GiB",
     "milliseconds": lambda line: f"{1e3 * line['median_seconds']:.0f}",
     "share of peak": lambda line: f"{100 * line['utilisation']:.0f} %",
     "over plain": lambda line: f"{line['over_plain']:.2f}",
@@ -93,6 +98,7 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
 }
 
 MEMORY = ("method", "engine", "layers", "beyond weights", "whole peak", "whole set aside", "work")
+LARGEST = ("method", "looked for", "batch", "tokens", "layers", "to fit", "whole peak", "work")
 BENCH = ("method", "engine", "rows at once", "milliseconds", "over plain", "rows a second")
 
 SLICES = (
@@ -234,6 +240,8 @@ def usual_columns(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
         return TEXTS
     if "median_seconds" in lines[0]:
         return BENCH
+    if "largest" in lines[0]:
+        return LARGEST
     return SLICES if any(chips(line) > 1 for line in lines) else MEMORY
 
 

@@ -60,6 +60,14 @@ def test_a_table_of_slices_shows_what_chips_receive_and_the_least_time_it_takes(
     assert tables.LINE_COLUMNS["work at peak"](unknown) == "unknown"
 
 
+def test_a_table_of_the_largest_steps_says_what_was_looked_for_and_what_it_was_to_fit():
+    line = {**FITS, "largest": "seq_len", "bytes_limit": 5 * 2**29}
+    assert tables.usual_columns([line]) == tables.LARGEST
+    table = tables.table([line], tables.LARGEST, "markdown", tables.LINE_COLUMNS)
+    row = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+    assert row == ["lora+remat", "tokens", "32", "128", "24", "2.5 GiB", "5.0 MiB", "2.35 TFLOP"]
+
+
 def test_a_picture_of_memory_leaves_out_what_does_not_fit_and_needs_two_sizes(tmp_path):
     pytest.importorskip("matplotlib")
     lines = [FITS, {**FITS, "layers": 48}, DOES_NOT]
