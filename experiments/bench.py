@@ -13,7 +13,7 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from experiments import cli, measuring
+from experiments import cli, measuring, rows_at_once, step_sizes
 from memarc.measure import fresh
 from memarc.measure import step as measure
 from memarc.measure.case import Case, parse
@@ -27,9 +27,9 @@ _PEAK_FLOPS = flags.DEFINE_float("peak_flops", None, "Of the device, operations 
 
 def main() -> int:
     """Prints a line for every method, engine and microbatch size."""
-    batch, tokens = measuring.BATCH_SIZE.value, measuring.SEQ_LEN.value
-    sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [measuring.microbatch_size(batch)]
-    engines = [name for name in measuring.engines() if name != measure.PLAIN]
+    batch, tokens = step_sizes.BATCH_SIZE.value, step_sizes.SEQ_LEN.value
+    sizes = [_size(x, batch) for x in _MICROBATCHES.value] or [rows_at_once.microbatch_size(batch)]
+    engines = [name for name in step_sizes.engines() if name != measure.PLAIN]
     given = [
         parse(cli.config(), label, batch_size=batch, seq_len=tokens, layers=None)
         for label in measuring.METHODS.value
@@ -80,7 +80,7 @@ def _line(
 def _size(value: str, batch: int) -> int:
     """One of --microbatch_sizes, checked."""
     if not str(value).isdecimal() or not 1 <= int(value) <= batch:
-        raise ValueError(f"microbatch_size is {value}; give 1 to {batch}, the batch size.")
+        raise ValueError(f"microbatch_sizes has {value}; give 1 to {batch}, the batch size.")
     return int(value)
 
 

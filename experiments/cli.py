@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from experiments import mistakes, overriding
 from memarc import paths
+from memarc.privacy import ways
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
@@ -41,8 +42,9 @@ def run(main: Callable[[], int | None], fields: Callable[..., str] | None = None
 def config() -> dict[str, Any]:
     """The config of --config, as plain values.
 
-    What the command line sets is meant for all of a config's runs: their own values give way. Where
-    a run's name would then be wrong it tells what was set: "lora-eps8+method=bitfit".
+    What the command line sets is meant for all of a config's runs: their own values give way, but
+    for those of ``config.more``, which are configs of their own (``--config.more.NAME.FIELD``).
+    Where a run's name would then be wrong it tells what was set: "lora-eps8+method=bitfit".
 
     Raises:
       ValueError: If the flag is missing, or its file is.
@@ -58,6 +60,20 @@ def config() -> dict[str, Any]:
     for path in set_here:
         overriding.give_way(plain, path.split("."))
     return plain
+
+
+def bytes_of(flag: flags.FlagHolder[str | None]) -> int | None:
+    """The bytes that a flag says, such as 16GiB; None if it is not given.
+
+    Raises:
+      ValueError: If it says no bytes.
+    """
+    if flag.value is None:
+        return None
+    found = ways.bytes_of(flag.value)
+    if not found:
+        raise ValueError(f"--{flag.name} is {flag.value!r}; give bytes such as 16GiB or 12GB.")
+    return found
 
 
 def workdir() -> Path:
@@ -78,6 +94,7 @@ def _parse(fields: Callable[..., str] | None, argv: Sequence[str]) -> list[str]:
         rest = flags.FLAGS([_installed(argument) for argument in argv if argument not in _HELP])
         if asks:
             app.usage(shorthelp=True, writeto_stdout=True)
+            print(_shared_flags())
             print(fields(None if CONFIG.value is None else config()) if fields else "")
             sys.exit()
         return rest
@@ -89,6 +106,14 @@ def _parse(fields: Callable[..., str] | None, argv: Sequence[str]) -> list[str]:
         if "Traceback (most recent call last)" in message:  # Of a config file; its end says why.
             message = message.strip().splitlines()[-1].strip()
         sys.exit(_complain(message))
+
+
+def _shared_flags() -> str:
+    """What --help tells of flags that several commands share; absl shows a command's own alone."""
+    modules = sorted(
+        flags.FLAGS.flags_by_module_dict()
+    )  # The command's own is called as it is run.
+    return "\n".join(flags.FLAGS.module_help(x) for x in modules if x.startswith("experiments."))
 
 
 def _installed(argument: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, measuring
+from experiments import cli, measuring, step_sizes
 from memarc.data import tokenize
 from memarc.measure import inspect
 from memarc.models.config import DTYPES
@@ -32,8 +32,8 @@ _COMPARE = flags.DEFINE_bool(
     "compare", True, "With transformers, which takes as much memory again."
 )
 flags.set_default(measuring.METHODS, list(METHODS))
-flags.set_default(measuring.ENGINE_NAMES, ["book_keeping", "vmap"])
-flags.set_default(measuring.BATCH_SIZE, 8)
+flags.set_default(step_sizes.ENGINE_NAMES, ["book_keeping", "vmap"])
+flags.set_default(step_sizes.BATCH_SIZE, 8)
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     engines = _engines()
     model = inspect.open_model(_WEIGHTS.value)
     tokenizer = _tokenizer(_WEIGHTS.value)
-    sizes = (measuring.BATCH_SIZE.value, measuring.SEQ_LEN.value)
+    sizes = (step_sizes.BATCH_SIZE.value, step_sizes.SEQ_LEN.value)
     batch = inspect.public_batch(model.config, tokenizer, *sizes)
     measured = dataclasses.replace(model.config, dtype=_DTYPE.value)
     line = {
@@ -73,7 +73,7 @@ def main() -> int:
 
 def _engines() -> list[str]:
     """The engines of --engines, with what "auto" stands for."""
-    named = measuring.engines()
+    named = step_sizes.engines()
     return [x for name in named for x in (auto.CANDIDATES if name == auto.AUTO else (name,))]
 
 

@@ -17,14 +17,13 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, measuring
+from experiments import cli, measuring, step_sizes
 from memarc.measure import step as measure
-from memarc.privacy import ways
 from memarc.report import lines, targets
 from memarc.runs.forecast import most_that_fit
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "A device as experiments.memory takes it.")
-_FIELD = flags.DEFINE_enum("field", "batch_size", measuring.SIZES, "What is to be large.")
+_FIELD = flags.DEFINE_enum("field", "batch_size", step_sizes.SIZES, "What is to be large.")
 _STEP = flags.DEFINE_integer("step", 1, "It is looked for among multiples of this.", 1)
 _BYTES = flags.DEFINE_string("bytes", None, "Bytes such as 16GiB, if not those of the target.")
 _MOST = 2**16
@@ -32,17 +31,15 @@ _MOST = 2**16
 
 def main() -> int:
     """Prints the lines."""
+    wanted = cli.bytes_of(_BYTES)
     if _TARGET.value != "gpu":
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices = targets.devices(_TARGET.value)[:1]
     memory = targets.memory(_TARGET.value, devices)
-    wanted = memory if _BYTES.value is None else ways.limit_of(_BYTES.value)
-    if wanted is None:
-        raise ValueError(f"bytes is {_BYTES.value!r}; give a number such as 16GiB.")
-    target = measure.Target(devices, None, min(memory, wanted))
-    engines = measuring.candidates()
+    target = measure.Target(devices, None, min(memory, wanted or memory))
+    engines = step_sizes.candidates()
     for label in measuring.METHODS.value:
-        measuring.sized(
+        step_sizes.sized(
             label, {_FIELD.value: _STEP.value}
         )  # A mistake in one is told before the first is compiled.
     with lines.writer(measuring.OUTPUT.value) as write:
@@ -57,7 +54,7 @@ def _line(label: str, engines: Sequence[str], target: measure.Target) -> dict[st
 
     def taken(count: int) -> int | None:
         size = count * _STEP.value
-        case = measuring.sized(label, {_FIELD.value: size})
+        case = step_sizes.sized(label, {_FIELD.value: size})
         found = measure.compile_cheapest(case, engines, case.batch_size, target)
         tried[count] = case.described | {"microbatch_size": case.batch_size} | found
         peak = found["peak_bytes"] or found["needed_bytes"] or None

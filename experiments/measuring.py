@@ -1,60 +1,6 @@
-"""Flags that the commands share which measure training steps of stated sizes."""
-
-import itertools
-from collections.abc import Mapping
+"""Flags of the commands that measure methods."""
 
 from absl import flags
 
-from experiments import cli
-from memarc.measure.case import Case, parse
-from memarc.measure.step import PLAIN
-from memarc.privacy import zeroth_order
-from memarc.privacy.auto import AUTO, CANDIDATES
-from memarc.privacy.engines import check_engine
-
 METHODS = flags.DEFINE_list("methods", ["lora"], "Tuning methods, each also with +remat.")
-ENGINE_NAMES = flags.DEFINE_list("engines", ["auto"], "Engines of the clipped sums.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Rows of a step.")
-SEQ_LEN = flags.DEFINE_integer("seq_len", 128, "Tokens of a row.")
-MICROBATCH_SIZE = flags.DEFINE_integer("microbatch_size", 0, "Rows at once; 0 means all.")
-SIZES = ("layers", "batch_size", "seq_len")
-"""What `sized` may be told."""
-
 OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to write.")
-
-
-def engines() -> list[str]:
-    """The engines of --engines, "auto" and the step without privacy among them.
-
-    Raises:
-      ValueError: If one is unknown, naming the choices.
-    """
-    for name in ENGINE_NAMES.value:
-        check_engine(name, PLAIN, AUTO, zeroth_order.NAME)
-    return ENGINE_NAMES.value
-
-
-def candidates() -> list[str]:
-    """The engines of --engines, "auto" written out."""
-    named = [CANDIDATES if name == AUTO else (name,) for name in engines()]
-    return list(dict.fromkeys(itertools.chain(*named)))
-
-
-def sized(label: str, sizes: Mapping[str, int]) -> Case:
-    """The step of a method at the sizes of the flags and the config, or others (`SIZES`)."""
-    given = {"batch_size": BATCH_SIZE.value, "seq_len": SEQ_LEN.value, "layers": None}
-    return parse(cli.config(), label, **given | dict(sizes))
-
-
-def microbatch_size(batch_size: int) -> int:
-    """The value of --microbatch_size for a batch.
-
-    Raises:
-      ValueError: If it is larger than the batch.
-    """
-    if not 0 <= MICROBATCH_SIZE.value <= batch_size:
-        raise ValueError(
-            f"microbatch_size is {MICROBATCH_SIZE.value}; give 1 to {batch_size}, the batch size, "
-            "or 0 for all."
-        )
-    return MICROBATCH_SIZE.value or batch_size

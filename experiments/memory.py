@@ -24,7 +24,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, measuring
+from experiments import cli, measuring, rows_at_once, step_sizes
 from memarc.measure import fresh
 from memarc.measure import step as measure
 from memarc.measure.case import Case, plan
@@ -43,9 +43,9 @@ _FIT = flags.DEFINE_string("fit", ways.BALANCED, "balanced, least_memory, fastes
 
 def main() -> int:
     """Prints the lines."""
-    engines = measuring.candidates()
+    engines = step_sizes.candidates()
     cases = [
-        measuring.sized(label, sizes)
+        step_sizes.sized(label, sizes)
         for sizes in _sizes(_SWEEP.value)
         for label in measuring.METHODS.value
     ]
@@ -63,7 +63,7 @@ def main() -> int:
     given = []
     for case in cases:
         placement = sharding.place(mesh, devices, case.batch_size)
-        size = measuring.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
+        size = rows_at_once.microbatch_size(sharding.rows_of_device(placement, case.batch_size))
         given.append((case, measure.Target(devices, placement, limit), size))
     ways.limit_of(_FIT.value)
     with lines.writer(measuring.OUTPUT.value) as write:
@@ -108,10 +108,10 @@ def _sizes(sweep: str | None) -> list[dict[str, int]]:
         return [{}]
     field, _, values = sweep.partition(":")
     numbers = values.split(",")
-    if field not in measuring.SIZES or not all(x.isdecimal() and int(x) for x in numbers):
+    if field not in step_sizes.SIZES or not all(x.isdecimal() and int(x) for x in numbers):
         raise ValueError(
             f"Unknown sweep {sweep!r}; give FIELD:VALUES such as layers:12,24 with one of "
-            f"{measuring.SIZES}."
+            f"{step_sizes.SIZES}."
         )
     return [{field: int(x)} for x in numbers]
 

@@ -26,7 +26,7 @@ _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs; all by defa
 _METHODS = flags.DEFINE_list("methods", [], "Methods instead of the runs' own, also with +remat.")
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
 _TARGET = flags.DEFINE_string("target", None, "tpu:v5e and the like; by default this device.")
-_BYTES = flags.DEFINE_integer("bytes", None, "Memory of one device; by default all it has.")
+_BYTES = flags.DEFINE_string("bytes", None, "Of one device, such as 16GiB; None: all it has.")
 _FIT = flags.DEFINE_bool("fit", True, "Whether to look for the largest microbatch that fits.")
 _SECONDS = flags.DEFINE_float("seconds", None, "A budget of time: list what it allows.")
 _EPSILON = flags.DEFINE_float("epsilon", None, "Instead of the config's privacy.epsilon.")
@@ -37,6 +37,7 @@ def main() -> int:
     """Prints a JSON line a run and method, and tables of all."""
     if _SECONDS.value is not None and _TARGET.value:
         raise ValueError("--seconds needs times of this device; leave --target out.")
+    wanted = cli.bytes_of(_BYTES)
     if (_TARGET.value or "gpu") != "gpu":
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices = targets.devices(_TARGET.value) if _TARGET.value else jax.devices()
@@ -44,7 +45,7 @@ def main() -> int:
     found, affordable = [], []
     with lines.writer(_OUTPUT.value) as write:
         for settings in map(_promised, runs):
-            line, more = _line(settings, devices)
+            line, more = _line(settings, devices, wanted)
             write(line)
             found.append(line)
             affordable += more
@@ -62,9 +63,11 @@ def _promised(settings: Settings) -> Settings:
     return dataclasses.replace(settings, privacy=privacy)
 
 
-def _line(settings: Settings, devices: list[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _line(
+    settings: Settings, devices: list[Any], wanted: int | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What one run will take, and what --seconds allow of it."""
-    limit = _BYTES.value or targets.memory(_TARGET.value or "", devices)
+    limit = wanted or targets.memory(_TARGET.value or "", devices)
     settings = way.chosen(settings, devices, limit)
     rows = _NUM_EXAMPLES.value or load.count(settings.task, settings.data_to_load)
     mechanism, drawn = assemble.plan(settings, rows), forecast.sketch(settings, devices)

@@ -10,7 +10,7 @@ function. The fields are explained in memarc/measure/reversibility.py.
 import jax
 from absl import flags
 
-from experiments import cli, measuring
+from experiments import cli
 from memarc import paths
 from memarc.measure import inspect, reversibility
 from memarc.models import backbone, pretrained
@@ -33,6 +33,7 @@ _ROWS = flags.DEFINE_integer("rows", 4, "Rows of the random input.")
 _TOKENS = flags.DEFINE_integer("tokens", 32, "Tokens of a row.")
 _SEED = flags.DEFINE_integer("seed", reversibility.SEED, "Of the random input.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weights.")
+_OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to add to.")
 
 
 def main() -> int:
@@ -64,8 +65,8 @@ def main() -> int:
         line |= _losses(_WEIGHTS.value)
     text = lines.as_text(line | {"device": records.device()})
     print(text)
-    if measuring.OUTPUT.value:
-        with open(paths.expanded(measuring.OUTPUT.value), "a", encoding="utf-8") as file:
+    if _OUTPUT.value:
+        with open(paths.expanded(_OUTPUT.value), "a", encoding="utf-8") as file:
             file.write(text + "\n")
     return 0
 

@@ -120,3 +120,11 @@ def test_no_library_code_names_a_package_host():
     for path in ROOT.rglob("*"):
         if path.suffix in (".py", ".cfg", ".toml", ".md", ".sh") and ".git" not in path.parts:
             assert "pypi." + "org" not in path.read_text(encoding="utf-8"), path
+
+
+def test_the_walk_through_the_code_names_every_file():
+    """A family is named by its folder, of which the walk opens one file."""
+    walk = (ROOT / "docs" / "design.md").read_text()
+    files = [x.relative_to(ROOT / "memarc") for x in (ROOT / "memarc").rglob("*.py")]
+    wanted = {str(x) for x in files if x.name != "__init__.py" and "families" not in x.parts}
+    assert len(wanted) > 100 and not {name for name in wanted if f"`{name}`" not in walk}

@@ -49,12 +49,24 @@ def limit_of(fit: str) -> int | None:
     """
     if fit in (BALANCED, LEAST_MEMORY, FASTEST):
         return None
-    found = _BYTES.fullmatch(fit)
-    if not found or float(found[1]) == 0:
+    found = bytes_of(fit)
+    if not found:
         raise ValueError(
             f"fit is {fit!r}; give {BALANCED!r}, {LEAST_MEMORY!r}, {FASTEST!r}, or bytes of one "
             "device such as '12GiB'."
         )
+    return found
+
+
+def bytes_of(text: str) -> int | None:
+    """The number of bytes that "12GB" (10^9) or "12GiB" (2^30) says; None if it says none.
+
+    >>> bytes_of("1.5KiB")
+    1536
+    """
+    found = _BYTES.fullmatch(text)
+    if not found:
+        return None
     base = 1024 if found[2].endswith("i") else 1000
     return int(float(found[1]) * base ** _POWERS[found[2][:1]])
 

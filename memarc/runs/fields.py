@@ -13,9 +13,13 @@ from typing import Any
 
 from memarc.data.tasks import get_task
 from memarc.models.methods import METHODS
+from memarc.runs.sections import AuditConfig
 from memarc.runs.settings import OTHERS, SECTIONS, Settings
 
 _WIDTH = 100
+_AUDIT = "audit"
+"""The section that a config has if it is one of an audit."""
+
 _ATTRIBUTE = re.compile(r"  (\w+): (.*)")
 
 
@@ -56,7 +60,7 @@ def of(cls: type) -> list[Field]:
 
 
 def sections() -> Iterator[tuple[str, str, type]]:
-    """Yields place in a config, kinds of tasks that have it so ("" for all), and dataclass."""
+    """Yields place in a config, kinds of configs that have it so ("" for all), and dataclass."""
     kinds: dict[tuple[str, type], list[str]] = {}
     for kind, classes in SECTIONS.items():
         for name, cls in classes.items():
@@ -65,6 +69,7 @@ def sections() -> Iterator[tuple[str, str, type]]:
         yield name, "" if len(having) == len(SECTIONS) else ", ".join(having), cls
     for name, cls in METHODS.items():
         yield f"options.{name}", "", cls
+    yield _AUDIT, "configs of audits", AuditConfig
 
 
 def text(config: Mapping[str, Any] | None) -> str:
@@ -79,7 +84,8 @@ def text(config: Mapping[str, Any] | None) -> str:
     lines += [_told("config", _REPEATS, (config or {}).get(_REPEATS.name))]
     kind = get_task(config["task"]).kind if config else None
     for place, having, cls in sections():
-        if kind and having and kind not in having.split(", "):
+        is_there = place in (config or {}) if place == _AUDIT else kind in having.split(", ")
+        if kind and having and not is_there:
             continue
         values = _at(config or {}, place)
         only = f" (of {having})" if having and not kind else ""

@@ -144,9 +144,25 @@ def test_the_largest_that_fits_was_compiled_and_a_sixteenth_more_does_not_fit(tm
     assert more["peak_bytes"] > 2**21
 
 
-def test_bytes_that_are_none_are_told():
-    done = command("largest", "--target=cpu", "--bytes=plenty")
-    assert done.returncode and "'plenty'" in done.stderr and "12GiB" in done.stderr
+@pytest.mark.parametrize("name", ["largest", "plan"])
+@pytest.mark.parametrize("given", ["plenty", "16", "0GiB"])
+def test_bytes_that_are_none_are_told(name, given):
+    done = command(name, "--target=cpu", f"--bytes={given}")
+    assert done.returncode and f"--bytes is '{given}'; give bytes such as 16GiB" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("reversibility", "methods"),
+        ("precision", "engines"),
+        ("inspect", "microbatch_size"),
+        ("largest", "microbatch_size"),
+    ],
+)
+def test_a_flag_that_a_command_does_not_read_is_none_of_its_flags(name, flag):
+    done = command(name, f"--{flag}=1")
+    assert done.returncode and f"Unknown command line flag '{flag}'" in done.stderr
 
 
 def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
@@ -208,7 +224,7 @@ def test_a_benchmark_compares_with_the_step_without_privacy(tmp_path):
         ("memory", ["--target=cpu", "--seq_len=900"], "seq_len 900; give at least 1, and at most"),
         ("memory", ["--target=cpu", "--microbatch_size=99"], "microbatch_size is 99; give 1 to 32"),
         ("bench", ["--engines=magic"], "Unknown engine 'magic'; choose one of ('none', 'auto',"),
-        ("bench", ["--microbatch_sizes=4,0"], "microbatch_size is 0; give 1 to 32"),
+        ("bench", ["--microbatch_sizes=4,0"], "microbatch_sizes has 0; give 1 to 32"),
     ],
     ids=str,
 )

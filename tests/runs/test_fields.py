@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from configs import own
+from configs import audit, own
 from memarc.runs import fields
 from tests import commands
 
@@ -63,6 +63,12 @@ def test_all_fields_of_a_config_are_listed_with_its_values():
     assert "--config.options.lora.rank (int = 8)" in told
     assert "--config.data.max_length (int = 256)" in told and "pooling" not in told
     assert "head (of classification)" in fields.text(None)
+    assert "config.audit" not in told and "audit (of configs of audits)" in fields.text(None)
+
+
+def test_fields_of_an_audit_are_listed_for_its_config():
+    told = fields.text(audit.get_config().to_dict())
+    assert "--config.audit.gradient_canaries (int = 10000)" in told
 
 
 def test_help_of_a_command_that_trains_lists_flags_and_fields():
@@ -70,6 +76,7 @@ def test_help_of_a_command_that_trains_lists_flags_and_fields():
         "experiments.run", "--help", "--config=configs/own.py", "--config.privacy.epsilon=3"
     )
     assert done.returncode == 0, done.stderr
+    assert "--workdir" in done.stdout and "--coordinator_address" in done.stdout  # Shared flags.
     assert "--only" in done.stdout and "--config.privacy.epsilon (float = 3.0)" in done.stdout
     done = commands.run("experiments.predict", "--help")
     assert done.returncode == 0 and "--input" in done.stdout and "config.data" not in done.stdout
