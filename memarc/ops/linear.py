@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from memarc.ops.precision import bfloat16_parts, wide
+from memarc.ops.precision import bfloat16_parts, wide, with_allowance
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
 
@@ -94,7 +94,9 @@ def _small(name: str, rank: int, function: Callable[..., Array]) -> Op:
     def weighted_sum(value: Array, inputs: Inputs, g: Array, factors: Array) -> Array:
         return jnp.tensordot(factors, instantiate(value, inputs, g), axes=1, precision=_FULL)
 
-    return Op(name, rank, function, instantiate, None, lambda value, inputs: False, weighted_sum)
+    return Op(
+        name, rank, function, instantiate, None, lambda value, inputs: False, weighted_sum, None
+    )
 
 
 def _dense(kernel: Array, x: Array) -> Array:
@@ -128,6 +130,11 @@ def _dense_weighted_sum(kernel: Array, inputs: Inputs, g: Array, factors: Array)
     if x.shape[-1] < g.shape[-1]:  # The smaller is widened.
         return product("bti,bto->io", _scaled(x, factors), g)
     return product("bto,bti->io", _scaled(g, factors), x)
+
+
+def _dense_spread(kernel: Array, inputs: Inputs, g: Array) -> Array:
+    del kernel
+    return jnp.sum(lengths(flat(inputs[0])) * lengths(flat(g)), 1)
 
 
 def _scaled(x: Array, factors: Array) -> Array:
@@ -173,6 +180,11 @@ def _rows_weighted_sum(table: Array, inputs: Inputs, g: Array, factors: Array) -
     return zeros.at[inputs[0].reshape(-1)].add(scaled.reshape(-1, scaled.shape[-1]))
 
 
+def _rows_spread(table: Array, inputs: Inputs, g: Array) -> Array:
+    del table, inputs
+    return jnp.sum(lengths(flat(g)), 1)
+
+
 DENSE = Op(
     "dense",
     2,
@@ -181,15 +193,30 @@ DENSE = Op(
     _dense_ghost,
     _dense_prefers_ghost,
     _dense_weighted_sum,
+    _dense_spread,
 )
 ADD = _small("add", 1, _add)
 MULTIPLY = _small("multiply", 1, _multiply)
-ROWS = Op("rows", 2, _rows, _rows_instantiate, _rows_ghost, _rows_prefers_ghost, _rows_weighted_sum)
+ROWS = Op(
+    "rows",
+    2,
+    _rows,
+    _rows_instantiate,
+    _rows_ghost,
+    _rows_prefers_ghost,
+    _rows_weighted_sum,
+    _rows_spread,
+)
 
 
 def flat(x: Array) -> Array:
     """[B, ..., O] -> [B, T, O]."""
     return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def lengths(x: Array) -> Array:
+    """Euclidean lengths [B, T] of x [B, T, O], in float32 or wider."""
+    return jnp.sqrt(jnp.sum(_square(x), -1))
 
 
 def _square(x: Array) -> Array:
@@ -217,12 +244,6 @@ def product(subscripts: str, x: Array, y: Array) -> Array:
 
 
 def sum_of_products(x: Array, y: Array) -> Array:
-    """Sum of x * y, two Gram matrices [B, T, T], plus what rounding may have taken off.
-
-    Terms of both signs may cancel, and a norm that comes out too small would let its example pass
-    its bound. By Cauchy and Schwarz all terms together are at most the square of the sum of
-    |x_t| |y_t|, and rounding errors are a few units in the last place of that.
-    """
+    """Sum of x * y, two Gram matrices [B, T, T], plus what rounding may have taken off."""
     diagonal = jnp.einsum("btt,btt->bt", x, y)
-    largest = jnp.square(jnp.sum(jnp.sqrt(diagonal), 1))
-    return jnp.sum(x * y, (1, 2)) + 4.0 * jnp.finfo(x.dtype).eps * largest
+    return with_allowance(jnp.sum(x * y, (1, 2)), jnp.sum(jnp.sqrt(diagonal), 1))

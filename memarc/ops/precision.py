@@ -56,6 +56,20 @@ _wide_einsum = jax.custom_vjp(_apply, nondiff_argnums=(0,))
 _wide_einsum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
+def with_allowance(squares: Array, spread: Array) -> Array:
+    """Squared norms of sums, plus what rounding may have taken off them.
+
+    Terms of both signs may cancel, and a norm that comes out too small would let its example pass
+    its bound. By Cauchy and Schwarz all terms together are at most as long as their lengths' sum,
+    and rounding errors are a few units in the last place of that.
+
+    Args:
+      squares: [B], float32 or wider.
+      spread: [B], the sum of the lengths of the terms of each.
+    """
+    return squares + 4.0 * jnp.finfo(squares.dtype).eps * jnp.square(spread)
+
+
 def bfloat16_parts(x: Array) -> Array:
     """Three bfloat16 arrays [3, ...] that add up to float32 values, largest first.
 

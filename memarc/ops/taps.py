@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.precision import wide
+from memarc.ops.precision import wide, with_allowance
 from memarc.typing import Array, PyTree
 
 Inputs = tuple[Array, ...]
@@ -46,6 +46,8 @@ class Op:
       prefers_ghost: ``(value shape, input shapes) -> bool``: whether ``ghost`` is the cheaper.
       weighted_sum: ``(value, inputs, g, factors [B]) -> own``: the sum over B of factors times
         per-example gradients, without forming them. Factors apply in float32 or wider.
+      spread: ``(value, inputs, g) -> [B]``: the lengths of the terms, of a token each, that
+        ``weighted_sum`` adds up for a row; None where it adds up per-example gradients.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Op:
     ghost: Callable[[Array, Inputs, Array], Array] | None
     prefers_ghost: Callable[[Shape, tuple[Shape, ...]], bool]
     weighted_sum: Callable[[Array, Inputs, Array, Array], Array]
+    spread: Callable[[Array, Inputs, Array], Array] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +189,8 @@ def _tapped_backward(
     inputs, g = jax.lax.optimization_barrier((inputs, g))
     squares = squared_norms(op, value, inputs, g)
     factors = tap if how.factors is None else how.factors(squares)
-    gradient = op.weighted_sum(value, tuple(map(_silenced, inputs)), _silenced(g), factors)
+    inputs, g = _of_kept_rows((inputs, g), factors)
+    gradient = op.weighted_sum(value, inputs, g, factors)
     return gradient.astype(value.dtype), squares, through
 
 
@@ -218,10 +222,14 @@ def refilled(
 
 
 def squared_norms(op: Op, value: Array, inputs: Inputs, g: Array) -> Array:
-    """Per-example squared gradient norms, float32[B] or wider, by the cheaper way."""
+    """Per-example squared gradient norms, float32[B] or wider, by the cheaper way.
+
+    Where a sum is of a row's terms and not of its gradient, it rounds them otherwise than the norm.
+    """
     if op.ghost is not None and op.prefers_ghost(value.shape, tuple(x.shape for x in inputs)):
         return op.ghost(value, inputs, g)
-    return _sum_of_squares(op.instantiate(value, inputs, g))
+    squares = _sum_of_squares(op.instantiate(value, inputs, g))
+    return squares if op.spread is None else with_allowance(squares, op.spread(value, inputs, g))
 
 
 def keep(op: Op, value: Array, inputs: Inputs, g: Array) -> PyTree:
@@ -253,8 +261,8 @@ def weighted_sum_kept(found: Use, value: Array, kept: PyTree, factors: Array) ->
         return jnp.tensordot(
             factors.astype(gradients.dtype), gradients, axes=1, precision=jax.lax.Precision.HIGHEST
         )
-    inputs = _restore(found, kept["inputs"])
-    return found.op.weighted_sum(value, inputs, kept["g"], factors)
+    inputs, g = _of_kept_rows((_restore(found, kept["inputs"]), kept["g"]), factors)
+    return found.op.weighted_sum(value, inputs, g, factors)
 
 
 def _widened(x: Array) -> Array:
@@ -270,6 +278,18 @@ def _silenced(x: Array) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
     return jnp.where(jnp.isfinite(x), x, jnp.zeros_like(x))
+
+
+def _of_kept_rows(rows: PyTree, factors: Array) -> PyTree:
+    """Zeros in rows [B, ...] of factor 0: what overflows on the way to a sum is not zero there."""
+
+    def kept(x: Array) -> Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        is_kept = (factors != 0).reshape(-1, *(1,) * (x.ndim - 1))
+        return jnp.where(jnp.logical_and(is_kept, jnp.isfinite(x)), x, jnp.zeros_like(x))
+
+    return jax.tree.map(kept, rows)
 
 
 def _as_float(x: Array) -> Array:

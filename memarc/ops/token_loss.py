@@ -14,7 +14,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from memarc.ops.linear import einsum, flat, product, sum_of_products
+from memarc.ops.linear import einsum, flat, lengths, product, sum_of_products
 from memarc.ops.precision import wide, wide_einsum
 from memarc.ops.taps import Inputs, Op, Shape, Tapped, use
 from memarc.typing import Array
@@ -78,6 +78,7 @@ def _op(how: How) -> Op:
         ghost=partial(_ghost, how),
         prefers_ghost=_prefers_ghost,
         weighted_sum=partial(_weighted_sum, how),
+        spread=partial(_spread, how),
     )
 
 
@@ -129,16 +130,30 @@ def _gradient(how: How, table: Array, inputs: Inputs, scale: Array, contraction:
     """
 
     def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        states, targets, weights = some
-        by_token = scale[:, None] * weights.astype(scale.dtype)
-        logits = token_logits(table, states, how.cap)
-        gradient = _logits_gradient(logits, targets, by_token, how.smoothing)
-        gradient = gradient * _slope(logits, how.cap)
-        return total + product(contraction, gradient, states), None
+        return total + product(contraction, _of_logits(how, table, some, scale), some[0]), None
 
     shape = table.shape if contraction.endswith(">vd") else (len(scale), *table.shape)
     zeros = jnp.zeros(shape, wide(scale.dtype))
     return jax.lax.scan(add, zeros, _chunks(how.chunk, *inputs))[0]
+
+
+def _spread(how: How, table: Array, inputs: Inputs, g: Array) -> Array:
+    """Sum over a row's tokens of the lengths of its logits' gradient and state, multiplied [B]."""
+    scale = g.astype(wide(g.dtype))
+
+    def add(total: Array, some: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        gradient = _of_logits(how, table, some, scale)
+        return total + jnp.sum(lengths(gradient) * lengths(some[0]), 1), None
+
+    return jax.lax.scan(add, jnp.zeros_like(scale), _chunks(how.chunk, *inputs))[0]
+
+
+def _of_logits(how: How, table: Array, some: tuple[Array, Array, Array], scale: Array) -> Array:
+    """Gradients [B, C, V] of a chunk's logits, each row's times its scale [B]."""
+    states, targets, weights = some
+    by_token = scale[:, None] * weights.astype(scale.dtype)
+    logits = token_logits(table, states, how.cap)
+    return _logits_gradient(logits, targets, by_token, how.smoothing) * _slope(logits, how.cap)
 
 
 def _logits_gradient(logits: Array, targets: Array, scale: Array, smoothing: float) -> Array:

@@ -311,6 +311,11 @@ def name_of(entropy: int) -> str:
     return hashlib.sha256(f"memarc ledger {entropy}".encode()).hexdigest()[:32]
 
 
+def tie(entropy: int, fingerprint: str) -> str:
+    """Tells whether rows are those that a run's randomness served, and nothing else of them."""
+    return hashlib.sha256(f"memarc rows {entropy} {fingerprint}".encode()).hexdigest()[:32]
+
+
 def _entries(lines: list[dict[str, Any]]) -> dict[str, Entry]:
     """The runs that a ledger's lines tell of."""
     found: dict[str, Entry] = {}

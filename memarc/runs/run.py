@@ -91,12 +91,13 @@ def make_one(run: Run, folder: Path, should_stop: Callable[[], bool]) -> records
     """Makes one run unless its folder holds it, finished (`run_one`).
 
     Raises:
-      ValueError: If the folder holds another run, or one on other rows.
+      ValueError: If the folder holds another run, or its ledger is of other rows. (A ledger whose
+        rows have a name does not compare them, nor does any compare their order.)
     """
     record = processes.everywhere(lambda: _finished(run.settings, folder))
     if record is None:
         return run_one(run, folder, should_stop)
-    open_ledger(run, folder).close()  # It refuses other rows.
+    processes.of_first(lambda: open_ledger(run, folder).close())  # It refuses other rows.
     return _given_back(record, folder)
 
 

@@ -94,6 +94,8 @@ def train(
     fitted = processes.everywhere(lambda: way.fitted(run))
     given = processes.everywhere(lambda: inputs.of_step(run.settings.model.weights, run.placement))
     given |= way.named(fitted)
+    fingerprint = run.splits.train.fingerprint()
+    processes.check_equal({"the train rows": fingerprint}, are_secret=True)
     checkpoints = _open_checkpoints(run, folder, given)
     with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
@@ -106,11 +108,13 @@ def train(
         begun = {"step": done, "engine": gradient.engine, "rows": gradient.microbatch_size}
         begun |= {"remat": fitted.backbone.remat, "randomness": ledger_lib.name_of(entropy)}
         processes.check_equal(begun, are_secret=False)
+        made_of = given | way.resolved(fitted, gradient)
+        made_of["train rows"] = ledger_lib.tie(entropy, fingerprint)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
         ledger = processes.everywhere(
             lambda: (
-                _begin_ledger(run, folder, entropy, done, given) if processes.is_first() else None
+                _begin_ledger(run, folder, entropy, done, made_of) if processes.is_first() else None
             )
         )
         if ledger:

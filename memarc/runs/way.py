@@ -39,8 +39,17 @@ def named(run: Run) -> dict[str, str]:
 
     Noised steps may be made again in the same way alone, and a device may have room for another.
     """
-    privacy, remat = run.settings.privacy, run.settings.model.remat
-    return {"engine, rows at once, remat": f"{privacy.engine}, {privacy.microbatch_size}, {remat}"}
+    privacy = run.settings.privacy
+    return _named(run, privacy.engine, privacy.microbatch_size)
+
+
+def resolved(run: Run, gradient: step.GradientSettings) -> dict[str, str]:
+    """The same with the engine that "auto" has become, which hangs on what compilers say."""
+    return _named(run, gradient.engine, gradient.microbatch_size)
+
+
+def _named(run: Run, engine: str, rows: int) -> dict[str, str]:
+    return {"engine, rows at once, remat": f"{engine}, {rows}, {run.settings.model.remat}"}
 
 
 def chosen(settings: Settings, devices: Sequence[Any], memory: int) -> Settings:

@@ -16,8 +16,10 @@ from memarc.models import backbone
 from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
+from memarc.ops import linear
 from memarc.ops.precision import wide
 from memarc.ops.taps import How
+from memarc.ops.token_loss import token_loss
 from memarc.ops.uses import attach, find_places
 from memarc.privacy.clipping import Clipping, clip_factors
 from memarc.privacy.engines import ENGINES, clipped_grad_sum
@@ -147,3 +149,109 @@ def test_no_row_adds_more_than_the_bound(dtype, engine):
 def test_factors_that_are_pulled_back_pass_the_bound():
     """The control: the search finds what is wrong with it."""
     assert worst_part(pulled_back_factors(model_in("bfloat16")), *trained("bfloat16")) > 1.001
+
+
+# Rows made to break the bound: terms that cancel, and values that overflow where none is infinite.
+
+
+def of_dense(params, frozen, batch):
+    return jnp.sum(linear.linear(batch["x"], params["p"]) * batch["s"], (1, 2))
+
+
+def of_rows(params, frozen, batch):
+    return jnp.sum(linear.take_rows(params["p"], batch["ids"]) * batch["s"], (1, 2))
+
+
+def of_tokens(params, frozen, batch):
+    return token_loss(
+        params["p"], batch["x"], batch["ids"], batch["weights"], chunk=3, smoothing=0.0, cap=0.0
+    )
+
+
+LOSSES = {"dense": of_dense, "rows": of_rows, "token loss": of_tokens}
+
+
+def cancelling(name, scale):
+    """Parameters, and 33 rows of which the 17th has two tokens that cancel each other."""
+    rng, rows, tokens, width = np.random.default_rng(0), 33, 8, 4
+    x = rng.standard_normal((rows, tokens, width), np.float32)
+    batch = {
+        "x": x,
+        "s": rng.standard_normal(x.shape, np.float32),
+        "ids": rng.integers(0, 5, (rows, tokens), np.int32),
+        "weights": np.ones((rows, tokens), np.float32),
+    }
+    for array in batch.values():
+        array[16] = 0
+    batch["x"][16, 0] = 1.0 if name == "token loss" else scale
+    batch["x"][16, 1] = batch["x"][16, 0] * (1.0 if name == "token loss" else -1.0)
+    batch["s"][16, :2] = np.asarray([[1.0], [-1.0 if name == "rows" else 1.0]]) * (
+        scale if name == "rows" else 1.0
+    )
+    batch["weights"][16, :2] = (scale, -scale)
+    shape = (width if name == "dense" else 5, width)
+    return {"p": jnp.asarray(rng.standard_normal(shape), "f4")}, batch
+
+
+@pytest.mark.checklist(8, 19)
+@pytest.mark.parametrize("engine", ["vmap", "ghost", "book_keeping"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_row_whose_terms_cancel_moves_a_sum_by_no_more_than_its_gradient(name, engine):
+    """Its gradient is zero; its terms, as large as ``scale``, meet those of other rows in a sum."""
+    run = jax.jit(
+        functools.partial(
+            clipped_grad_sum, LOSSES[name], clipping=CLIPPING, engine=engine, microbatch_size=33
+        )
+    )
+    for scale in (1e4, 1e8):
+        start, batch = cancelling(name, scale)
+        with_it, _ = run(start, {}, batch, np.zeros(33, bool))
+        without, _ = run(start, {}, batch, np.arange(33) == 16)
+        assert np.linalg.norm(np.float64(with_it["p"]) - np.float64(without["p"])) < 1e-4
+
+
+def of_factors(params, frozen, batch):
+    return jnp.square(jnp.sum(linear.multiply_trailing(batch["x"][:, 0], params["p"]), -1))
+
+
+def of_biases(params, frozen, batch):
+    return jnp.sum(linear.add_trailing(batch["x"], params["p"]) * batch["s"], (1, 2))
+
+
+@pytest.mark.checklist(8, 19)
+@pytest.mark.parametrize("scope", ["flat", "per_layer"])
+@pytest.mark.parametrize("engine", ["ghost", "book_keeping"])
+@pytest.mark.parametrize(
+    ("loss", "tokens", "key", "value"),
+    [
+        (of_factors, 1, "x", 1e25),
+        (of_biases, 3, "s", 2e38),
+        (of_tokens, 3, "x", 3e38),
+        (of_tokens, 1, "x", 3e38),
+    ],
+)
+def test_a_row_that_overflows_on_the_way_to_the_sum_adds_nothing(
+    loss, tokens, key, value, engine, scope
+):
+    rng, rows, width = np.random.default_rng(0), 4, 5
+    x = rng.standard_normal((rows, tokens, width), np.float32)
+    batch = {
+        "x": x,
+        "s": rng.standard_normal(x.shape, np.float32),
+        "ids": rng.integers(0, 6, (rows, tokens), np.int32),
+        "weights": np.ones((rows, tokens), np.float32),
+    }
+    batch[key][2] = value
+    shape = (6, width) if loss is of_tokens else (width,)
+    start = {"p": jnp.asarray(rng.standard_normal(shape), "f4")}
+    clipping = Clipping(1.0, "abadi", scope)
+    run = jax.jit(
+        functools.partial(
+            clipped_grad_sum, loss, clipping=clipping, engine=engine, microbatch_size=rows
+        )
+    )
+    with_it, aux = run(start, {}, batch, np.zeros(rows, bool))
+    without, _ = run(start, {}, batch, np.arange(rows) == 2)
+    assert aux["norms"][2] == 0
+    np.testing.assert_array_equal(with_it["p"], without["p"])
+    assert np.all(np.isfinite(without["p"])) and np.any(without["p"])

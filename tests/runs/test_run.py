@@ -16,7 +16,7 @@ from memarc.privacy import auto
 from memarc.report import records, spreads
 from memarc.runs import assemble, inputs, plan, record, run, train, way
 from memarc.runs.parse import parse
-from memarc.training import export
+from memarc.training import export, loop
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -194,6 +194,37 @@ def test_runs_that_share_a_ledger_are_composed_and_its_budget_stops_the_next(con
     assert second.ledger["runs"] == 2 and first.epsilon < second.ledger["epsilon"] <= 8.5
     done = commands.run("experiments.account", f"--ledger={tmp_path / 'ledger'}")
     assert f", {second.ledger['epsilon']:.6g} by PLD" in done.stdout, done.stderr
+
+
+@pytest.mark.checklist(3, 44)
+def test_the_noise_of_a_seed_serves_one_set_of_rows_whatever_they_are_called(config, tmp_path):
+    """Two releases of other rows under the same noise would tell the difference of the rows."""
+    ledger = {"folder": str(tmp_path / "ledger"), "epsilon": 8.0, "delta": 1e-3}
+    config.ledger.update(dataset="clinic", **ledger)
+    run.run_all(config.to_dict(), tmp_path / "a")
+    (chosen,) = parse(config.to_dict())
+    other = assemble.assemble(chosen)
+    rows = other.splits.train
+    labels = np.where(np.arange(len(rows)) == 7, 1 - rows.labels, rows.labels)
+    splits = dataclasses.replace(other.splits, train=dataclasses.replace(rows, labels=labels))
+    with pytest.raises(ValueError, match=r"steps 1 to 3 were charged, .*train rows was"):
+        run.run_one(dataclasses.replace(other, splits=splits), tmp_path / "b", lambda: False)
+    assert not (tmp_path / "b" / "trainable.safetensors").exists()
+
+
+@pytest.mark.checklist(3, 44)
+def test_charged_steps_are_not_made_again_by_another_engine_that_auto_finds(
+    config, tmp_path, monkeypatch
+):
+    config.training.checkpoint_every = 1000
+    config.privacy.engine = "auto"
+    (chosen,) = parse(config.to_dict())
+    answers = iter([False])
+    with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
+        run.run_one(assemble.assemble(chosen), tmp_path / "out", lambda: next(answers))
+    monkeypatch.setattr(loop, "choose_engine", lambda *given: "loop")
+    with pytest.raises(ValueError, match=r"engine, rows at once, remat was .* is loop, 3, none"):
+        run.run_all(config.to_dict(), tmp_path / "out")
 
 
 @pytest.mark.checklist(3, 40)
