@@ -7,7 +7,8 @@ r"""Finds the largest batch, length or depth of a private training step that fit
 A JSON line a method: that of `experiments.memory` of the largest step that fits, with the bytes it
 was to fit, the target's or --bytes. --field is batch_size, layers, or seq_len in steps of --step;
 the other sizes are as the flags and the config say, and all rows are differentiated at once. What
-is found was compiled, and a sixteenth more does not fit. It takes five to fifteen compilations.
+is found was compiled, and a sixteenth more does not fit, or has no positions. It takes five to
+fifteen compilations.
 """
 
 import sys
@@ -27,6 +28,7 @@ _FIELD = flags.DEFINE_enum("field", "batch_size", step_sizes.SIZES, "What is to 
 _STEP = flags.DEFINE_integer("step", 1, "It is looked for among multiples of this.", 1)
 _BYTES = flags.DEFINE_string("bytes", None, "Bytes such as 16GiB, if not those of the target.")
 _MOST = 2**16
+"""The most that is looked for; of tokens what the model has positions for."""
 
 
 def main() -> int:
@@ -62,7 +64,9 @@ def _line(label: str, engines: Sequence[str], target: measure.Target) -> dict[st
         print(f"{label}, {_FIELD.value} {size}: {shown}", file=sys.stderr, flush=True)
         return peak
 
-    count = most_that_fit(taken, target.memory, _MOST)
+    longest = step_sizes.sized(label, {_FIELD.value: _STEP.value}).backbone.longest_sequence
+    most = longest // _STEP.value if _FIELD.value == "seq_len" else _MOST
+    count = most_that_fit(taken, target.memory, most)
     what = {"target": _TARGET.value, "largest": _FIELD.value, "bytes_limit": target.memory}
     return tried[count or 1] | what
 

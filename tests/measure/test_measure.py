@@ -142,6 +142,8 @@ def test_the_largest_that_fits_was_compiled_and_a_sixteenth_more_does_not_fit(tm
     next_one = line["batch_size"] + 2 * max(1, line["batch_size"] // 32)
     more = measure.compile_step(case("lora", batch_size=next_one), "none", next_one, measure.here())
     assert more["peak_bytes"] > 2**21
+    whole, _ = found("--bytes=1GiB", "--field=seq_len", "--step=200", "--batch_size=1")
+    assert whole["seq_len"] == 400 and not whole["out_of_memory"]  # It has positions for 512.
 
 
 @pytest.mark.parametrize("name", ["largest", "plan"])
