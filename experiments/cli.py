@@ -13,7 +13,6 @@ from ml_collections import config_flags
 
 from experiments import mistakes, overriding
 from memarc import paths
-from memarc.privacy import ways
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File of the experiment, configs/*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder to write to; made if absent.")
@@ -60,20 +59,6 @@ def config() -> dict[str, Any]:
     for path in set_here:
         overriding.give_way(plain, path.split("."))
     return plain
-
-
-def bytes_of(flag: flags.FlagHolder[str | None]) -> int | None:
-    """The bytes that a flag says, such as 16GiB; None if it is not given.
-
-    Raises:
-      ValueError: If it says no bytes.
-    """
-    if flag.value is None:
-        return None
-    found = ways.bytes_of(flag.value)
-    if not found:
-        raise ValueError(f"--{flag.name} is {flag.value!r}; give bytes such as 16GiB or 12GB.")
-    return found
 
 
 def workdir() -> Path:

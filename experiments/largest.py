@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli, measuring, step_sizes
+from experiments import amounts, cli, measuring, step_sizes
 from memarc.measure import step as measure
 from memarc.report import lines, targets
 from memarc.runs.forecast import most_that_fit
@@ -33,7 +33,7 @@ _MOST = 2**16
 
 def main() -> int:
     """Prints the lines."""
-    wanted = cli.bytes_of(_BYTES)
+    wanted = amounts.bytes_of(_BYTES)
     if _TARGET.value != "gpu":
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices = targets.devices(_TARGET.value)[:1]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import cli
+from experiments import amounts, cli
 from memarc.data import load
 from memarc.report import lines, plan_columns, records, tables, targets
 from memarc.runs import assemble, fields, forecast, plan, way
@@ -37,7 +37,7 @@ def main() -> int:
     """Prints a JSON line a run and method, and tables of all."""
     if _SECONDS.value is not None and _TARGET.value:
         raise ValueError("--seconds needs times of this device; leave --target out.")
-    wanted = cli.bytes_of(_BYTES)
+    wanted = amounts.bytes_of(_BYTES)
     if (_TARGET.value or "gpu") != "gpu":
         jax.config.update("jax_platforms", "cpu")  # Else a TPU runtime would look for its device.
     devices = targets.devices(_TARGET.value) if _TARGET.value else jax.devices()
