@@ -95,9 +95,8 @@ def _parse(fields: Callable[..., str] | None, argv: Sequence[str]) -> list[str]:
 
 def _shared_flags() -> str:
     """What --help tells of flags that several commands share; absl shows a command's own alone."""
-    modules = sorted(
-        flags.FLAGS.flags_by_module_dict()
-    )  # The command's own is called as it is run.
+    # A command's own flags are under the name of its file.
+    modules = sorted(flags.FLAGS.flags_by_module_dict())
     return "\n".join(flags.FLAGS.module_help(x) for x in modules if x.startswith("experiments."))
 
 

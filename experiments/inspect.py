@@ -22,7 +22,6 @@ from memarc.data import tokenize
 from memarc.measure import inspect
 from memarc.models.config import DTYPES
 from memarc.models.methods import METHODS, REMAT_SUFFIX, all_options
-from memarc.privacy import auto
 from memarc.report import lines, records, tables
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
@@ -42,7 +41,7 @@ def main() -> int:
         raise ValueError("No --weights was given; name a folder, a GGUF file or a hub name.")
     for label in measuring.METHODS.value:
         all_options(label.removesuffix(REMAT_SUFFIX), {})  # Refuses an unknown one at once.
-    engines = _engines()
+    engines = step_sizes.candidates()
     model = inspect.open_model(_WEIGHTS.value)
     tokenizer = _tokenizer(_WEIGHTS.value)
     sizes = (step_sizes.BATCH_SIZE.value, step_sizes.SEQ_LEN.value)
@@ -69,12 +68,6 @@ def main() -> int:
         write(line)
     print(_table(line))
     return 0
-
-
-def _engines() -> list[str]:
-    """The engines of --engines, with what "auto" stands for."""
-    named = step_sizes.engines()
-    return [x for name in named for x in (auto.CANDIDATES if name == auto.AUTO else (name,))]
 
 
 def _tokenizer(weights: str) -> tokenize.Tokenizer | None:

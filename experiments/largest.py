@@ -40,10 +40,8 @@ def main() -> int:
     memory = targets.memory(_TARGET.value, devices)
     target = measure.Target(devices, None, min(memory, wanted or memory))
     engines = step_sizes.candidates()
-    for label in measuring.METHODS.value:
-        step_sizes.sized(
-            label, {_FIELD.value: _STEP.value}
-        )  # A mistake in one is told before the first is compiled.
+    for label in measuring.METHODS.value:  # A mistake in one is told before any is compiled.
+        step_sizes.sized(label, {_FIELD.value: _STEP.value})
     with lines.writer(measuring.OUTPUT.value) as write:
         for label in measuring.METHODS.value:
             write(_line(label, engines, target))

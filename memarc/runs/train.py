@@ -96,7 +96,7 @@ def train(
     given |= way.named(fitted)
     fingerprint = run.splits.train.fingerprint()
     processes.check_equal({"the train rows": fingerprint}, are_secret=True)
-    checkpoints = _open_checkpoints(run, folder, given)
+    checkpoints = _open_checkpoints(run, folder, given, fingerprint)
     with ExitStack() as always, ExitStack() as if_it_fails:
         if_it_fails.callback(checkpoints.close)
         entropy = processes.everywhere(checkpoints.entropy)
@@ -112,11 +112,7 @@ def train(
         made_of["train rows"] = ledger_lib.tie(entropy, fingerprint)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
-        ledger = processes.everywhere(
-            lambda: (
-                _begin_ledger(run, folder, entropy, done, made_of) if processes.is_first() else None
-            )
-        )
+        ledger = processes.everywhere(lambda: _begin_ledger(run, folder, entropy, done, made_of))
         if ledger:
             always.callback(ledger.close)
         state = loop.train(
@@ -193,14 +189,14 @@ def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> 
         apart.check_apart(*given, precompute=problem.precompute)
 
 
-def _open_checkpoints(run: Run, folder: Path, given: dict[str, str]) -> Checkpoints:
+def _open_checkpoints(
+    run: Run, folder: Path, given: dict[str, str], fingerprint: str
+) -> Checkpoints:
     """The run's checkpoints; their entropy is that of the first process."""
     settings = run.settings
     return Checkpoints(
         folder / CHECKPOINTS,
-        identity=Identity(
-            settings.of_training, run.splits.train.fingerprint(), inputs.of_any_machine(given)
-        ),
+        identity=Identity(settings.of_training, fingerprint, inputs.of_any_machine(given)),
         entropy=processes.of_first(lambda: sampling.entropy_from(settings.seed)[0]),
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
@@ -234,8 +230,12 @@ def _open_log(run: Run, folder: Path, state: step.TrainState) -> Log | NoLog:
     )
 
 
-def _begin_ledger(run: Run, folder: Path, entropy: int, done: int, given: dict[str, str]) -> Ledger:
-    """The ledger, in which the run is begun or goes on."""
+def _begin_ledger(
+    run: Run, folder: Path, entropy: int, done: int, given: dict[str, str]
+) -> Ledger | None:
+    """The ledger, in which the run is begun or goes on; None in all processes but the first."""
+    if not processes.is_first():
+        return None
     ledger = open_ledger(run, folder)
     try:
         ledger.begin(

@@ -168,19 +168,24 @@ def of_tokens(params, frozen, batch):
     )
 
 
+def drawn(rng, rows, tokens, width, entries):
+    """What all losses here read of a row."""
+    x = rng.standard_normal((rows, tokens, width), np.float32)
+    return {
+        "x": x,
+        "s": rng.standard_normal(x.shape, np.float32),
+        "ids": rng.integers(0, entries, (rows, tokens), np.int32),
+        "weights": np.ones((rows, tokens), np.float32),
+    }
+
+
 LOSSES = {"dense": of_dense, "rows": of_rows, "token loss": of_tokens}
 
 
 def cancelling(name, scale):
     """Parameters, and 33 rows of which the 17th has two tokens that cancel each other."""
-    rng, rows, tokens, width = np.random.default_rng(0), 33, 8, 4
-    x = rng.standard_normal((rows, tokens, width), np.float32)
-    batch = {
-        "x": x,
-        "s": rng.standard_normal(x.shape, np.float32),
-        "ids": rng.integers(0, 5, (rows, tokens), np.int32),
-        "weights": np.ones((rows, tokens), np.float32),
-    }
+    rng, width = np.random.default_rng(0), 4
+    batch = drawn(rng, 33, 8, width, 5)
     for array in batch.values():
         array[16] = 0
     batch["x"][16, 0] = 1.0 if name == "token loss" else scale
@@ -234,13 +239,7 @@ def test_a_row_that_overflows_on_the_way_to_the_sum_adds_nothing(
     loss, tokens, key, value, engine, scope
 ):
     rng, rows, width = np.random.default_rng(0), 4, 5
-    x = rng.standard_normal((rows, tokens, width), np.float32)
-    batch = {
-        "x": x,
-        "s": rng.standard_normal(x.shape, np.float32),
-        "ids": rng.integers(0, 6, (rows, tokens), np.int32),
-        "weights": np.ones((rows, tokens), np.float32),
-    }
+    batch = drawn(rng, rows, tokens, width, 6)
     batch[key][2] = value
     shape = (6, width) if loss is of_tokens else (width,)
     start = {"p": jnp.asarray(rng.standard_normal(shape), "f4")}
