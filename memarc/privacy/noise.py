@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from memarc.privacy.clipping import Clipping, clip_and_sum, wide_dtype
 from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Params
+
+TOGETHER = 2**16
+"""Leaves with at most so many numbers in all are one draw: each draw is a program to compile."""
 
 
 class GaussianNoiseState(NamedTuple):
@@ -49,15 +53,39 @@ def key_from_words(words: Sequence[int]) -> Array:
     return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32), impl="threefry2x32")
 
 
+def normals(key: Array, leaves: Sequence[Array]) -> list[Array]:
+    """Draws an array of standard normals for each of some arrays, in float32 or wider.
+
+    Small neighbours are parts of one draw: twenty draws of a small network take twenty times as
+    long to compile. A leaf of more than `TOGETHER` numbers has its own and is never copied.
+
+    Args:
+      key: A scalar typed key.
+      leaves: Arrays, or whatever has a shape, a size and a dtype.
+
+    Returns:
+      As many arrays of the same shapes, a pure function of the key, the shapes and their order.
+    """
+    drawn = []
+    for number, group in enumerate(_neighbours(leaves)):
+        group_key = jax.random.fold_in(key, number)
+        sizes = [leaf.size for leaf in group]
+        shape = (sum(sizes),) if len(group) > 1 else group[0].shape
+        normal = jax.random.normal(group_key, shape, wide_dtype(group[0]))
+        parts = jnp.split(normal, np.cumsum(sizes)[:-1]) if len(group) > 1 else [normal]
+        drawn += [part.reshape(leaf.shape) for part, leaf in zip(parts, group, strict=True)]
+    return drawn
+
+
 def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformation:
     """Adds N(0, stddev^2) to every entry of an already clipped sum, in float32 or wider.
 
     Of a `memarc.privacy.summation.CompensatedSum` the noise meets both parts before they are one:
     what rounds the sum of thousands of rows then rounds a noised value, which is free.
 
-    The noise of update k is a pure function of ``key``, k and the leaf's place in the tree, so a
-    resumed run draws what the uninterrupted one would have drawn. Rescale only afterwards, which
-    is free; rescaling before voids the guarantee.
+    The noise of update k is a pure function of ``key``, k and the shapes of the tree's leaves in
+    their order (`normals`), so a resumed run draws what the uninterrupted one would have drawn.
+    Rescale only afterwards, which is free; rescaling before voids the guarantee.
 
     Args:
       stddev: Standard deviation in gradient units, noise multiplier times clip norm; 0 is allowed
@@ -88,11 +116,9 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
         leaves, treedef = jax.tree.flatten(total)
         rests = jax.tree.leaves(lost) or [None] * len(leaves)
         noised = []
-        for index, (leaf, rest) in enumerate(zip(leaves, rests, strict=True)):
-            dtype = wide_dtype(leaf)
-            leaf_key = jax.random.fold_in(step_key, index)
-            noise = stddev * jax.random.normal(leaf_key, leaf.shape, dtype)
-            noised.append(leaf.astype(dtype) + (noise if rest is None else rest + noise))
+        for leaf, rest, normal in zip(leaves, rests, normals(step_key, leaves), strict=True):
+            noise = stddev * normal
+            noised.append(leaf.astype(noise.dtype) + (noise if rest is None else rest + noise))
         # Saturates at 2^31 - 1 instead of wrapping round to noise that was already used.
         return treedef.unflatten(noised), state._replace(
             num_updates=optax.safe_increment(state.num_updates)
@@ -183,6 +209,19 @@ def privatize_per_example(
         return privatize.update(grad_sum, state, params)
 
     return optax.GradientTransformationExtraArgs(privatize.init, update_fn)
+
+
+def _neighbours(leaves: Sequence[Array]) -> list[list[Array]]:
+    """Cuts a list into groups of one dtype, each one leaf or `TOGETHER` numbers at most."""
+    groups: list[list[Array]] = []
+    for leaf in leaves:
+        group = groups[-1] if groups else []
+        is_small = sum(other.size for other in group) + leaf.size <= TOGETHER
+        if group and is_small and wide_dtype(group[0]) == wide_dtype(leaf):
+            group.append(leaf)
+        else:
+            groups.append([leaf])
+    return groups
 
 
 def _check_key(key: Array) -> None:

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from memarc.ops.precision import wide
+from memarc.privacy import noise
 from memarc.privacy.clipping import wide_dtype
 from memarc.typing import Array, Batch, LossFn, Params, Precompute
 
@@ -71,10 +72,7 @@ class Line:
         """
         key = jax.random.fold_in(self.directions.key, self.step)
         leaves, tree = jax.tree.flatten(self.start)
-        return tree.unflatten(
-            jax.random.normal(jax.random.fold_in(key, index), leaf.shape, wide_dtype(leaf))
-            for index, leaf in enumerate(leaves)
-        )
+        return tree.unflatten(noise.normals(key, leaves))
 
     def moved(self, distance: Array) -> Params:
         """The parameters at a distance from the start, float32[], in units of u."""

@@ -68,14 +68,29 @@ def test_all_noise_values_differ_across_equal_leaves_and_steps():
 
 
 @pytest.mark.checklist(1, 19)
-def test_every_leaf_is_noised_whatever_its_axes_and_however_many_there_are():
-    """Scalars to stacks of kernels, and more leaves than any short cycle of keys would tell."""
+@pytest.mark.parametrize("together", [noise.TOGETHER, 7])
+def test_every_leaf_is_noised_whatever_its_axes_and_however_many_there_are(monkeypatch, together):
+    """Scalars to stacks of kernels, in one draw and in more than a short cycle of keys tells."""
+    monkeypatch.setattr(noise, "TOGETHER", together)
     shapes = [(), (3,), (2, 3), (4, 2, 3), (2, 4, 2, 3), *[(2, 5)] * 33]
     updates = {f"{i:02d}": jnp.zeros(shape) for i, shape in enumerate(shapes)}
     noised, _ = noise_of(noise.add_gaussian_noise(1.0, KEY), updates)
     values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(noised)])
     assert np.all(values != 0.0) and np.unique(values).size == values.size
     assert looks_like_gaussian(values, 1.0)
+
+
+def test_small_neighbours_are_one_draw_and_large_ones_their_own(monkeypatch):
+    monkeypatch.setattr(noise, "TOGETHER", 7)
+    sizes = (3, 4, 1, 8, 7, 2, 2)
+    leaves = [jnp.zeros(size) for size in sizes] + [jnp.zeros(1, jnp.bfloat16), jnp.zeros((0, 2))]
+    drawn = noise.normals(KEY, leaves)
+    assert [x.shape for x in drawn] == [leaf.shape for leaf in leaves]
+    assert all(x.dtype == jnp.float32 for x in drawn)
+    for number, group in enumerate([(0, 1), (2,), (3,), (4,), (5, 6, 7, 8)]):
+        together = np.concatenate([np.ravel(drawn[i]) for i in group])
+        whole = jax.random.normal(jax.random.fold_in(KEY, number), together.shape)
+        np.testing.assert_array_equal(together, whole)
 
 
 @pytest.mark.checklist(1, 20)
