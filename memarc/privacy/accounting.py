@@ -1,4 +1,4 @@
-"""Turns a sampler, a noise multiplier and a number of steps into epsilon, and back.
+"""Turns a sampler, a noise multiplier and a number of steps into epsilon.
 
 Neighbouring data sets differ by adding or removing one row.
 """
@@ -9,11 +9,9 @@ import functools
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import dp_accounting
 import numpy as np
-import scipy.optimize
 from dp_accounting import pld, rdp
 
 from memarc.privacy.sampling import PoissonSampler
@@ -28,12 +26,6 @@ NEIGHBOURING = "add_or_remove_one"
 """The one neighbouring relation: sensitivity C (not 2C), as clipping states it."""
 
 _RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-
-_LEAST_NOISE, _MOST_NOISE = 2.0**-6, 2.0**14
-"""Noise multipliers between which calibration searches."""
-
-_RELATIVE_TOLERANCE = {"rdp": 1e-5, "pld": 1e-4}
-"""How close calibration comes to the multiplier; PLD takes twenty times as long to evaluate."""
 
 PLD_LEAST_DELTA = 1e-14
 """Below it PLD answers with infinity: its convolutions cut off tails of 1e-15, and charge them."""
@@ -131,13 +123,17 @@ def epsilon(
 
 
 @functools.lru_cache(maxsize=1024)
-def composed_epsilon(parts: tuple[Spending, ...], *, delta: float, accountant: str) -> float:
+def composed_epsilon(
+    parts: tuple[Spending, ...], *, delta: float, accountant: str, coarser: int = 1
+) -> float:
     """Epsilon at ``delta`` of several runs on the same data; an upper bound by either accountant.
 
     Args:
       parts: What each run spends; a noise multiplier of 0 gives infinity, 0 steps add nothing.
       delta: In (0, 1). Below `PLD_LEAST_DELTA`, "pld" gives infinity.
       accountant: "rdp" (fast) or "pld" (tighter).
+      coarser: How many times as far apart "pld" sets the points of its grid. Its epsilon is an
+        upper bound on any grid, looser and sooner found on a coarser one.
 
     Returns:
       Epsilon for adding or removing one row.
@@ -161,7 +157,8 @@ def composed_epsilon(parts: tuple[Spending, ...], *, delta: float, accountant: s
     if not spending:
         return 0.0
     with _quiet_rdp():
-        total = _fresh_accountant(accountant, min(part.noise_multiplier for part in spending))
+        least = min(part.noise_multiplier for part in spending)
+        total = _fresh_accountant(accountant, least, coarser)
         for part in spending:
             total.compose(part.event)
         return float(total.get_epsilon(delta))
@@ -186,100 +183,22 @@ def privacy_curve(part: Spending, epsilons: np.ndarray) -> np.ndarray:
     return np.asarray(total.get_delta(epsilons))  # Its type says one number; it takes many.
 
 
-def calibrate_noise(
-    sampler: PoissonSampler, *, epsilon: float, delta: float, steps: int, accountant: str
-) -> float:
-    """The smallest noise multiplier that keeps the run within (epsilon, delta).
-
-    Args:
-      sampler: What draws the batches.
-      epsilon: Target above 0; infinity gives 0.
-      delta: In (0, 1).
-      steps: Number of noised updates, at least 1.
-      accountant: "rdp" or "pld", by which the same promise takes 7 to 9 % less noise.
-
-    Returns:
-      The multiplier, rounded up to five significant digits (so that a record shows the number
-      that ran) and no lower than 2**-6; its epsilon is at most the target.
-
-    Raises:
-      ValueError: If an argument is out of range or no multiplier up to 2**14 is enough.
-
-    >>> sampler = PoissonSampler(num_examples=50_000, sampling_rate=0.02)
-    >>> noise_multiplier = calibrate_noise(
-    ...     sampler, epsilon=8.0, delta=1e-5, steps=150, accountant="rdp")
-    >>> round(noise_multiplier, 3)
-    0.597
-    """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon is {epsilon}; give a number above 0, or infinity for no noise.")
-    if steps < 1:
-        raise ValueError(f"steps is {steps}; give at least 1.")
-    if math.isinf(epsilon):
-        return 0.0
-    if accountant == "pld" and delta < PLD_LEAST_DELTA:
-        raise ValueError(
-            f"delta is {delta}; PLD bounds nothing below {PLD_LEAST_DELTA}. Give accountant 'rdp', "
-            "or a larger delta."
-        )
-    spend = functools.partial(_spend, sampler, steps, delta, accountant)
-    low, high = 0.5, 1.0
-    while spend(high) > epsilon:
-        low, high = high, 2 * high
-        if high > _MOST_NOISE:
-            raise ValueError(f"No noise multiplier reaches epsilon {epsilon} at delta {delta}.")
-    while low >= _LEAST_NOISE and spend(low) <= epsilon:
-        low, high = low / 2, low
-    if low < _LEAST_NOISE:
-        return high
-    tolerance = _RELATIVE_TOLERANCE[accountant]
-
-    def log_excess(log_noise: float) -> float:
-        # Clamped, because epsilon may be 0 or infinite at an end of the bracket.
-        return math.log(min(max(spend(math.exp(log_noise)), 1e-12), 1e12) / epsilon)
-
-    root: Any = scipy.optimize.brentq(log_excess, math.log(low), math.log(high), xtol=tolerance / 2)
-    for padding in range(1, 10):
-        rounded = _round_up(math.exp(root) * (1 + padding * tolerance / 2), digits=5)
-        if spend(rounded) <= epsilon:
-            return rounded
-    raise ArithmeticError("Epsilon rose with the noise multiplier; the accountant is unsound.")
-
-
-def _spend(
-    sampler: PoissonSampler, steps: int, delta: float, accountant: str, noise_multiplier: float
-) -> float:
-    """`epsilon` as a function of the noise multiplier, given last."""
-    return epsilon(
-        sampler,
-        noise_multiplier=noise_multiplier,
-        steps=steps,
-        delta=delta,
-        accountant=accountant,
-    )
-
-
-def _round_up(value: float, *, digits: int) -> float:
-    """The next number from ``value`` up that has so many significant digits."""
-    exponent = math.floor(math.log10(value)) - digits + 1
-    candidate = float(f"{math.ceil(value * 10.0**-exponent)}e{exponent}")
-    return max(candidate, value)
-
-
 def check_accountant(accountant: str) -> None:
     """Raises ValueError for an unknown accountant."""
     if accountant not in ACCOUNTANTS:
         raise ValueError(f"Unknown accountant {accountant!r}; choose one of {ACCOUNTANTS}.")
 
 
-def _fresh_accountant(accountant: str, noise_multiplier: float) -> dp_accounting.PrivacyAccountant:
+def _fresh_accountant(
+    accountant: str, noise_multiplier: float, coarser: int = 1
+) -> dp_accounting.PrivacyAccountant:
     """An accountant that has composed nothing; ``noise_multiplier`` is the least it will see."""
     if accountant == "rdp":
         return rdp.RdpAccountant(neighboring_relation=_RELATION)
     # A step's privacy loss spans about 1/(2 s^2) + 12/s. A coarser grid stays an upper bound; this
     # one costs 2e-4 of epsilon at most, and keeps little noise from asking for gigabytes.
     span = 0.5 / noise_multiplier**2 + 12 / noise_multiplier
-    interval = max(1e-4, span / 3e4)
+    interval = coarser * max(1e-4, span / 3e4)
     return pld.PLDAccountant(neighboring_relation=_RELATION, value_discretization_interval=interval)
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import optax
 
-from memarc.privacy import accounting, noise, ways, zeroth_order
+from memarc.privacy import accounting, calibration, noise, ways, zeroth_order
 from memarc.privacy.auto import AUTO
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import check_engine
@@ -192,7 +192,7 @@ class Mechanism:
         )
         noise_multiplier = config.noise_multiplier
         if noise_multiplier is None:
-            noise_multiplier = accounting.calibrate_noise(
+            noise_multiplier = calibration.calibrate_noise(
                 sampler,
                 epsilon=config.epsilon,
                 delta=config.delta,

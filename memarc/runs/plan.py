@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from memarc.models.methods import METHODS, REMAT_SUFFIX
-from memarc.privacy import accounting
+from memarc.privacy import accounting, calibration
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import PoissonSampler
 from memarc.runs import assemble
@@ -194,7 +194,7 @@ def _calibrated(settings: Settings, mechanism: Mechanism, accountant: str) -> fl
         return None
     if accountant == mechanism.accountant and privacy.noise_multiplier is None:
         return mechanism.noise_multiplier
-    return accounting.calibrate_noise(
+    return calibration.calibrate_noise(
         mechanism.sampler,
         epsilon=privacy.epsilon,
         delta=privacy.delta,

@@ -11,7 +11,7 @@ import scipy.special
 import scipy.stats
 from dp_accounting import pld
 
-from memarc.privacy import accounting
+from memarc.privacy import accounting, calibration
 from memarc.privacy.sampling import PoissonSampler
 
 GOLDEN = [  # (n, expected batch, steps, delta, epsilon, noise by RDP, noise by PLD)
@@ -71,7 +71,7 @@ def analytic_gaussian_epsilon(noise_multiplier, steps, delta):
 def test_rdp_calibration_gives_the_golden_noise_multipliers_and_keeps_the_target(row):
     examples, batch, steps, delta, target, by_rdp, _ = row
     sampler = poisson(batch / examples, examples)
-    got = accounting.calibrate_noise(
+    got = calibration.calibrate_noise(
         sampler, epsilon=target, delta=delta, steps=steps, accountant="rdp"
     )
     assert got == pytest.approx(by_rdp, abs=1.1e-3)
@@ -120,7 +120,7 @@ def delta_by_contour(rate, noise_multiplier, steps, epsilon):
 @pytest.mark.parametrize("row", GOLDEN[-3::2], ids=str)
 def test_pld_calibration_gives_the_golden_noise_and_an_integral_of_its_own_the_delta(row):
     examples, batch, steps, delta, target, by_rdp, by_pld = row
-    got = accounting.calibrate_noise(
+    got = calibration.calibrate_noise(
         poisson(batch / examples, examples),
         epsilon=target,
         delta=delta,
@@ -138,7 +138,7 @@ def test_pld_says_nothing_below_its_least_delta_and_calibration_says_so():
     assert spend(poisson(), 1.0, 66, "pld", 1e-18) == math.inf
     assert spend(poisson(), 1.0, 66, "rdp", 1e-18) < 10
     with pytest.raises(ValueError, match=r"delta is 1e-18; PLD bounds nothing below 1e-14"):
-        accounting.calibrate_noise(poisson(), epsilon=8.0, delta=1e-18, steps=66, accountant="pld")
+        calibration.calibrate_noise(poisson(), epsilon=8.0, delta=1e-18, steps=66, accountant="pld")
 
 
 @pytest.mark.checklist(36)
@@ -197,7 +197,7 @@ def test_no_steps_cost_nothing_and_no_noise_costs_everything(accountant):
     assert spend(poisson(), 0.0, 0, accountant) == 0.0
     assert spend(poisson(), 0.0, 3, accountant) == math.inf
     sampler = poisson()
-    infinite = accounting.calibrate_noise(
+    infinite = calibration.calibrate_noise(
         sampler, epsilon=math.inf, delta=1e-5, steps=3, accountant=accountant
     )
     assert infinite == 0.0
@@ -206,7 +206,7 @@ def test_no_steps_cost_nothing_and_no_noise_costs_everything(accountant):
 @pytest.mark.checklist(36)
 @pytest.mark.parametrize("target", [0.02, 0.5, 30.0, 1e3])
 def test_calibration_keeps_unusual_targets_too(target):
-    noise_multiplier = accounting.calibrate_noise(
+    noise_multiplier = calibration.calibrate_noise(
         poisson(), epsilon=target, delta=1e-5, steps=20, accountant="rdp"
     )
     assert spend(poisson(), noise_multiplier, 20, "rdp") <= target
@@ -214,16 +214,36 @@ def test_calibration_keeps_unusual_targets_too(target):
 
 @pytest.mark.checklist(36)
 def test_pld_calibration_keeps_its_target_tightly():
-    noise_multiplier = accounting.calibrate_noise(
+    noise_multiplier = calibration.calibrate_noise(
         poisson(0.1), epsilon=0.5, delta=1e-5, steps=3, accountant="pld"
     )
     assert 0.498 < spend(poisson(0.1), noise_multiplier, 3, "pld") <= 0.5
 
 
+@pytest.mark.checklist(36)
+@pytest.mark.parametrize(("coarser", "can_bracket"), [(8, True), (2**12, False)])
+def test_the_noise_does_not_depend_on_the_grid_where_its_search_begins(
+    monkeypatch, coarser, can_bracket
+):
+    """Of 3,000 steps, of which the coarser grid says that no noise is enough."""
+    found = []
+    for grid in (1, coarser):
+        monkeypatch.setitem(calibration._COARSER, "pld", grid)
+        found.append(
+            calibration.calibrate_noise(
+                poisson(0.002), epsilon=0.3, delta=1e-5, steps=3000, accountant="pld"
+            )
+        )
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert 0.2998 < spend(poisson(0.002), found[1], 3000, "pld") <= 0.3
+    rough = calibration._Promise(poisson(0.002), 0.3, 1e-5, 3000, "pld", coarser)
+    assert (calibration._bracket(rough) is not None) == can_bracket
+
+
 def test_a_target_that_no_noise_reaches_is_refused(monkeypatch):
-    monkeypatch.setattr(accounting, "_MOST_NOISE", 4.0)
+    monkeypatch.setattr(calibration, "_MOST_NOISE", 4.0)
     with pytest.raises(ValueError, match=r"No noise multiplier reaches epsilon 0\.001"):
-        accounting.calibrate_noise(
+        calibration.calibrate_noise(
             poisson(0.5), epsilon=1e-3, delta=1e-9, steps=1, accountant="rdp"
         )
 
@@ -312,4 +332,4 @@ def test_epsilon_refuses_arguments_out_of_range(change, message):
 def test_calibration_refuses_arguments_out_of_range(change, message):
     arguments = {"epsilon": 1.0, "steps": 1, "delta": 1e-12, "accountant": "rdp"}
     with pytest.raises(ValueError, match=message):
-        accounting.calibrate_noise(poisson(0.5), **(arguments | change))
+        calibration.calibrate_noise(poisson(0.5), **(arguments | change))
