@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(  # Not the commands: they define their flags when they are run.
-    ["memarc.runs.audit", "memarc.runs.account", "memarc.measure.step", "memarc.report.plots"]
+    ["tests.imported"]
 )
 
 

@@ -24,7 +24,7 @@ from tests import commands, fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HEARTBEAT = 10  # Seconds.
-STEPS = 45
+STEPS = 30
 
 
 def free_port() -> int:
@@ -130,10 +130,10 @@ def test_the_result_is_that_of_one_process(config, tmp_path, count, devices, mor
 @pytest.mark.checklist(3, 21, 40)
 def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(config, tmp_path):
     folder, weights = tmp_path / "many", config.model.weights
-    more = (f"--config.training.epochs={STEPS / 3}", "--config.training.checkpoint_every=5")
+    more = (f"--config.training.epochs={STEPS / 3}", "--config.training.checkpoint_every=3")
 
     processes = start(folder, weights, 2, *more)
-    await_step(folder, 8)
+    await_step(folder, 5)
     os.kill(processes[1].process.pid, signal.SIGKILL)
     killed = time.monotonic()
     (status, said), _ = ended(processes)
@@ -143,7 +143,7 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
     assert (status == LOST and broken) or (status != 0 and silent), said[-2000:]
 
     processes = start(folder, weights, 2, *more)
-    await_step(folder, 15)
+    await_step(folder, 9)
     os.kill(processes[1].process.pid, signal.SIGTERM)  # Told to one, all save and stop.
     for status, said in ended(processes):
         assert status == 143 and "The same command goes on from there" in said
