@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from memarc import paths
-from memarc.privacy import ledger
+from memarc.privacy import entries as ledger_entries
 from memarc.runs import fields, statement
 from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse
@@ -50,9 +50,9 @@ def main() -> int:
 
 def _print_ledger(folder: Path) -> int:
     """Prints what each run of a ledger has spent, and all of them together."""
-    entries, budget = ledger.read(folder)
+    entries, budget = ledger_entries.read(folder)
     _print(spent_by(entries, budget))
-    total = ledger.spent(entries, budget)
+    total = ledger_entries.spent(entries, budget)
     by_rdp = "not covered" if total.epsilon_rdp is None else f"{total.epsilon_rdp:.6g}"
     print(
         f"\nTogether: epsilon {by_rdp} by RDP, {total.epsilon_pld:.6g} by PLD, at delta "

@@ -18,3 +18,6 @@ LossFn = Callable[[Params, Params, Batch], Array]
 
 Precompute = Callable[[Params, Batch], Batch]
 """``(frozen, batch) -> batch``: work without a gradient, done batched before differentiation."""
+
+Summed = tuple[Params, Array, Array]
+"""A sum of clipped gradients, and norms [B] and losses [B], zero for rows that add nothing."""

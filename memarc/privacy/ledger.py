@@ -11,85 +11,14 @@ its owner's eyes alone.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from memarc import paths
-from memarc.privacy import accounting, chained_file
-from memarc.privacy.accounting import Spending
+from memarc.privacy import chained_file, entries
+from memarc.privacy.entries import FILE_NAME, Budget, Entry
 from memarc.privacy.mechanism import Mechanism, Spent
-from memarc.privacy.sampling import PoissonSampler
-
-FILE_NAME = "ledger.jsonl"
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """What all runs on the data may spend together, for adding or removing one unit.
-
-    Attributes:
-      epsilon: Above 0; infinity sets no bound.
-      delta: In (0, 1).
-    """
-
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        """Checks both numbers."""
-        if not self.epsilon > 0 or not 0 < self.delta < 1:
-            raise ValueError(
-                f"The ledger's epsilon is {self.epsilon} and its delta {self.delta}; give an "
-                "epsilon above 0 and a delta in (0, 1)."
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One run as the ledger knows it.
-
-    Attributes:
-      plan: Mechanism, unit, relation and config hash, as JSON values.
-      steps: Highest step that was charged.
-      makers: By what steps were made: (charged before, inputs by name), in order. Empty in ledgers
-        that were begun before inputs were written down.
-    """
-
-    plan: dict[str, Any]
-    steps: int
-    makers: tuple[tuple[int, dict[str, str]], ...]
-
-    def differing(self, done: int, inputs: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-        """Inputs that differ from those of the charged steps after the first ``done``.
-
-        Returns:
-          Name -> (what it was, what it is).
-        """
-        ends = [*(before for before, _ in self.makers[1:]), self.steps]
-        made = [then for (_, then), end in zip(self.makers, ends, strict=False) if end > done]
-        return {
-            name: (then.get(name, "not there"), inputs.get(name, "not there"))
-            for then in made
-            for name in sorted(then.keys() | inputs.keys())
-            if then.get(name) != inputs.get(name)
-        }
-
-    @property
-    def spending(self) -> Spending:
-        """What the accountants read of this run."""
-        plan = self.plan
-        sampler = PoissonSampler(
-            plan["num_examples"], plan["sampling_rate"], plan["max_batch_size"]
-        )
-        return Spending(sampler, plan["noise_multiplier"], self.steps)
-
-    @property
-    def accountant(self) -> str:
-        """The accountant of the run's promise; older plans took RDP wherever it covers."""
-        covered = accounting.supports(self.spending.sampler, "rdp")
-        return self.plan.get("accountant", "rdp" if covered else "pld")
 
 
 class Ledger:
@@ -133,7 +62,7 @@ class Ledger:
                 _check_people(self._file.lines[0], dataset, self.path)
                 self._file.append({"kind": "rows", "data": data})
             self.budget = _checked_budget(self._file.lines[0], budget, self.path)
-            self.entries = _entries(self._file.lines)
+            self.entries = entries.of_lines(self._file.lines)
         except BaseException:
             self._file.close()
             raise
@@ -177,48 +106,17 @@ class Ledger:
             not suffice.
         """
         _check_delta(self.budget, mechanism.sampler.num_examples, self.path)
-        run, plan = name_of(entropy), _plan(mechanism, config)
+        run, plan = entries.name_of(entropy), entries.plan_of(mechanism, config)
         known = self.entries.get(run)
-        if known and known.plan != plan:
-            differing = sorted(key for key in plan if known.plan.get(key) != plan[key])
-            raise ValueError(
-                f"{self.path} holds a run of the same randomness whose plan differs in "
-                f"{differing}; noise must not be used twice. Use another seed (None draws one), "
-                "or the same plan."
-            )
-        if done > (known.steps if known else 0):
-            raise ValueError(
-                f"{self.path} holds {known.steps if known else 0} steps of this run, its "
-                f"checkpoint {done}: the ledger was shortened. Restore the whole file, or begin a "
-                "new run."
-            )
-        changed = known.differing(done, inputs) if known else {}
-        if known and changed:
-            told = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in changed.items())
-            raise ValueError(
-                f"{self.path}: steps {done + 1} to {known.steps} were charged, and would be made "
-                f"again by another computation: {told}. Under the same noise, the difference of "
-                "the two would be told. Go on with what they were made with, or begin a new run "
-                "in another workdir, with noise and a charge of its own. (A run that was stopped "
-                "by a signal can go on anywhere.)"
-            )
+        _check_resumed(known, plan, done, inputs, self.path)
         others = {name: entry for name, entry in self.entries.items() if name != run}
-        before = spent(others, self.budget)
-        total = spent({**others, run: Entry(plan, mechanism.steps, ())}, self.budget)
-        if total.epsilon > self.budget.epsilon:
-            raise ValueError(
-                f"{self.path}: other runs on these data have spent epsilon {before.epsilon:.4g}; "
-                f"with this one it would be {total.epsilon:.4g} by {total.accountant}, above the "
-                f"budget of {self.budget.epsilon:g} at delta {self.budget.delta:g}. Plan fewer "
-                "steps or more noise, or go on with the run that was begun (its checkpoint or "
-                "seed)."
-            )
+        _check_affordable(others, Entry(plan, mechanism.steps, ()), self.budget, self.path)
         if not known:
             self._file.append({"kind": "run", "run": run, "plan": plan})
             known = Entry(plan, 0, ())
         if not known.makers or known.makers[-1][1] != dict(inputs):
             self._file.append({"kind": "inputs", "run": run, "inputs": dict(inputs)})
-            known = _moved(known, dict(inputs))
+            known = entries.moved(known, dict(inputs))
         self.entries[run] = known
         self._run, self._most = run, mechanism.steps
 
@@ -241,102 +139,51 @@ class Ledger:
 
     def spent(self) -> Spent:
         """Gives both epsilons of all runs so far."""
-        return spent(self.entries, self.budget)
+        return entries.spent(self.entries, self.budget)
 
     def close(self) -> None:
         """Unlocks the ledger."""
         self._file.close()
 
 
-def read(folder: Path) -> tuple[dict[str, Entry], Budget]:
-    """Reads all runs of a folder's ledger, and its budget; nothing is changed.
-
-    Raises:
-      ValueError: If there is no ledger, or its history is damaged.
-    """
-    path = folder / FILE_NAME
-    if not path.exists():
-        raise ValueError(f"There is no ledger {path}; give the folder that holds {FILE_NAME}.")
-    lines = chained_file.read(path)
-    if not lines:
-        raise ValueError(f"{path} is empty: no run was begun.")
-    return _entries(lines), Budget(lines[0]["epsilon"], lines[0]["delta"])
-
-
-def spent(entries: dict[str, Entry], budget: Budget) -> Spent:
-    """Gives both epsilons of all runs together at the budget's delta.
-
-    The total is by RDP where all runs were planned so, and by PLD as soon as one was not: PLD
-    covers every run, and one that PLD calibrated to the budget would not fit it by RDP.
-    """
-    parts = tuple(entry.spending for entry in entries.values())
-    has_rdp = all(accounting.supports(part.sampler, "rdp") for part in parts)
-    total = {
-        name: accounting.composed_epsilon(parts, delta=budget.delta, accountant=name)
-        for name in (("rdp", "pld") if has_rdp else ("pld",))
-    }
-    return Spent(
-        steps=sum(part.steps for part in parts),
-        delta=budget.delta,
-        epsilon_rdp=total.get("rdp"),
-        epsilon_pld=total["pld"],
-        accountant="pld" if any(x.accountant == "pld" for x in entries.values()) else "rdp",
-    )
+def _check_resumed(
+    known: Entry | None, plan: dict[str, Any], done: int, inputs: Mapping[str, str], path: Path
+) -> None:
+    """Raises ValueError unless a run goes on as it was, from no more steps than were charged."""
+    if known and known.plan != plan:
+        differing = sorted(key for key in plan if known.plan.get(key) != plan[key])
+        raise ValueError(
+            f"{path} holds a run of the same randomness whose plan differs in {differing}; noise "
+            "must not be used twice. Use another seed (None draws one), or the same plan."
+        )
+    if done > (known.steps if known else 0):
+        raise ValueError(
+            f"{path} holds {known.steps if known else 0} steps of this run, its checkpoint {done}: "
+            "the ledger was shortened. Restore the whole file, or begin a new run."
+        )
+    changed = known.differing(done, inputs) if known else {}
+    if known and changed:
+        told = "; ".join(f"{name} was {was}, is {now}" for name, (was, now) in changed.items())
+        raise ValueError(
+            f"{path}: steps {done + 1} to {known.steps} were charged, and would be made again by "
+            f"another computation: {told}. Under the same noise, the difference of the two would "
+            "be told. Go on with what they were made with, or begin a new run in another workdir, "
+            "with noise and a charge of its own. (A run that was stopped by a signal can go on "
+            "anywhere.)"
+        )
 
 
-def _plan(mechanism: Mechanism, config: dict[str, Any]) -> dict[str, Any]:
-    """All that decides what a step releases, as JSON values."""
-    sampler, clipping = mechanism.sampler, mechanism.clipping
-    return {
-        "mechanism": "gaussian on clipped sums",
-        "unit": mechanism.unit,
-        "neighbouring": mechanism.neighbouring,
-        "sampler": "poisson",
-        "num_examples": sampler.num_examples,
-        "sampling_rate": sampler.sampling_rate,
-        "max_batch_size": sampler.max_batch_size,
-        "noise_multiplier": mechanism.noise_multiplier,
-        "clip_norm": clipping.clip_norm,
-        "clipping": f"{clipping.rule}, {clipping.scope}",
-        "divisor": mechanism.divisor,
-        "steps": mechanism.steps,
-        "accountant": mechanism.accountant,
-        "fixed_seed": config.get("seed") is not None,
-        "config": hashlib.sha256(chained_file.canonical(config)).hexdigest(),
-    }
-
-
-def name_of(entropy: int) -> str:
-    """Names a run's randomness without telling it."""
-    return hashlib.sha256(f"memarc ledger {entropy}".encode()).hexdigest()[:32]
-
-
-def tie(entropy: int, fingerprint: str) -> str:
-    """Tells whether rows are those that a run's randomness served, and nothing else of them."""
-    return hashlib.sha256(f"memarc rows {entropy} {fingerprint}".encode()).hexdigest()[:32]
-
-
-def _entries(lines: list[dict[str, Any]]) -> dict[str, Entry]:
-    """The runs that a ledger's lines tell of."""
-    found: dict[str, Entry] = {}
-    for line in lines[1:]:
-        if line["kind"] == "rows":
-            continue
-        run = line["run"]
-        if line["kind"] == "run":
-            found[run] = Entry(line["plan"], 0, ())
-        elif line["kind"] == "inputs":
-            found[run] = _moved(found[run], line["inputs"])
-        elif line["kind"] == "machine":  # All that older ledgers say of inputs.
-            found[run] = _moved(found[run], {"machine": line["machine"]})
-        else:
-            found[run] = dataclasses.replace(found[run], steps=line["step"])
-    return found
-
-
-def _moved(entry: Entry, inputs: dict[str, str]) -> Entry:
-    """The entry of a run that goes on from other inputs."""
-    return dataclasses.replace(entry, makers=(*entry.makers, (entry.steps, inputs)))
+def _check_affordable(others: dict[str, Entry], run: Entry, budget: Budget, path: Path) -> None:
+    """Raises ValueError if a run, its planned steps counted, does not fit beside the others."""
+    total = entries.spent({**others, "": run}, budget)
+    if total.epsilon > budget.epsilon:
+        before = entries.spent(others, budget)
+        raise ValueError(
+            f"{path}: other runs on these data have spent epsilon {before.epsilon:.4g}; with this "
+            f"one it would be {total.epsilon:.4g} by {total.accountant}, above the budget of "
+            f"{budget.epsilon:g} at delta {budget.delta:g}. Plan fewer steps or more noise, or go "
+            "on with the run that was begun (its checkpoint or seed)."
+        )
 
 
 def _rows_of(lines: list[chained_file.Line]) -> set[str]:

@@ -15,10 +15,10 @@ from memarc import paths
 from memarc.batches import COINS
 from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
-from memarc.privacy import apart, auto, sampling, zeroth_order
-from memarc.privacy import ledger as ledger_lib
+from memarc.privacy import apart, auto, entries, sampling, zeroth_order
 from memarc.privacy.engines import ROW_BY_ROW
-from memarc.privacy.ledger import Budget, Ledger
+from memarc.privacy.entries import Budget
+from memarc.privacy.ledger import Ledger
 from memarc.runs import inputs, way
 from memarc.runs.parts import Run
 from memarc.runs.rehearsal import Score, rehearse
@@ -105,11 +105,9 @@ def train(
         if score and run.splits.evals:
             rehearse(run, score, state.trainable, problem.frozen)
         done = int(state.step)
-        begun = {"step": done, "engine": gradient.engine, "rows": gradient.microbatch_size}
-        begun |= {"remat": fitted.backbone.remat, "randomness": ledger_lib.name_of(entropy)}
-        processes.check_equal(begun, are_secret=False)
+        _check_equal_starts(done, gradient, fitted.backbone.remat, entropy)
         made_of = given | way.resolved(fitted, gradient)
-        made_of["train rows"] = ledger_lib.tie(entropy, fingerprint)
+        made_of["train rows"] = entries.tie(entropy, fingerprint)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
         ledger = processes.everywhere(lambda: _begin_ledger(run, folder, entropy, done, made_of))
@@ -136,8 +134,17 @@ def train(
         if_it_fails.pop_all()
         seconds = log.total_seconds()
         together = _together(ledger) if ledger else {}
-    remat = fitted.backbone.remat
-    return Trained(state, problem, programs, gradient, remat, seconds, together, checkpoints, log)
+    return Trained(
+        state=state,
+        problem=problem,
+        programs=programs,
+        gradient=gradient,
+        remat=fitted.backbone.remat,
+        seconds=seconds,
+        together=together,
+        checkpoints=checkpoints,
+        log=log,
+    )
 
 
 def _prepare(
@@ -163,6 +170,15 @@ def _prepare(
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient
+
+
+def _check_equal_starts(
+    done: int, gradient: step.GradientSettings, remat: str, entropy: int
+) -> None:
+    """Raises ValueError unless all processes begin at one step, in one way, from one randomness."""
+    begun = {"step": done, "engine": gradient.engine, "rows": gradient.microbatch_size}
+    begun |= {"remat": remat, "randomness": entries.name_of(entropy)}
+    processes.check_equal(begun, are_secret=False)
 
 
 def _watch(

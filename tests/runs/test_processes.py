@@ -15,7 +15,7 @@ import pytest
 from jax._src import xla_bridge
 
 from experiments.joining import LOST
-from memarc.privacy import ledger
+from memarc.privacy import entries as ledger_entries
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export
@@ -152,7 +152,7 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
     for status, said in ended(start(folder, weights, 2, *more)):
         assert status == 0, said[-2000:]
     assert_close(folder, one_process(config, tmp_path / "one", STEPS / 3))
-    entries, _ = ledger.read(folder)
+    entries, _ = ledger_entries.read(folder)
     assert [entry.steps for entry in entries.values()] == [STEPS]
     assert {line["step"] for line in lines(folder)[:-1]} == set(range(1, STEPS + 1))
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from memarc.privacy import ledger
+from memarc.privacy.entries import FILE_NAME, read
 from tests.training.toy_process import STEPS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def killed_after(folder, events, delay) -> bool:
 
 def charged(folder) -> int:
     """Steps that the folder's ledger holds."""
-    entries, _ = ledger.read(folder)
+    entries, _ = read(folder)
     return sum(entry.steps for entry in entries.values())
 
 
@@ -76,9 +76,9 @@ def test_kills_at_fifty_moments_change_nothing_and_lose_nothing(tmp_path):
             if alive:
                 break
             kills += 1
-            if (folder / ledger.FILE_NAME).exists():
+            if (folder / FILE_NAME).exists():
                 assert charged(folder) >= max(logged(folder), default=0)
         assert run_to_the_end(folder) == wanted
-        assert (folder / ledger.FILE_NAME).read_bytes() == (whole / ledger.FILE_NAME).read_bytes()
+        assert (folder / FILE_NAME).read_bytes() == (whole / FILE_NAME).read_bytes()
         assert logged(folder) == logged(whole) and charged(folder) == STEPS
     assert lives >= 3
