@@ -122,7 +122,6 @@ def epsilon(
     )
 
 
-@functools.lru_cache(maxsize=1024)
 def composed_epsilon(
     parts: tuple[Spending, ...], *, delta: float, accountant: str, coarser: int = 1
 ) -> float:
@@ -141,6 +140,14 @@ def composed_epsilon(
     Raises:
       ValueError: If an argument is out of range, or the accountant cannot treat a sampler.
     """
+    return _composed_epsilon(parts, delta, accountant, coarser)
+
+
+@functools.lru_cache(maxsize=1024)
+def _composed_epsilon(
+    parts: tuple[Spending, ...], delta: float, accountant: str, coarser: int
+) -> float:
+    """Computes `composed_epsilon`, once for equal arguments however they are given."""
     check_accountant(accountant)
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}; give a number in (0, 1).")

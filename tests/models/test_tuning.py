@@ -18,7 +18,7 @@ from memarc.models.build import build
 from memarc.models.head import HeadConfig
 from memarc.models.methods import METHODS, all_options
 from memarc.models.model import Model
-from memarc.privacy import engines
+from memarc.privacy import tap_engines
 from memarc.privacy.clipping import ROUNDING_SLACK, Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.typing import Batch, Params
@@ -384,13 +384,13 @@ def test_ghost_in_bfloat16_keeps_every_row_within_its_bound(sizes, weights, rand
 @pytest.mark.parametrize("case", METHODS)
 def test_ghost_makes_one_forward_pass_of_every_method(sizes, weights, rows, monkeypatch, case):
     """Its second pull-back is the first with other factors in the taps, not one made anew."""
-    found, real = [], engines.refilled
+    found, real = [], tap_engines.refilled
 
     def refilled(*given):
         found.append(real(*given))
         return found[-1]
 
-    monkeypatch.setattr(engines, "refilled", refilled)
+    monkeypatch.setattr(tap_engines, "refilled", refilled)
     model = build(*CASES[case], sizes(), HEAD)
     start, frozen = jax.eval_shape(model.init, jax.random.key(3), weights(sizes()))
     total = summed(model, "ghost", 5, model.precompute)

@@ -220,6 +220,14 @@ def test_pld_calibration_keeps_its_target_tightly():
     assert 0.498 < spend(poisson(0.1), noise_multiplier, 3, "pld") <= 0.5
 
 
+def test_epsilon_of_the_noise_that_was_calibrated_is_not_computed_again():
+    promise = {"steps": 4, "delta": 1e-5, "accountant": "pld"}
+    found = calibration.calibrate_noise(poisson(0.1), epsilon=0.6, **promise)
+    computed = accounting._composed_epsilon.cache_info().misses
+    assert accounting.epsilon(poisson(0.1), noise_multiplier=found, **promise) <= 0.6
+    assert accounting._composed_epsilon.cache_info().misses == computed
+
+
 @pytest.mark.checklist(36)
 @pytest.mark.parametrize(("coarser", "can_bracket"), [(8, True), (2**12, False)])
 def test_the_noise_does_not_depend_on_the_grid_where_its_search_begins(
