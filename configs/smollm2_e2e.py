@@ -62,7 +62,7 @@ def get_config(preset="full"):
 
 
 def _on_cpu(config):
-    """A quarter of an epoch in 24 steps, two hours of an idle core, and texts of a hundred inputs.
+    """A quarter of an epoch in 24 steps, 1.5 hours of an idle core, and texts of a hundred inputs.
 
     So few steps of so few rows carry little signal over the noise: LoRA trains ``b`` of queries
     and values alone, a thirteenth of the coordinates, at a rate for so few steps.

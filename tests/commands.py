@@ -94,8 +94,8 @@ def _run(
     line: list[str], cwd: str, env: dict[str, str], path: list[str], out: str, err: str
 ) -> None:
     """Runs a module in this process, whose output goes to files."""
-    for number, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    for number, place in ((1, out), (2, err)):
+        file = os.open(place, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", closefd=False) for n in (1, 2))
     os.chdir(cwd)

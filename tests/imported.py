@@ -1,6 +1,5 @@
-"""Imports what commands import late, once for all of them (`tests.commands`)."""
+"""Imports what commands import, early or late, once for all of them (`tests.commands`)."""
 
-import jaxlib.mlir.dialects.mhlo
 import sklearn.metrics
 import tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -11,4 +10,4 @@ import memarc.runs.account
 import memarc.runs.audit
 import memarc.runs.run
 
-__all__ = ["PreTrainedTokenizerFast", "jaxlib", "memarc", "sklearn", "tokenizers"]
+__all__ = ["PreTrainedTokenizerFast", "memarc", "sklearn", "tokenizers"]

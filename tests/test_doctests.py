@@ -11,6 +11,7 @@ WITH_EXAMPLES = {
     "memarc.evaluation.text_scores",
     "memarc.privacy.accounting",
     "memarc.privacy.auto",
+    "memarc.privacy.calibration",
     "memarc.privacy.clipping",
     "memarc.privacy.mechanism",
     "memarc.privacy.noise",

@@ -149,6 +149,8 @@ def _composed_epsilon(
 ) -> float:
     """Computes `composed_epsilon`, once for equal arguments however they are given."""
     check_accountant(accountant)
+    if coarser < 1:
+        raise ValueError(f"coarser is {coarser}; give a whole number from 1 up.")
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}; give a number in (0, 1).")
     spending = [part for part in parts if part.event and part.steps]  # Making an event checks it.

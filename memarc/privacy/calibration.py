@@ -18,6 +18,9 @@ _TOLERANCE = {"rdp": 1e-5, "pld": 1e-4}
 _COARSER = {"rdp": 1, "pld": 8}
 """How many times coarser the grid is on which the multiplier is sought first."""
 
+_MOVES = 4
+"""How many times the fine grid is asked before the coarse one is given up."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Promise:
@@ -81,16 +84,14 @@ def calibrate_noise(
         )
     accounting.check_accountant(accountant)
     promise = _Promise(sampler, epsilon, delta, steps, accountant)
-    rough = dataclasses.replace(promise, coarser=_COARSER[accountant])
-    bracket = _bracket(rough)
-    if bracket is None:  # Very many steps are told too much by a coarse grid.
-        rough, bracket = promise, _bracket(promise)
-    if bracket is None:
-        raise ValueError(f"No noise multiplier reaches epsilon {epsilon} at delta {delta}.")
-    low, high = bracket
-    if low < _LEAST_NOISE:
-        return high
-    root, tolerance = _root(rough, promise, math.log(low), math.log(high)), _TOLERANCE[accountant]
+    tolerance, root = _TOLERANCE[accountant], _from_rough(promise)
+    if root is None:
+        bracket = _bracket(promise)
+        if bracket is None:
+            raise ValueError(f"No noise multiplier reaches epsilon {epsilon} at delta {delta}.")
+        if bracket[0] < _LEAST_NOISE:
+            return bracket[1]
+        root = _root_between(promise, *bracket)
     for padding in range(1, 10):
         rounded = _round_up(math.exp(root) * (1 + padding * tolerance / 2), digits=5)
         if promise.spent(rounded) <= epsilon:
@@ -114,20 +115,36 @@ def _bracket(promise: _Promise) -> tuple[float, float] | None:
     return low, high
 
 
-def _root(rough: _Promise, promise: _Promise, low: float, high: float) -> float:
-    """The logarithm of the multiplier that spends what is promised, between two others.
-
-    PLD takes its time for the points of its grid. So the root on a coarse grid comes first, and
-    two or three evaluations on the fine one go on from there, along the coarse one's slope.
-    """
+def _root_between(promise: _Promise, low: float, high: float) -> float:
+    """The logarithm of the multiplier that spends what is promised, between two multipliers."""
     enough = _TOLERANCE[promise.accountant] / 2
-    root: Any = scipy.optimize.brentq(rough.log_excess, low, high, xtol=enough)
-    if rough == promise:
-        return root
-    slope = (rough.log_excess(root + 0.01) - rough.log_excess(root)) / 0.01
-    second = root - (promise.log_excess(root) / slope or enough)
-    found: Any = scipy.optimize.newton(promise.log_excess, root, x1=second, tol=enough)
-    return found
+    root: Any = scipy.optimize.brentq(
+        promise.log_excess, math.log(low), math.log(high), xtol=enough
+    )
+    return root
+
+
+def _from_rough(promise: _Promise) -> float | None:
+    """Finds the root on a coarse grid, and moves along its slope to that on the fine one.
+
+    PLD takes its time for the points of its grid. Two moves are enough, except of very many steps,
+    of which a coarse grid says far too much.
+
+    Returns:
+      The logarithm of the multiplier; None if there is no coarser grid, or it does not help.
+    """
+    rough = dataclasses.replace(promise, coarser=_COARSER[promise.accountant])
+    bracket = _bracket(rough) if rough != promise else None
+    if bracket is None or bracket[0] < _LEAST_NOISE:
+        return None
+    log_noise = _root_between(rough, *bracket)
+    slope = (rough.log_excess(log_noise + 0.01) - rough.log_excess(log_noise)) / 0.01
+    for _ in range(_MOVES):
+        move = promise.log_excess(log_noise) / slope
+        log_noise -= move
+        if abs(move) < _TOLERANCE[promise.accountant] / 2:
+            return log_noise
+    return None
 
 
 def _round_up(value: float, *, digits: int) -> float:

@@ -17,7 +17,7 @@ from memarc.typing import Array, Batch, LossFn, Params, Precompute, Summed
 Aux = dict[str, Array]
 
 MicrobatchEngine = Callable[[LossFn, Params, Params, Batch, Array, Clipping], Summed]
-"""``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> Summed``."""
+"""``(loss_fn, trainable, frozen, microbatch, is_padding[m], clipping) -> Summed``, m for B."""
 
 
 def clipped_grad_sum(

@@ -21,7 +21,7 @@ from memarc.privacy.summation import CompensatedSum
 from memarc.typing import Array, Params
 
 TOGETHER = 2**16
-"""Leaves with at most so many numbers in all are one draw: each draw is a program to compile."""
+"""Neighbouring leaves of one dtype with so many numbers at most in all are parts of one draw."""
 
 
 class GaussianNoiseState(NamedTuple):
@@ -56,15 +56,16 @@ def key_from_words(words: Sequence[int]) -> Array:
 def normals(key: Array, leaves: Sequence[Array]) -> list[Array]:
     """Draws an array of standard normals for each of some arrays, in float32 or wider.
 
-    Small neighbours are parts of one draw: twenty draws of a small network take twenty times as
-    long to compile. A leaf of more than `TOGETHER` numbers has its own and is never copied.
+    Small neighbours are parts of one draw, as each draw is a program to compile. A leaf of more
+    than `TOGETHER` numbers has its own and is never copied.
 
     Args:
       key: A scalar typed key.
       leaves: Arrays, or whatever has a shape, a size and a dtype.
 
     Returns:
-      As many arrays of the same shapes, a pure function of the key, the shapes and their order.
+      As many arrays of the same shapes, a pure function of the key and of the leaves' shapes and
+      dtypes in their order.
     """
     drawn = []
     for number, group in enumerate(_neighbours(leaves)):
@@ -83,8 +84,8 @@ def add_gaussian_noise(stddev: float, key: Array) -> optax.GradientTransformatio
     Of a `memarc.privacy.summation.CompensatedSum` the noise meets both parts before they are one:
     what rounds the sum of thousands of rows then rounds a noised value, which is free.
 
-    The noise of update k is a pure function of ``key``, k and the shapes of the tree's leaves in
-    their order (`normals`), so a resumed run draws what the uninterrupted one would have drawn.
+    The noise of update k is a pure function of ``key``, k and the shapes and dtypes of the tree's
+    leaves (`normals`), so a resumed run draws what the uninterrupted one would have drawn.
     Rescale only afterwards, which is free; rescaling before voids the guarantee.
 
     Args:

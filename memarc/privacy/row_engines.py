@@ -1,6 +1,6 @@
 """Engines that show the loss one row at a time, by a loop or by vmap: of any loss.
 
-Axes: B batch, m microbatch size.
+Axes: B rows.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Engines that catch gradients where parameters are used (`memarc.ops.taps`), of all rows at once.
 
-Axes: B batch, m microbatch size.
+Axes: B rows.
 """
 
 import math

@@ -93,6 +93,16 @@ def test_small_neighbours_are_one_draw_and_large_ones_their_own(monkeypatch):
         np.testing.assert_array_equal(together, whole)
 
 
+@pytest.mark.checklist(4)
+def test_a_wide_leaf_is_not_drawn_with_narrow_neighbours():
+    with jax.enable_x64(True):
+        leaves = [jnp.zeros(size, dtype) for size, dtype in ((3, "f4"), (4, "f8"), (5, "f4"))]
+        noised, _ = noise_of(noise.add_gaussian_noise(1.0, KEY), leaves)
+    assert [x.dtype for x in noised] == [leaf.dtype for leaf in leaves]
+    wide = np.asarray(noised[1])
+    assert np.any(wide != wide.astype(np.float32))
+
+
 @pytest.mark.checklist(1, 20)
 def test_no_two_steps_of_a_long_run_share_their_noise():
     transform, updates = noise.add_gaussian_noise(1.0, KEY), {"w": jnp.zeros(7)}
