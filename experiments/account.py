@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from memarc import paths
-from memarc.privacy import entries as ledger_entries
+from memarc.privacy import ledger_entries
 from memarc.runs import fields, statement
 from memarc.runs.account import Account, planned, spent_by
 from memarc.runs.parse import parse

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from memarc import paths
-from memarc.privacy import chained_file, entries
-from memarc.privacy.entries import FILE_NAME, Budget, Entry
+from memarc.privacy import chained_file, ledger_entries
+from memarc.privacy.ledger_entries import FILE_NAME, Budget, Entry
 from memarc.privacy.mechanism import Mechanism, Spent
 
 
@@ -62,7 +62,7 @@ class Ledger:
                 _check_people(self._file.lines[0], dataset, self.path)
                 self._file.append({"kind": "rows", "data": data})
             self.budget = _checked_budget(self._file.lines[0], budget, self.path)
-            self.entries = entries.of_lines(self._file.lines)
+            self.entries = ledger_entries.of_lines(self._file.lines)
         except BaseException:
             self._file.close()
             raise
@@ -106,17 +106,18 @@ class Ledger:
             not suffice.
         """
         _check_delta(self.budget, mechanism.sampler.num_examples, self.path)
-        run, plan = entries.name_of(entropy), entries.plan_of(mechanism, config)
+        run, plan = ledger_entries.name_of(entropy), ledger_entries.plan_of(mechanism, config)
         known = self.entries.get(run)
         _check_resumed(known, plan, done, inputs, self.path)
         others = {name: entry for name, entry in self.entries.items() if name != run}
-        _check_affordable(others, Entry(plan, mechanism.steps, ()), self.budget, self.path)
+        planned = {**others, run: Entry(plan, mechanism.steps, ())}
+        _check_affordable(others, planned, self.budget, self.path)
         if not known:
             self._file.append({"kind": "run", "run": run, "plan": plan})
             known = Entry(plan, 0, ())
         if not known.makers or known.makers[-1][1] != dict(inputs):
             self._file.append({"kind": "inputs", "run": run, "inputs": dict(inputs)})
-            known = entries.moved(known, dict(inputs))
+            known = ledger_entries.moved(known, dict(inputs))
         self.entries[run] = known
         self._run, self._most = run, mechanism.steps
 
@@ -139,7 +140,7 @@ class Ledger:
 
     def spent(self) -> Spent:
         """Gives both epsilons of all runs so far."""
-        return entries.spent(self.entries, self.budget)
+        return ledger_entries.spent(self.entries, self.budget)
 
     def close(self) -> None:
         """Unlocks the ledger."""
@@ -173,11 +174,13 @@ def _check_resumed(
         )
 
 
-def _check_affordable(others: dict[str, Entry], run: Entry, budget: Budget, path: Path) -> None:
-    """Raises ValueError if a run, its planned steps counted, does not fit beside the others."""
-    total = entries.spent({**others, "": run}, budget)
+def _check_affordable(
+    others: dict[str, Entry], planned: dict[str, Entry], budget: Budget, path: Path
+) -> None:
+    """Raises ValueError if the others and a run, its planned steps counted, spend too much."""
+    total = ledger_entries.spent(planned, budget)
     if total.epsilon > budget.epsilon:
-        before = entries.spent(others, budget)
+        before = ledger_entries.spent(others, budget)
         raise ValueError(
             f"{path}: other runs on these data have spent epsilon {before.epsilon:.4g}; with this "
             f"one it would be {total.epsilon:.4g} by {total.accountant}, above the budget of "

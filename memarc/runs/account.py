@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from memarc.data import load
 from memarc.data.config import DataConfig
-from memarc.privacy import entries as ledger_entries
-from memarc.privacy.entries import Budget, Entry
+from memarc.privacy import ledger_entries
+from memarc.privacy.ledger_entries import Budget, Entry
 from memarc.runs import assemble
 from memarc.runs.settings import Settings
 
@@ -92,7 +92,7 @@ def _planned(run: Settings, num_examples: int) -> Account:
 
 
 def spent_by(entries: Mapping[str, Entry], budget: Budget) -> list[Account]:
-    """Each run of a ledger by the steps that were charged (`memarc.privacy.entries.read`)."""
+    """Each run of a ledger by the steps that were charged (`memarc.privacy.ledger_entries`)."""
     found = []
     for name, entry in entries.items():
         spent, plan = ledger_entries.spent({name: entry}, budget), entry.plan

@@ -3,7 +3,7 @@
 import dataclasses
 
 from memarc.ops import quantised
-from memarc.privacy.entries import Budget
+from memarc.privacy.ledger_entries import Budget
 
 CANARY_KINDS = ("random", "unused", "sampled", "gradient")
 """Texts of random tokens, of tokens that no text becomes, and of the model's own; gradients."""

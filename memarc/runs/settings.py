@@ -13,7 +13,7 @@ from memarc.evaluation.decoding import DecodingConfig
 from memarc.models.head import MASK, ValueHeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import all_options
-from memarc.privacy.entries import Budget
+from memarc.privacy.ledger_entries import Budget
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report.records import encode
 from memarc.runs.sections import (

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memarc.privacy import accounting, entries, zeroth_order
+from memarc.privacy import accounting, ledger_entries, zeroth_order
 from memarc.privacy.sampling import PoissonSampler
 from memarc.report import records
 from memarc.report.records import Record, encode
@@ -185,7 +185,7 @@ def _composition(record: Record, folder: Path) -> dict[str, Any]:
     return {
         "runs_of_the_ledger_at_the_end": record.ledger,
         "ledger": "shared with other runs" if shared else "of this run alone",
-        "ledger_head": _hash(folder / entries.FILE_NAME),
+        "ledger_head": _hash(folder / ledger_entries.FILE_NAME),
     }
 
 

@@ -15,10 +15,10 @@ from memarc import paths
 from memarc.batches import COINS
 from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
-from memarc.privacy import apart, auto, entries, sampling, zeroth_order
+from memarc.privacy import apart, auto, ledger_entries, sampling, zeroth_order
 from memarc.privacy.engines import ROW_BY_ROW
-from memarc.privacy.entries import Budget
 from memarc.privacy.ledger import Ledger
+from memarc.privacy.ledger_entries import Budget
 from memarc.runs import inputs, way
 from memarc.runs.parts import Run
 from memarc.runs.rehearsal import Score, rehearse
@@ -107,7 +107,7 @@ def train(
         done = int(state.step)
         _check_equal_starts(done, gradient, fitted.backbone.remat, entropy)
         made_of = given | way.resolved(fitted, gradient)
-        made_of["train rows"] = entries.tie(entropy, fingerprint)
+        made_of["train rows"] = ledger_entries.tie(entropy, fingerprint)
         log = processes.everywhere(lambda: _open_log(run, folder, state))
         if_it_fails.callback(log.close)
         ledger = processes.everywhere(lambda: _begin_ledger(run, folder, entropy, done, made_of))
@@ -134,17 +134,8 @@ def train(
         if_it_fails.pop_all()
         seconds = log.total_seconds()
         together = _together(ledger) if ledger else {}
-    return Trained(
-        state=state,
-        problem=problem,
-        programs=programs,
-        gradient=gradient,
-        remat=fitted.backbone.remat,
-        seconds=seconds,
-        together=together,
-        checkpoints=checkpoints,
-        log=log,
-    )
+    remat = fitted.backbone.remat
+    return Trained(state, problem, programs, gradient, remat, seconds, together, checkpoints, log)
 
 
 def _prepare(
@@ -177,7 +168,7 @@ def _check_equal_starts(
 ) -> None:
     """Raises ValueError unless all processes begin at one step, in one way, from one randomness."""
     begun = {"step": done, "engine": gradient.engine, "rows": gradient.microbatch_size}
-    begun |= {"remat": remat, "randomness": entries.name_of(entropy)}
+    begun |= {"remat": remat, "randomness": ledger_entries.name_of(entropy)}
     processes.check_equal(begun, are_secret=False)
 
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from memarc.privacy import accounting
-from memarc.privacy.entries import FILE_NAME, Budget, read, spent
 from memarc.privacy.ledger import Ledger
+from memarc.privacy.ledger_entries import FILE_NAME, Budget, read, spent
 from memarc.privacy.mechanism import Mechanism, PrivacyConfig
 
 ROWS, STEPS, DELTA = 37, 5, 1e-3

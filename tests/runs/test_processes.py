@@ -15,7 +15,7 @@ import pytest
 from jax._src import xla_bridge
 
 from experiments.joining import LOST
-from memarc.privacy import entries as ledger_entries
+from memarc.privacy import ledger_entries
 from memarc.report import records
 from memarc.runs import run
 from memarc.training import export

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from memarc.privacy import sampling, zeroth_order
-from memarc.privacy.entries import Budget
 from memarc.privacy.ledger import Ledger
+from memarc.privacy.ledger_entries import Budget
 from memarc.privacy.mechanism import Mechanism, PrivacyConfig
 from memarc.training import loop, optimizer, step
 from memarc.training.checkpoint import Checkpoints, Identity

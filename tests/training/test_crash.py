@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from memarc.privacy.entries import FILE_NAME, read
+from memarc.privacy.ledger_entries import FILE_NAME, read
 from tests.training.toy_process import STEPS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
