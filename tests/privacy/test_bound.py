@@ -198,6 +198,15 @@ def cancelling(name, scale):
     return {"p": jnp.asarray(rng.standard_normal(shape), "f4")}, batch
 
 
+ROUNDED = 2.0 * np.finfo(np.float32).eps ** 0.5
+"""What rounding may do to a clipped row whose terms cancel, over C.
+
+Its norm is at least sqrt(4 eps) of its terms' lengths (`with_allowance`), so clipped they are at
+most C / sqrt(4 eps) long, and four units in the last place of that are 2 sqrt(eps) C. How many of
+the four are taken depends on the order in which a processor adds.
+"""
+
+
 @pytest.mark.checklist(8, 19)
 @pytest.mark.parametrize("engine", ["vmap", "ghost", "book_keeping"])
 @pytest.mark.parametrize("name", LOSSES)
@@ -212,7 +221,7 @@ def test_a_row_whose_terms_cancel_moves_a_sum_by_no_more_than_its_gradient(name,
         start, batch = cancelling(name, scale)
         with_it, _ = run(start, {}, batch, np.zeros(33, bool))
         without, _ = run(start, {}, batch, np.arange(33) == 16)
-        assert np.linalg.norm(np.float64(with_it["p"]) - np.float64(without["p"])) < 1e-4
+        assert np.linalg.norm(np.float64(with_it["p"]) - np.float64(without["p"])) < ROUNDED
 
 
 def of_factors(params, frozen, batch):
