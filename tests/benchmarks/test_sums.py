@@ -35,7 +35,17 @@ def error(folder, peer, engine=""):
     return tensors.error(got, safetensors.numpy.load_file(folder / files.WANTED))
 
 
-@pytest.mark.parametrize("engine", ["vmap", "book_keeping"])
+# By default each engine and each network once: that engines agree is shown of them by themselves.
+@pytest.mark.parametrize(
+    ("folder", "engine"),
+    [
+        pytest.param(CASES[0], "book_keeping", id="encoder-book_keeping"),
+        pytest.param(CASES[1], "vmap", id="decoder-vmap"),
+        pytest.param(CASES[0], "vmap", id="encoder-vmap", marks=pytest.mark.slow),
+        pytest.param(CASES[1], "book_keeping", id="decoder-book_keeping", marks=pytest.mark.slow),
+    ],
+    indirect=["folder"],
+)
 def test_memarc_sums_as_the_loop_does(folder, engine):
     peer = importlib.import_module("benchmarks.peers.memarc_engines")
     assert error(folder, peer, engine) < launch.BOUND

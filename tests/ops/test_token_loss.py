@@ -1,5 +1,7 @@
 """The chunked loss of tokens is the plain one, and so are all its gradients and norms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,13 @@ def assert_close(got, wanted):
     np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def with_gradients(loss, table, states, cotangent):
+    """Losses of rows, and the gradients of table and states."""
+    losses, pull = jax.vjp(loss, table, states)
+    return losses, pull(cotangent)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
 def test_losses_and_gradients_are_those_of_all_logits_at_once(inputs, chunk, smoothing):
@@ -40,11 +49,12 @@ def test_losses_and_gradients_are_those_of_all_logits_at_once(inputs, chunk, smo
     def chunked(table, states):
         return token_loss(table, states, targets, weights, chunk=chunk, smoothing=smoothing)
 
-    got, pull = jax.vjp(chunked, table, states)
-    wanted, pull_plain = jax.vjp(lambda t, s: plain(t, s, targets, weights, smoothing), *inputs[:2])
-    assert_close(got, wanted)
+    def at_once(table, states):
+        return plain(table, states, targets, weights, smoothing)
+
     cotangent = jnp.arange(1.0, B + 1)
-    jax.tree.map(assert_close, pull(cotangent), pull_plain(cotangent))
+    found = [with_gradients(loss, table, states, cotangent) for loss in (chunked, at_once)]
+    jax.tree.map(assert_close, *found)
 
 
 def test_one_token_of_two_words_by_hand():
@@ -71,11 +81,14 @@ def test_norms_without_gradients_and_weighted_sums_are_those_of_gradients(
         row = (states[None], targets[None], weights[None])
         return jax.grad(lambda t: g * plain(t, *row, smoothing, cap)[0])(table)
 
-    wanted = jax.vmap(one)(*rest, g)
-    op = _op(How(chunk, smoothing, cap))
-    assert_close(op.instantiate(table, tuple(rest), g), wanted)
-    assert_close(op.weighted_sum(table, tuple(rest), g, factors), jnp.tensordot(factors, wanted, 1))
-    assert_close(op.ghost(table, tuple(rest), g), (wanted**2).sum((1, 2)))
+    def found(op):
+        given = (table, tuple(rest), g)
+        return op.instantiate(*given), op.weighted_sum(*given, factors), op.ghost(*given)
+
+    gradients = jax.jit(jax.vmap(one))(*rest, g)
+    wanted = (gradients, np.tensordot(factors, gradients, 1), np.sum(gradients**2, (1, 2)))
+    got = jax.jit(found, static_argnums=0)(_op(How(chunk, smoothing, cap)))
+    jax.tree.map(assert_close, got, wanted)
 
 
 def test_rows_of_one_token_predict_nothing(inputs):
