@@ -76,11 +76,13 @@ def _pythons() -> dict[str, str]:
     """The interpreter of every peer that is asked for.
 
     Raises:
-      ValueError: If a peer is unknown.
+      ValueError: If a peer is unknown, or named without an interpreter.
     """
     given: dict[str, str] = {}
-    for name, _, place in (x.partition("=") for x in _PYTHON.value):
-        given[name] = place
+    for text in _PYTHON.value:
+        name, _, given[name] = text.partition("=")
+        if not given[name]:
+            raise ValueError(f"--python is {text!r}; give PEER=INTERPRETER (opake=ENV/bin/python).")
     for name in (*_PEERS.value, *given):
         if name not in launch.PEERS:
             raise ValueError(f"Unknown peer {name!r}; choose from {tuple(launch.PEERS)}.")

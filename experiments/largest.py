@@ -21,7 +21,7 @@ from absl import flags
 from experiments import amounts, cli, measuring, step_sizes
 from memarc.measure import step as measure
 from memarc.report import lines, targets
-from memarc.runs.forecast import most_that_fit
+from memarc.runs.largest import most_that_fit
 
 _TARGET = flags.DEFINE_string("target", "tpu:v5e", "A device as experiments.memory takes it.")
 _FIELD = flags.DEFINE_enum("field", "batch_size", step_sizes.SIZES, "What is to be large.")

@@ -18,6 +18,7 @@ from absl import flags
 
 from experiments import amounts, cli
 from memarc.data import load
+from memarc.ops.compiled import needed_bytes
 from memarc.report import lines, plan_columns, records, tables, targets
 from memarc.runs import assemble, fields, forecast, plan, way
 from memarc.runs.settings import Settings
@@ -67,7 +68,8 @@ def _line(
     settings: Settings, devices: list[Any], wanted: int | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What one run will take, and what --seconds allow of it."""
-    limit = wanted or targets.memory(_TARGET.value or "", devices)
+    memory = targets.memory(_TARGET.value or "", devices)
+    limit = wanted or memory
     settings = way.chosen(settings, devices, limit)
     rows = _NUM_EXAMPLES.value or load.count(settings.task, settings.data_to_load)
     mechanism, drawn = assemble.plan(settings, rows), forecast.sketch(settings, devices)
@@ -79,11 +81,11 @@ def _line(
         "target": _TARGET.value or records.device(),
     }
     try:
-        compiled = forecast.compile_for(drawn)
+        compiled = forecast.compile_for(drawn, memory)
     except jax.errors.JaxRuntimeError as error:
         if not forecast.does_not_fit(error):
             raise
-        return line | {"whole_bytes": None, "needed_bytes": targets.needed_bytes(error)}, []
+        return line | {"whole_bytes": None, "needed_bytes": needed_bytes(error)}, []
     line |= compiled.taken
     if _FIT.value:
         line["bytes_limit"] = limit

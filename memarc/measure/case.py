@@ -21,6 +21,7 @@ from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 from memarc.models.methods import REMAT_SUFFIX, all_options
+from memarc.models.pretrained import STORAGE_DTYPES
 from memarc.ops import quantised
 from memarc.ops.uses import Place, find_places
 from memarc.privacy import summation, zeroth_order
@@ -116,6 +117,9 @@ def parse(
             f"batch_size is {batch_size} and seq_len {seq_len}; give at least 1, and at most "
             f"{cfg.longest_sequence} tokens."
         )
+    choices = (*STORAGE_DTYPES, *quantised.BITS)
+    if config["storage_dtype"] not in choices:
+        raise ValueError(f"storage_dtype is {config['storage_dtype']!r}; choose one of {choices}.")
     return Case(
         method=method,
         backbone=cfg,

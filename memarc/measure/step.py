@@ -13,7 +13,7 @@ import jax
 from memarc.measure.case import Case, placed, plain_step, private_step
 from memarc.measure.case import draw as draw_case
 from memarc.models.config import REMAT
-from memarc.ops.compiled import compiled_bytes, own_bytes
+from memarc.ops.compiled import compile_within, compiled_bytes, own_bytes
 from memarc.ops.flops import gathered_bytes, matrix_flops
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy import auto, ways
@@ -48,11 +48,16 @@ def compile_cheapest(
     case: Case, engines: Sequence[str], microbatch_size: int, target: Target
 ) -> dict[str, Any]:
     """The line of `compile_step` of the engine that `memarc.privacy.auto` chooses."""
-    found = {name: compile_step(case, name, microbatch_size, target) for name in engines}
-    costs = {
-        name: auto.Cost(name, x["beyond_arguments_bytes"], x["flops"]) for name, x in found.items()
-    }
-    best = auto.choose(engines, costs.get).engine
+    found: dict[str, dict[str, Any]] = {}
+
+    def cost_of(engine: str) -> auto.Cost | None:
+        try:
+            line = found[engine] = compile_step(case, engine, microbatch_size, target)
+        except NeedsTaps:
+            return None
+        return auto.Cost(engine, line["beyond_arguments_bytes"], line["flops"])
+
+    best = auto.choose(engines, cost_of).engine
     return {"engine": best, **found[best]}
 
 
@@ -116,18 +121,11 @@ def compile_step(case: Case, engine: str, microbatch_size: int, target: Target) 
         line["gathered_bytes"] = gathered_bytes(step, *args)
         # A sum over all devices is scattered and gathered: each receives it nearly twice.
         line["reduced_bytes"] = round(2 * (1 - 1 / placement.size) * 4 * trained)
-    try:
-        compiled = jax.jit(step, donate_argnums=0).lower(*args).compile()
-    except jax.errors.JaxRuntimeError as error:
-        needed = targets.needed_bytes(error)
-        if needed is None:
-            raise
-    else:
-        figures = compiled_bytes(compiled)
-        needed = figures.get("peak_bytes", 0)
-        if needed <= target.memory:
-            fits = {"beyond_arguments_bytes": own_bytes(figures), "out_of_memory": False}
-            return line | figures | fits | _since(start)
+    lowered = jax.jit(step, donate_argnums=0).lower(*args)
+    figures, needed = compile_within(lowered, target.memory)
+    if figures is not None:
+        fits = {"beyond_arguments_bytes": own_bytes(figures), "out_of_memory": False}
+        return line | figures | fits | _since(start)
     lacking = {"peak_bytes": None, "beyond_arguments_bytes": None, "needed_bytes": needed}
     return line | lacking | {"out_of_memory": True} | _since(start)
 

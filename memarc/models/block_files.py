@@ -95,8 +95,9 @@ def _own_blocks(
         name = next(iter(found))
         raise ValueError(
             f"model.storage_dtype is {GGUF!r}, but {name} and the same map of other layers are "
-            f"{', '.join(sorted(types))} in the file; blocks are taken over where all layers are "
-            f"one of {', '.join(CODES)}. Give 'int8' or 'int4', which round the file's values."
+            f"{', '.join(sorted(types))} in the file; blocks are taken over of a GGUF file where "
+            f"all layers are one of {', '.join(CODES)}. Give such a file, or 'int8' or 'int4', "
+            "which round the values of any."
         )
     (kind,) = types
     layers, inputs, outputs = entry.leaf_shape(config)

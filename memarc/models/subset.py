@@ -30,9 +30,10 @@ class Subset(OfParameters):
         for path, leaf in traverse_util.flatten_dict(trainable).items():
             if isinstance(leaf, QuantisedKernel):
                 raise ValueError(
-                    f"This method trains {'/'.join(path)}, which model.storage_dtype holds in "
-                    "blocks of few bits; a method that freezes it works: 'lora', 'adapter', "
-                    "'bitfit', 'head', 'side' or 'reversible'. Or give storage 'float32'."
+                    f"{type(self).__name__} trains {'/'.join(path)}, which model.storage_dtype "
+                    f"holds in blocks of {leaf.codes.dtype}; rounding would undo its updates. Give "
+                    "a method that freezes the matrices of layers, such as 'lora' or 'reversible', "
+                    "or storage 'float32' or 'bfloat16'."
                 )
         return trainable, {"backbone": rest, "drawn": {}}
 

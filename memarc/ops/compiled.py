@@ -1,6 +1,11 @@
-"""What a compiled program says it takes."""
+"""What a compiled program says it takes, and whether a device has room for it."""
+
+import re
 
 import jax
+
+_NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
@@ -36,3 +41,44 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> dict[str, int]:
 def own_bytes(figures: dict[str, int]) -> int:
     """The peak of what `compiled_bytes` gives without the arguments; 0 where nothing is known."""
     return figures.get("peak_bytes", 0) - figures.get("arguments_bytes", 0)
+
+
+def compile_within(lowered: jax.stages.Lowered, memory: int) -> tuple[dict[str, int] | None, int]:
+    """Compiles a program for a device that has so much memory.
+
+    A TPU's compiler refuses what does not fit its device. A GPU's and a CPU's do not, so their
+    peak is compared.
+
+    Args:
+      lowered: The program.
+      memory: Bytes of one device.
+
+    Returns:
+      The figures of `compiled_bytes`, None if the program does not fit; and its peak, or the bytes
+      that it would need.
+    """
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = needed_bytes(error)
+        if needed is None:
+            raise
+        return None, needed
+    figures = compiled_bytes(compiled)
+    peak = figures.get("peak_bytes", 0)
+    return (figures if peak <= memory else None), peak
+
+
+def needed_bytes(error: Exception) -> int | None:
+    """Reads the bytes that a program needs off the compiler's out-of-memory message.
+
+    Args:
+      error: What the compiler raised.
+
+    Returns:
+      The bytes, or zero if the message gives no number; None if the error is another one.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error):
+        return None
+    found = _NEEDED.search(str(error))
+    return round(float(found[1]) * _UNITS[found[2]]) if found else 0

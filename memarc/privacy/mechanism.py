@@ -88,12 +88,17 @@ class PrivacyConfig:
                 f"max_batch_size is {self.max_batch_size}, below expected_batch_size "
                 f"{self.expected_batch_size}; give at least that, or None."
             )
-        Clipping(self.clip_norm, self.clipping, self.clipping_scope)
+        _ = self.rule  # Checks the three fields.
         if self.engine == zeroth_order.NAME and self.clipping_scope != "flat":
             raise ValueError(
                 f"clipping_scope is {self.clipping_scope!r}; a slope is one number for all layers, "
                 f'so engine {self.engine!r} takes "flat" alone.'
             )
+
+    @property
+    def rule(self) -> Clipping:
+        """How the gradients of rows are clipped."""
+        return Clipping(self.clip_norm, self.clipping, self.clipping_scope)
 
     def directions(self, key: Array) -> Directions | None:
         """The directions of a run from their key (`Streams`); None for engines that need none."""
@@ -201,7 +206,7 @@ class Mechanism:
             )
         mechanism = cls(
             sampler=sampler,
-            clipping=Clipping(config.clip_norm, config.clipping, config.clipping_scope),
+            clipping=config.rule,
             noise_multiplier=noise_multiplier,
             divisor=config.expected_batch_size,
             delta=config.delta,

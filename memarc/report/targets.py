@@ -5,7 +5,6 @@ and report exact bytes of the device's memory; only shapes are needed, so nothin
 """
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,9 +24,6 @@ HBM = {"v4": 32 * 2**30, "v5e": 16 * 2**30, "v5p": 95 * 2**30, "v6e": 32 * 2**30
 """Published bytes of a chip's memory, of which the compiler keeps some for itself."""
 
 _ABSENT = {"tpu": TPU_TOPOLOGIES, "gpu": gpus.GPUS}
-
-_NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def devices(target: str) -> list[Any]:
@@ -96,21 +92,6 @@ def least_seconds(target: str, flops: float, received: float) -> tuple[float, fl
         return None
     operations, bandwidth = rates[name]
     return flops / operations, received / bandwidth
-
-
-def needed_bytes(error: Exception) -> int | None:
-    """Reads the bytes that a program needs off the compiler's out-of-memory message.
-
-    Args:
-      error: What the compiler raised.
-
-    Returns:
-      The bytes, or zero if the message gives no number; None if the error is another one.
-    """
-    if "RESOURCE_EXHAUSTED" not in str(error):
-        return None
-    found = _NEEDED.search(str(error))
-    return round(float(found[1]) * _UNITS[found[2]]) if found else 0
 
 
 def _described(topology: str) -> list[Any]:

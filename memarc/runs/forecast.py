@@ -7,7 +7,6 @@ Axes: B examples of a compiled call, R sequences of an example that has several,
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,15 +19,15 @@ import optax
 
 from memarc import batches
 from memarc.models.head import HeadConfig
-from memarc.ops.compiled import compiled_bytes
-from memarc.privacy import auto, noise
-from memarc.privacy.clipping import Clipping
-from memarc.report import memory, targets
+from memarc.ops.compiled import compiled_bytes, needed_bytes
+from memarc.privacy import noise
+from memarc.report import memory
 from memarc.runs import assemble
+from memarc.runs.largest import most_that_fit
 from memarc.runs.parts import Parts
 from memarc.runs.plan import Pace
 from memarc.runs.settings import Settings
-from memarc.training import loop, optimizer, sharding, step
+from memarc.training import engine, loop, optimizer, sharding, step
 from memarc.typing import Params, PyTree
 
 _CALLS, _LEAST_SECONDS = 2, 1.0
@@ -114,26 +113,25 @@ def sketch(settings: Settings, devices: Sequence[Any]) -> Sketch:
     return Sketch(parts, problem, state)
 
 
-def compile_for(drawn: Sketch) -> Compiled:
+def compile_for(drawn: Sketch, limit: int) -> Compiled:
     """Compiles a run's programs and reads what they take on one device.
+
+    Args:
+      drawn: The run.
+      limit: Bytes of one device, by which "auto" chooses (`memarc.training.engine.resolve`).
 
     Raises:
       jax.errors.JaxRuntimeError: If one does not fit the device (`does_not_fit`).
     """
     privacy, problem, state = drawn.parts.settings.privacy, drawn.problem, drawn.state
-    clipping = Clipping(privacy.clip_norm, privacy.clipping, privacy.clipping_scope)
-    most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
-    engine, rows = privacy.engine, min(privacy.microbatch_size, most)
-    if engine == auto.AUTO:
-        engine = loop.choose_engine(problem, state.trainable, clipping, rows)
-    gradient = step.GradientSettings(clipping, engine, rows)
+    gradient = engine.resolve(problem, state.trainable, privacy, limit)
     programs = loop.compile_programs(problem, state, gradient, *drawn.transforms)
     longest = max(problem.shapes)
     kept = memory.backward_bytes_per_example(
         *problem.differentiated(state.point), problem.shapes[longest]
     )
     taken = {
-        "engine": engine,
+        "engine": gradient.engine,
         "microbatch_size": privacy.microbatch_size,
         "physical_batch_size": privacy.physical_batch_size,
         "backward_bytes": kept * privacy.microbatch_size,
@@ -141,22 +139,22 @@ def compile_for(drawn: Sketch) -> Compiled:
         "whole_bytes": _whole(drawn, programs),
         "compile_seconds": round(programs.compile_seconds, 1),
     }
-    return Compiled(programs, engine, taken)
+    return Compiled(programs, gradient.engine, taken)
 
 
 def does_not_fit(error: Exception) -> bool:
     """Whether a compiler said that a program does not fit its device."""
-    return targets.needed_bytes(error) is not None
+    return needed_bytes(error) is not None
 
 
 def largest_microbatch(
-    settings: Settings, engine: str, devices: Sequence[Any], limit: int, most: int
+    settings: Settings, name: str, devices: Sequence[Any], limit: int, most: int
 ) -> int | None:
     """The most rows that a device can differentiate at once, its calls being of as many.
 
     Args:
       settings: The run.
-      engine: The engine of the clipped sums.
+      name: The engine of the clipped sums.
       devices: The device, or those of a mesh.
       limit: Bytes of one device.
       most: Rows beyond which nothing is gained: those of a batch.
@@ -167,63 +165,25 @@ def largest_microbatch(
     """
 
     def taken(rows: int) -> int | None:
-        return bytes_of(_at_once(settings, engine, rows, len(devices)), devices)
+        return bytes_of(_at_once(settings, name, rows, len(devices)), devices, limit)
 
     return most_that_fit(taken, limit, most)
 
 
-def bytes_of(settings: Settings, devices: Sequence[Any]) -> int | None:
-    """All that is set aside on one device where rows are longest; None if the compiler refuses."""
+def bytes_of(settings: Settings, devices: Sequence[Any], limit: int) -> int | None:
+    """All that is set aside on one device where rows are longest; None if the compiler refuses.
+
+    Of an engine that is "auto", the ``limit`` is that of `compile_for`.
+    """
     longest = dataclasses.replace(settings.data, buckets=())
     try:
-        found = compile_for(sketch(dataclasses.replace(settings, data=longest), devices))
+        drawn = sketch(dataclasses.replace(settings, data=longest), devices)
+        found = compile_for(drawn, limit)
     except jax.errors.JaxRuntimeError as error:
         if not does_not_fit(error):
             raise
         return None
     return found.taken["whole_bytes"]
-
-
-def most_that_fit(taken: Callable[[int], int | None], limit: int, most: int) -> int | None:
-    """The most rows, or whatever is counted, whose bytes are within a limit, to a sixteenth.
-
-    Bytes grow nearly in proportion, so a line through the last two numbers that were tried says
-    where to look; every other time it is between what fits and what does not, lest a line misleads.
-
-    Args:
-      taken: ``rows -> bytes``, None where they do not fit whatever the limit; each call is slow.
-      limit: In bytes.
-      most: The most rows that are wanted.
-
-    Returns:
-      A number that was tried and fits, and of which a sixteenth more does not, or was not wanted;
-      None if not even one fits.
-    """
-    fits, fails = 0, most + 1
-    tried: dict[int, int | None] = {}
-    while fails - fits > max(1, fits // 16):
-        if len(tried) < 2:
-            rows = min(8, most) if tried else 1
-        elif len(tried) % 2:
-            rows = math.isqrt(max(1, fits) * fails)
-        else:
-            known = {n: x for n, x in tried.items() if x is not None and n <= fails}
-            rows = _on_line(known, limit)
-        rows = min(max(rows, fits + 1), fails - 1)
-        tried[rows] = found = taken(rows)
-        if found is not None and found <= limit:
-            fits = rows
-        else:
-            fails = rows
-    return fits or None
-
-
-def _on_line(tried: dict[int, int], limit: int) -> int:
-    """Where a line through the two largest numbers, or from the origin, meets a limit."""
-    few, many = [0, 0, *sorted(tried)][-2:]
-    less, more = tried.get(few, 0), tried.get(many, 0)
-    slope = max(1.0, (more - less) / max(1, many - few))
-    return few + int((limit - less) / slope)
 
 
 def pace(drawn: Sketch, compiled: Compiled) -> dict[int, Pace]:

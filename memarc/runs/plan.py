@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from memarc.models.methods import METHODS, REMAT_SUFFIX
+from memarc.models.methods import REMAT_SUFFIX, default_options
 from memarc.privacy import accounting, calibration
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import PoissonSampler
@@ -62,8 +62,7 @@ def variants(
     found: dict[str, Settings] = {}
     for label in methods:
         name = label.removesuffix(REMAT_SUFFIX)
-        if name not in METHODS:
-            raise ValueError(f"Unknown method {label!r}; choose one of {list(METHODS)}.")
+        default_options(name)  # Refuses an unknown method.
         with_method = parse(_with_method(config, name, label != name), only)
         for settings in with_method:
             named = dataclasses.replace(settings, name=label)

@@ -34,6 +34,15 @@ class ModelSource:
     remat: str = "none"
     attention_block: int = 0
 
+    def __post_init__(self) -> None:
+        """Checks that a block's size means something."""
+        if self.storage_block != quantised.BLOCK and self.storage_dtype not in quantised.BITS:
+            raise ValueError(
+                f"model.storage_block is {self.storage_block}, but model.storage_dtype "
+                f"{self.storage_dtype!r} has no blocks whose size can be chosen; give one of "
+                f"{tuple(quantised.BITS)}, or leave the block {quantised.BLOCK}."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class HeadChoice:

@@ -15,14 +15,15 @@ from memarc import paths
 from memarc.batches import COINS
 from memarc.data import own_rows, public_text
 from memarc.data.dataset import padded_chunks
-from memarc.privacy import apart, auto, ledger_entries, sampling, zeroth_order
+from memarc.privacy import apart, ledger_entries, sampling, zeroth_order
 from memarc.privacy.engines import ROW_BY_ROW
 from memarc.privacy.ledger import Ledger
 from memarc.privacy.ledger_entries import Budget
+from memarc.report import targets
 from memarc.runs import inputs, way
 from memarc.runs.parts import Run
 from memarc.runs.rehearsal import Score, rehearse
-from memarc.training import loop, optimizer, processes, sharding, step
+from memarc.training import engine, loop, optimizer, processes, step
 from memarc.training.checkpoint import Checkpoints, Identity
 from memarc.training.log import Log, NoLog
 from memarc.typing import Params
@@ -157,7 +158,8 @@ def _prepare(
     state = placement.place_state(state) if placement else state
     state = checkpoints.restore(state)
     problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
-    gradient = _gradient_settings(run, problem, state)
+    memory = targets.memory("", jax.local_devices())
+    gradient = engine.resolve(problem, state.trainable, run.settings.privacy, memory)
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient
@@ -186,10 +188,10 @@ def _watch(
         log.scores(number, score(state.trainable, frozen, {name: run.splits.evals[name]}))
 
 
-def _check_apart(problem: loop.Problem, state: step.TrainState, engine: str) -> None:
+def _check_apart(problem: loop.Problem, state: step.TrainState, name: str) -> None:
     """Raises ValueError if examples are coupled where the engine takes several at once."""
     rows = apart.random_rows(problem.shapes[min(problem.shapes)])
-    if zeroth_order.row_engine(engine) in ROW_BY_ROW:
+    if zeroth_order.row_engine(name) in ROW_BY_ROW:
         apart.check_precompute_apart(problem.precompute, problem.frozen, rows)
     else:
         given = (problem.loss_fn, state.trainable, problem.frozen, rows)
@@ -208,18 +210,6 @@ def _open_checkpoints(
         every=settings.training.checkpoint_every,
         keep=settings.training.keep_checkpoints,
     )
-
-
-def _gradient_settings(
-    run: Run, problem: loop.Problem, state: step.TrainState
-) -> step.GradientSettings:
-    """How clipped sums are computed, the engine chosen where the config says "auto"."""
-    privacy, clipping = run.settings.privacy, run.mechanism.clipping
-    most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
-    engine, rows = privacy.engine, min(privacy.microbatch_size, most)
-    if engine == auto.AUTO:
-        engine = loop.choose_engine(problem, state.trainable, clipping, rows)
-    return step.GradientSettings(clipping, engine, rows)
 
 
 def _open_log(run: Run, folder: Path, state: step.TrainState) -> Log | NoLog:

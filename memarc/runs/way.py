@@ -8,13 +8,12 @@ import jax
 
 from memarc.models.config import REMAT
 from memarc.privacy import auto, ways
-from memarc.privacy.clipping import Clipping
 from memarc.report import targets
 from memarc.runs import forecast
 from memarc.runs.job import JOBS
 from memarc.runs.parts import Run
 from memarc.runs.settings import Settings
-from memarc.training import loop, sharding, step
+from memarc.training import engine, sharding, step
 
 
 def fitted(run: Run) -> Run:
@@ -48,8 +47,8 @@ def resolved(run: Run, gradient: step.GradientSettings) -> dict[str, str]:
     return _named(run, gradient.engine, gradient.microbatch_size)
 
 
-def _named(run: Run, engine: str, rows: int) -> dict[str, str]:
-    return {"engine, rows at once, remat": f"{engine}, {rows}, {run.settings.model.remat}"}
+def _named(run: Run, name: str, rows: int) -> dict[str, str]:
+    return {"engine, rows at once, remat": f"{name}, {rows}, {run.settings.model.remat}"}
 
 
 def chosen(settings: Settings, devices: Sequence[Any], memory: int) -> Settings:
@@ -72,9 +71,8 @@ def chosen(settings: Settings, devices: Sequence[Any], memory: int) -> Settings:
 
     def work_of(way: ways.Way) -> int | None:
         drawn = forecast.sketch(_of(settings, way), devices)
-        clipping = Clipping(privacy.clip_norm, privacy.clipping, privacy.clipping_scope)
-        gradient = step.GradientSettings(clipping, way.engine, way.rows)
-        return loop.work(drawn.problem, drawn.state.trainable, gradient)
+        gradient = step.GradientSettings(privacy.rule, way.engine, way.rows)
+        return engine.work(drawn.problem, drawn.state.trainable, gradient)
 
     found = ways.choose(
         privacy.fit,
@@ -83,7 +81,7 @@ def chosen(settings: Settings, devices: Sequence[Any], memory: int) -> Settings:
         rows=sharding.rows_of_device(placement, privacy.physical_batch_size),
         memory=memory,
         work_of=work_of,
-        bytes_of=lambda way: forecast.bytes_of(_of(settings, way), devices),
+        bytes_of=lambda way: forecast.bytes_of(_of(settings, way), devices, memory),
     )
     return _of(settings, found)
 

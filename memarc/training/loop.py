@@ -12,11 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from memarc.ops.compiled import compiled_bytes, own_bytes
-from memarc.ops.flops import matrix_flops
-from memarc.ops.uses import NeedsTaps
-from memarc.privacy import auto, sampling, summation, zeroth_order
-from memarc.privacy.clipping import Clipping
+from memarc.privacy import sampling, summation, zeroth_order
 from memarc.privacy.mechanism import Mechanism
 from memarc.privacy.sampling import Streams
 from memarc.privacy.summation import CompensatedSum
@@ -135,63 +131,6 @@ def compile_programs(
         update=update.lower(state, grad_sum).compile(),
         compile_seconds=time.perf_counter() - start,
     )
-
-
-def choose_engine(
-    problem: Problem, trainable: Params, clipping: Clipping, microbatch_size: int
-) -> str:
-    """The engine that "auto" means for a run: compiled for the longest rows, and compared.
-
-    Args:
-      problem: What is trained.
-      trainable: The parameters that are trained.
-      clipping: The rule and its bound.
-      microbatch_size: Rows differentiated at once.
-
-    Returns:
-      The name that `memarc.privacy.auto.choose` gives.
-    """
-
-    def cost_of(engine: str) -> auto.Cost | None:
-        settings = step.GradientSettings(clipping, engine, microbatch_size)
-        flops = work(problem, trainable, settings)
-        if flops is None:
-            return None
-        return auto.Cost(engine, _taken(problem, trainable, settings), flops)
-
-    return auto.choose(auto.CANDIDATES, cost_of).engine
-
-
-def _taken(problem: Problem, trainable: Params, settings: step.GradientSettings) -> int | None:
-    """What a program takes beside its arguments; None if it does not fit the device."""
-    accumulate = jax.jit(problem.accumulate(settings), donate_argnums=0)
-    try:
-        program = accumulate.lower(*_arguments(problem, trainable)).compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        return None
-    return own_bytes(compiled_bytes(program))
-
-
-def work(problem: Problem, trainable: Params, settings: step.GradientSettings) -> int | None:
-    """The multiplications of a batch of the longest rows (`memarc.ops.flops`).
-
-    Nothing is compiled, and parameters may be shapes.
-
-    Returns:
-      Their number; None if the loss does not take the engine's taps.
-    """
-    try:
-        return matrix_flops(problem.accumulate(settings), *_arguments(problem, trainable))
-    except NeedsTaps:
-        return None
-
-
-def _arguments(problem: Problem, trainable: Params) -> tuple[Any, ...]:
-    """The shapes of what adds a batch of the longest rows to the clipped sum."""
-    batch = problem.abstract_batch(max(problem.shapes))
-    return (problem.abstract_sum(trainable), trainable, problem.frozen, *batch)
 
 
 def train(

@@ -11,6 +11,7 @@ import pytest
 from memarc.measure import case as cases
 from memarc.measure import step as measure
 from memarc.models.methods import METHODS
+from memarc.ops.uses import NeedsTaps
 from tests import commands
 from tests.measure import small_shapes
 
@@ -85,6 +86,14 @@ def test_the_engine_of_a_line_is_the_cheapest(monkeypatch):
     monkeypatch.setattr(measure, "compile_step", lambda case, name, size, device: lines[name])
     best = measure.compile_cheapest(case("lora"), tuple(lines), 3, measure.here())
     assert best == {"engine": "ghost", **lines["ghost"]}
+
+    def without_taps(case, name, size, device):
+        if name != "vmap":
+            raise NeedsTaps("a loss of stock layers")
+        return lines[name]
+
+    monkeypatch.setattr(measure, "compile_step", without_taps)
+    assert measure.compile_cheapest(case("lora"), tuple(lines), 3, measure.here())["flops"] == 100
 
 
 def test_a_wish_chooses_rows_and_remat_of_a_line_too(monkeypatch):
@@ -225,6 +234,11 @@ def test_a_benchmark_compares_with_the_step_without_privacy(tmp_path):
         ("memory", ["--target=cpu", "--methods=lora+magic"], "Unknown method 'lora+magic'"),
         ("memory", ["--target=cpu", "--seq_len=900"], "seq_len 900; give at least 1, and at most"),
         ("memory", ["--target=cpu", "--microbatch_size=99"], "microbatch_size is 99; give 1 to 32"),
+        (
+            "memory",
+            ["--target=cpu", "--config.storage_dtype=gguf"],
+            "storage_dtype is 'gguf'; choose one of ('float32', 'bfloat16', 'int8', 'int4')",
+        ),
         ("bench", ["--engines=magic"], "Unknown engine 'magic'; choose one of ('none', 'auto',"),
         ("bench", ["--microbatch_sizes=4,0"], "microbatch_sizes has 0; give 1 to 32"),
     ],

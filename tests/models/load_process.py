@@ -17,6 +17,7 @@ from memarc.models.build import build
 from memarc.models.families.known import make_config
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig
+from memarc.ops import quantised
 from memarc.training import step
 from memarc.training.sharding import MeshConfig, place
 from tests.backbone_shapes import shapes_of
@@ -68,11 +69,12 @@ def sharding_of(placement):
     return lambda path, shape: jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-def load(folder, storage_dtype, placement):
+def load(folder, storage_dtype, placement, block=quantised.BLOCK):
     params = pretrained.load(
         folder,
         dtype="float32",
         storage_dtype=storage_dtype,
+        storage_block=block,
         sharding_of=sharding_of(placement) if placement != "host" else None,
     )[1]
     return jax.block_until_ready(params)
@@ -122,6 +124,24 @@ def check_leaves(folder, kinds, meshes):
                 "read": counted.values / sum(x.size for x in leaves),
                 "cut": sorted({str(x.sharding.spec) for x in leaves}),
             }
+    return found
+
+
+def check_blocks(folder, kinds, meshes):
+    """Whether codes and scales are equal and lie right, and how they are cut."""
+    found = {}
+    for kind, dtype, mesh in itertools.product(kinds, ("int8", "int4"), meshes):
+        placement = placement_of(mesh)
+        host, params = (
+            load(folder / f"double-{kind}", dtype, where, 2) for where in ("host", placement)
+        )
+        placed = placement.place_frozen(params)
+        down = params["layers"]["feed_forward"]["output"]["kernel"]
+        found[f"{kind} {dtype} {mesh}"] = {
+            "equal": is_equal(params, host),
+            "stays": addresses(placed) == addresses(params),
+            "cut": [str(x.sharding.spec) for x in (down.codes, down.scales)],
+        }
     return found
 
 
@@ -221,6 +241,7 @@ def write_llama(folder):
 
 CHECKS = {
     "leaves": check_leaves,
+    "blocks": check_blocks,
     "methods": check_methods,
     "memory": functools.partial(check_memory, is_streamed=True),
     "memory by the host": functools.partial(check_memory, is_streamed=False),

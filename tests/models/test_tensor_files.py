@@ -93,6 +93,15 @@ def test_each_device_of_a_mesh_gets_its_part_bit_for_bit_and_nothing_is_read_twi
         assert facts["cut"] == ["P()", "P(None, 'model')", "P(None, None, 'model')"], case
 
 
+def test_blocks_are_cut_whole_and_are_those_of_the_host_bit_for_bit(folders):
+    """Of five blocks of two inputs none is cut; where outputs are cut, so are scales."""
+    found = checked(4, "blocks", folders, "llama", "2x2")
+    assert len(found) == 2
+    for case, facts in found.items():
+        assert facts["equal"] and facts["stays"], case
+        assert facts["cut"] == ["P(None, None, 'model')"] * 2, case
+
+
 def test_each_of_two_processes_reads_what_its_own_devices_get(folders):
     with socket.socket() as free:
         free.bind(("localhost", 0))

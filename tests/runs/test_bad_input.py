@@ -56,6 +56,7 @@ MISTAKES = [
     ({"model.dtype": "float16"}, r"dtype is 'float16'; choose one of"),
     ({"model.storage_dtype": "int2"}, r"storage_dtype is 'int2'; choose one of"),
     ({"model.storage_dtype": "int8"}, r"storage_block is 32, which does not divide .* 16 inputs"),
+    ({"model.storage_block": 8}, r"storage_block is 8, .* 'float32' has no blocks .* 'int4'\)"),
     ({"model.weights": "/nowhere/bert"}, r"No weights at '/nowhere/bert'.*hub name"),
 ]
 

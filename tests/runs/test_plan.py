@@ -11,7 +11,7 @@ import pytest
 from configs import common
 from memarc.privacy import accounting
 from memarc.privacy.sampling import PoissonSampler
-from memarc.runs import assemble, forecast, plan, run
+from memarc.runs import assemble, forecast, largest, plan, run
 from memarc.runs.parse import parse
 from tests import commands
 
@@ -42,7 +42,7 @@ def test_what_a_run_takes_is_what_its_record_says_and_no_weight_is_read(
     monkeypatch.setattr(assemble.pretrained, "load", lambda *given, **more: pytest.fail("read"))
     monkeypatch.setattr(forecast, "_LEAST_SECONDS", 0.0)
     drawn = forecast.sketch(chosen, jax.devices()[:1])
-    compiled = forecast.compile_for(drawn)
+    compiled = forecast.compile_for(drawn, 2**40)
     found = compiled.taken["step_bytes"] | {"backward_bytes": compiled.taken["backward_bytes"]}
     assert found.items() <= record.memory.items() and found["peak_bytes"] > 0
     assert drawn.trained == record.trainable_parameters
@@ -113,22 +113,22 @@ def test_the_most_rows_that_fit_are_found_where_bytes_are_a_line(fixed, a_row, l
         seen.append(rows)
         return fixed + a_row * rows
 
-    assert forecast.most_that_fit(taken, limit, most) == wanted
+    assert largest.most_that_fit(taken, limit, most) == wanted
     assert len(seen) <= 5
 
 
 def test_the_most_rows_fit_where_bytes_are_no_line():
     """Bytes that jump are looked at again; what is answered was tried."""
-    found = forecast.most_that_fit(lambda n: 10 * n + 90 * (n > 20), 400, 99)
+    found = largest.most_that_fit(lambda n: 10 * n + 90 * (n > 20), 400, 99)
     assert 10 * found + 90 * (found > 20) <= 400 and found >= 28
-    assert forecast.most_that_fit(lambda n: 10 * n if n < 6 else None, 400, 99) == 5
+    assert largest.most_that_fit(lambda n: 10 * n if n < 6 else None, 400, 99) == 5
     seen: list[int] = []
 
     def curved(n: int) -> int:
         seen.append(n)
         return 100 + 5 * n + n * n
 
-    found = forecast.most_that_fit(curved, 100_000, 10_000)
+    found = largest.most_that_fit(curved, 100_000, 10_000)
     assert found is not None and 313 * 16 / 17 <= found <= 313 and len(seen) <= 16
 
 

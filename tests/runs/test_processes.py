@@ -136,7 +136,6 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
     await_step(folder, 5)
     os.kill(processes[1].process.pid, signal.SIGKILL)
     killed = time.monotonic()
-    alone = one_process(config, tmp_path / "one", STEPS / 3)  # While the others notice.
     (status, said), _ = ended(processes)
     assert time.monotonic() - killed < 3 * HEARTBEAT
     # A collective breaks off, or the heartbeats stop: whichever is noticed first.
@@ -152,7 +151,7 @@ def test_a_killed_process_stops_all_and_a_restart_loses_and_charges_nothing(conf
 
     for status, said in ended(start(folder, weights, 2, *more)):
         assert status == 0, said[-2000:]
-    assert_close(folder, alone)
+    assert_close(folder, one_process(config, tmp_path / "one", STEPS / 3))
     entries, _ = ledger_entries.read(folder)
     assert [entry.steps for entry in entries.values()] == [STEPS]
     assert {line["step"] for line in lines(folder)[:-1]} == set(range(1, STEPS + 1))

@@ -16,7 +16,7 @@ from memarc.privacy import auto
 from memarc.report import records, spreads
 from memarc.runs import assemble, inputs, plan, record, run, train, way
 from memarc.runs.parse import parse
-from memarc.training import export, loop
+from memarc.training import engine, export
 from tests import commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -222,7 +222,12 @@ def test_charged_steps_are_not_made_again_by_another_engine_that_auto_finds(
     answers = iter([False])
     with pytest.raises(StopIteration):  # Dies after its second step; saved is the start.
         run.run_one(assemble.assemble(chosen), tmp_path / "out", lambda: next(answers))
-    monkeypatch.setattr(loop, "choose_engine", lambda *given: "loop")
+    resolve = engine.resolve
+
+    def another(*given):
+        return dataclasses.replace(resolve(*given), engine="loop")
+
+    monkeypatch.setattr(engine, "resolve", another)
     with pytest.raises(ValueError, match=r"engine, rows at once, remat was .* is loop, 3, none"):
         run.run_all(config.to_dict(), tmp_path / "out")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from memarc.privacy import sampling, summation
+from memarc.privacy.mechanism import PrivacyConfig
 from memarc.privacy.sampling import PoissonSampler
-from memarc.training import loop, step
+from memarc.training import engine, loop, step
 
 
 def equal(first, second):
@@ -246,40 +247,10 @@ def test_a_logical_batch_of_4096_takes_the_memory_of_a_small_one(toy, tmp_path):
 
 def test_auto_skips_taps_that_the_loss_does_not_take(toy):
     """The toy's loss is plain matrix products, which only ``vmap`` can clip."""
-    chosen = loop.choose_engine(toy.problem(), toy.start().trainable, toy.mechanism.clipping, 2)
-    assert chosen == "vmap"
-
-
-def test_what_a_program_takes_is_its_peak_without_arguments_or_that_it_does_not_fit(
-    toy, monkeypatch
-):
-    """All that is set aside stands for a peak that is not known, or is a CPU's."""
-    problem, trainable = toy.problem(), toy.start().trainable
-    settings = step.GradientSettings(toy.mechanism.clipping, "vmap", 2)
-
-    def taken(result):
-        monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered: result())
-        return loop._taken(problem, trainable, settings)
-
-    def program(peak, platform):
-        sizes = {"argument": 60, "output": 30, "temp": 500, "alias": 20, "generated_code": 7}
-        found = {f"{name}_size_in_bytes": size for name, size in sizes.items()}
-        analysis = types.SimpleNamespace(**found, peak_memory_in_bytes=peak)
-        devices = types.SimpleNamespace(device_set=[types.SimpleNamespace(platform=platform)])
-        return types.SimpleNamespace(
-            memory_analysis=lambda: analysis, output_shardings=[devices, devices]
-        )
-
-    def failing(message):
-        raise jax.errors.JaxRuntimeError(message)
-
-    assert taken(lambda: program(77, "tpu")) == 77 - 60
-    assert taken(lambda: program(0, "gpu")) == taken(lambda: program(77, "cpu")) == 30 + 500 - 20
-    silent = types.SimpleNamespace(memory_analysis=lambda: None)
-    assert taken(lambda: silent) == 0
-    assert taken(lambda: failing("RESOURCE_EXHAUSTED: Used 3G of 2G hbm.")) is None
-    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        taken(lambda: failing("INTERNAL: something else"))
+    privacy = PrivacyConfig(1.0, 1e-5, engine="auto", microbatch_size=2, physical_batch_size=7)
+    for memory in (2**40, 0):  # Whether or not it fits.
+        found = engine.resolve(toy.problem(), toy.start().trainable, privacy, memory)
+        assert found == step.GradientSettings(privacy.rule, "vmap", 2)
 
 
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():
