@@ -15,7 +15,7 @@ from ml_collections import config_dict
 
 from memarc.batches import CLASSIFICATION, GENERATION, REGRESSION
 from memarc.models import methods
-from memarc.runs.settings import SECTIONS
+from memarc.runs.settings import SECTIONS, Settings
 from memarc.training.optimizer import OptimizerConfig
 
 PRESETS = ("full", "smoke")
@@ -143,7 +143,7 @@ def _trained(kind: str, task: str, weights: str) -> config_dict.ConfigDict:
     """All fields of a config that trains, at the defaults of the library's dataclasses."""
     config = config_dict.ConfigDict()
     config.task = task
-    config.method = "lora"
+    config.method = Settings.method
     # None draws entropy from the operating system, as a run that claims privacy must. A number
     # makes the run reproducible, and not private against anyone who knows it.
     config.seed = config_dict.placeholder(int)

@@ -7,6 +7,8 @@ input for the backward pass.
 from ml_collections import config_dict
 
 from configs import common
+from memarc.models.language import LanguageConfig
+from memarc.ops import quantised
 
 
 def encoder(**backbone) -> config_dict.ConfigDict:
@@ -28,7 +30,7 @@ def encoder(**backbone) -> config_dict.ConfigDict:
 def decoder(**backbone) -> config_dict.ConfigDict:
     """The base of a decoder's config; all tokens of a row are targets."""
     config = _shapes(backbone)
-    config.head = dict(chunk=32, smoothing=0.0)
+    config.head = common.section(LanguageConfig)
     return config
 
 
@@ -51,7 +53,7 @@ def _shapes(backbone) -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.backbone = {"attention_block": 0, **backbone}
     config.storage_dtype = backbone["dtype"]  # Of frozen weights; "int8" and "int4" are blocks,
-    config.storage_block = 32  # of which so many inputs share a scale.
+    config.storage_block = quantised.BLOCK  # of which so many inputs share a scale.
     config.options = common.method_options()
     config.options.side.downsample = "frozen"
     config.privacy = dict(clip_norm=1.0, clipping="abadi", noise_multiplier=1.0)

@@ -32,7 +32,7 @@ def train_classifier(folder: pathlib.Path) -> None:
         privacy=memarc.PrivacyConfig(
             epsilon=8.0, delta=1e-5, expected_batch_size=200, engine="vmap"
         ),
-        data=memarc.DataConfig(source="memory", max_length=24),
+        data=memarc.DataConfig(max_length=24),
         optimizer=memarc.OptimizerConfig(learning_rate=1e-2),
         training=memarc.TrainingConfig(epochs=2.0),
     )
@@ -51,7 +51,7 @@ def train_writer(folder: pathlib.Path) -> None:
         privacy=memarc.PrivacyConfig(
             epsilon=8.0, delta=1e-4, expected_batch_size=100, engine="vmap"
         ),
-        data=memarc.DataConfig(source="memory", separator="[SEP]", max_length=80, max_prompt=38),
+        data=memarc.DataConfig(separator="[SEP]", max_length=80, max_prompt=38),
         optimizer=memarc.OptimizerConfig(learning_rate=5e-3),
         decoding=memarc.DecodingConfig(max_tokens=42),
     )

@@ -21,8 +21,8 @@ from memarc.privacy import auto
 from memarc.report import lines
 
 _STEPS = flags.DEFINE_integer("steps", 10, "Timed steps of each case.", lower_bound=1)
-_MICROBATCHES = flags.DEFINE_list("microbatch_sizes", [], "Instead of --microbatch_size, several.")
-_PEAK_FLOPS = flags.DEFINE_float("peak_flops", None, "Of the device, operations a second.")
+_MICROBATCHES = flags.DEFINE_list("microbatch_sizes", [], "Sizes instead of --microbatch_size.")
+_PEAK_FLOPS = flags.DEFINE_float("peak_flops", None, "The device's peak operations a second.")
 
 
 def main() -> int:

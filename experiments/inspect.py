@@ -25,10 +25,12 @@ from memarc.models.methods import METHODS, REMAT_SUFFIX, all_options
 from memarc.report import lines, records, tables
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name; None: the weights' own.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Of the measured steps, weights included.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Folder or hub name; by default the weights' own."
+)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Dtype of steps and weights.")
 _COMPARE = flags.DEFINE_bool(
-    "compare", True, "With transformers, which takes as much memory again."
+    "compare", True, "Compare with transformers, which takes as much memory again."
 )
 flags.set_default(measuring.METHODS, list(METHODS))
 flags.set_default(step_sizes.ENGINE_NAMES, ["book_keeping", "vmap"])

@@ -10,7 +10,7 @@ or bytes such as 12GiB chooses rows at once and remat as well (`privacy.fit` of 
 does not fit the target is a line with out_of_memory. --sweep=layers:12,24,48 (or batch_size,
 seq_len) repeats all methods. With --target=gpu a step is also run in a process of its own, and the
 allocator's peak reported, with that of drawing the weights before it: where both are equal, the
-step's is less. Bytes are of one device. --plan compiles nothing: it prints of every trainable
+step's is less. Bytes are of one device. --places compiles nothing: it prints of every trainable
 parameter how its norm is taken by the engines ghost and book_keeping.
 
 Of a slice, --target=tpu:v5e:4x4 --mesh=data:4,model:4, bytes and work are of one chip, and the line
@@ -27,7 +27,7 @@ from absl import flags
 from experiments import cli, measuring, rows_at_once, step_sizes
 from memarc.measure import fresh
 from memarc.measure import step as measure
-from memarc.measure.case import Case, plan
+from memarc.measure.case import Case, places
 from memarc.privacy import ways
 from memarc.report import lines, targets
 from memarc.training import sharding
@@ -36,7 +36,7 @@ _TARGET = flags.DEFINE_string("target", "tpu:v5e", "tpu:v5e, gpu:h100, gpu, cpu,
 _MESH = flags.DEFINE_string("mesh", "model:1", "data:N,model:M of several devices; data: the rest.")
 _CUT_STATE = flags.DEFINE_bool("cut_state", False, "Cut parameters in training over devices too.")
 _SWEEP = flags.DEFINE_string("sweep", None, "FIELD:VALUES of layers, batch_size or seq_len.")
-_PLAN = flags.DEFINE_bool("plan", False, "Print how norms are taken, and nothing else.")
+_PLACES = flags.DEFINE_bool("places", False, "Print how norms are taken, and nothing else.")
 
 _FIT = flags.DEFINE_string("fit", ways.BALANCED, "balanced, least_memory, fastest or 12GiB.")
 
@@ -49,9 +49,9 @@ def main() -> int:
         for sizes in _sizes(_SWEEP.value)
         for label in measuring.METHODS.value
     ]
-    if _PLAN.value:
+    if _PLACES.value:
         for case in cases:
-            print(f"{case.label}, {case.backbone.layers} layers:", *plan(case), sep="\n  ")
+            print(f"{case.label}, {case.backbone.layers} layers:", *places(case), sep="\n  ")
         return 0
     if _TARGET.value == "gpu":
         # This process would take most of the memory that the one that measures needs.

@@ -27,10 +27,10 @@ _ONLY = flags.DEFINE_list("only", None, "Names of the config's runs; all by defa
 _METHODS = flags.DEFINE_list("methods", [], "Methods instead of the runs' own, also with +remat.")
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Rows of the train set; else counted.")
 _TARGET = flags.DEFINE_string("target", None, "tpu:v5e and the like; by default this device.")
-_BYTES = flags.DEFINE_string("bytes", None, "Of one device, such as 16GiB; None: all it has.")
+_BYTES = flags.DEFINE_string("bytes", None, "Bytes of one device, such as 16GiB; all by default.")
 _FIT = flags.DEFINE_bool("fit", True, "Whether to look for the largest microbatch that fits.")
 _SECONDS = flags.DEFINE_float("seconds", None, "A budget of time: list what it allows.")
-_EPSILON = flags.DEFINE_float("epsilon", None, "Instead of the config's privacy.epsilon.")
+_EPSILON = flags.DEFINE_float("epsilon", None, "Another epsilon than the config's privacy.epsilon.")
 _OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to write.")
 
 

@@ -13,8 +13,8 @@ from memarc.models.methods import all_options
 from memarc.report import lines
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
-_REDUCTION = flags.DEFINE_integer("reduction", 8, "Of the side network.")
-_ROWS = flags.DEFINE_integer("rows", 8, "Public rows.")
+_REDUCTION = flags.DEFINE_integer("reduction", 8, "Reduction of the side network.")
+_ROWS = flags.DEFINE_integer("rows", 8, "Number of public rows.")
 _TOKENS = flags.DEFINE_integer("tokens", 24, "Tokens of a row, at most.")
 
 

@@ -25,13 +25,15 @@ from memarc.typing import Params
 _LAYERS = flags.DEFINE_integer("layers", 24, "Layers of a random network.")
 _WIDTH = flags.DEFINE_integer("width", 256, "Its width, a multiple of 64.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Compute dtype.")
-_ARITHMETIC = flags.DEFINE_enum("arithmetic", "exact", ("exact", "float"), "Of the streams.")
-_LAMBDA = flags.DEFINE_float("lambda", 0.0625, "Factor of the coupling.")
-_COUPLING = flags.DEFINE_enum("coupling", "centred", list(COUPLINGS), "The coupling.")
+_ARITHMETIC = flags.DEFINE_enum(
+    "arithmetic", Reversible.arithmetic, ("exact", "float"), "How streams are added up and undone."
+)
+_LAMBDA = flags.DEFINE_float("lambda", Reversible.scale, "Factor of the coupling.")
+_COUPLING = flags.DEFINE_enum("coupling", Reversible.coupling, list(COUPLINGS), "The coupling.")
 _SEGMENT = flags.DEFINE_integer("segment", 2, "Layers between anchors of the float inverse.")
 _ROWS = flags.DEFINE_integer("rows", 4, "Rows of the random input.")
 _TOKENS = flags.DEFINE_integer("tokens", 32, "Tokens of a row.")
-_SEED = flags.DEFINE_integer("seed", reversibility.SEED, "Of the random input.")
+_SEED = flags.DEFINE_integer("seed", reversibility.SEED, "Seed of the random input.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder or hub name of real weights.")
 _OUTPUT = flags.DEFINE_string("output", None, "File of JSON lines to add to.")
 

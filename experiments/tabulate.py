@@ -39,14 +39,17 @@ _INTO = flags.DEFINE_string("into", None, "Markdown page to write into.")
 _MARK = flags.DEFINE_string("mark", "results", "Name of the table within the page.")
 _PLOT = flags.DEFINE_string("plot", None, "Picture to write, such as scores.png.")
 _OVER = flags.DEFINE_enum(
-    "over", "layers", ("layers", "batch_size", "seq_len", "chips", "memory"), "Its x axis."
+    "over",
+    "layers",
+    ("layers", "batch_size", "seq_len", "chips", "memory"),
+    "Field on the picture's x axis.",
 )
-_COLUMNS = flags.DEFINE_list("columns", None, "Of the table; those of its kind by default.")
+_COLUMNS = flags.DEFINE_list("columns", None, "Columns of the table; those of its kind by default.")
 
 _BY_EPSILON = flags.DEFINE_bool("by_epsilon", False, "One row a method, one column a budget.")
 _BY_TASK = flags.DEFINE_bool("by_task", False, "One row a method and budget, columns by task.")
 _GROUP = flags.DEFINE_list("group", None, "Fields of configs whose values a row stands for.")
-_SCORES = flags.DEFINE_list("scores", [], "Such as test_bleu_e2e; --by_epsilon takes one.")
+_SCORES = flags.DEFINE_list("scores", [], "Scores such as test_bleu_e2e; --by_epsilon takes one.")
 _ONLY = flags.DEFINE_list("only", None, "Names of the runs of --config; all by default.")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from memarc.runs.fit import fit_classifier as fit_classifier
     from memarc.runs.fit import fit_regressor as fit_regressor
     from memarc.runs.fit import fit_writer as fit_writer
+    from memarc.runs.sections import ModelSource as ModelSource
     from memarc.runs.sections import TrainingConfig as TrainingConfig
     from memarc.runs.tuned import Tuned as Tuned
     from memarc.runs.tuned import load as load
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "DataConfig": "memarc.data.config",
     "DecodingConfig": "memarc.evaluation.decoding",
+    "ModelSource": "memarc.runs.sections",
     "OptimizerConfig": "memarc.training.optimizer",
     "PrivacyConfig": "memarc.privacy.mechanism",
     "TrainingConfig": "memarc.runs.sections",

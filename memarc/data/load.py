@@ -113,7 +113,7 @@ def count(task_name: str, config: DataConfig) -> int:
     """Counts the units of a task's train set: its `Splits.num_examples`. Needs no tokenizer.
 
     Raises:
-      ValueError: As of ``load``, but for the tokenizer.
+      ValueError: For what ``load`` refuses, but the tokenizer, which is not read.
     """
     task = task_of(task_name, config)
     check_fit(task, config)

@@ -114,7 +114,7 @@ def tokenizer() -> tokenize.Tokenizer:
 
 
 def _draw(stream: str, count: int, seed: int) -> Rows:
-    """As ``train_rows``, from a stream."""
+    """Draws so many rows from a named stream of random numbers."""
     if count < 0:
         raise ValueError(f"count is {count}; give a whole number from 0 up.")
     # random.Random: Python promises the same floats from one seed in all versions.

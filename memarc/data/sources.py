@@ -42,7 +42,7 @@ def read(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
 
 
 def _from_grammar(task: Task, config: DataConfig) -> tuple[Rows, Mapping[str, Rows]]:
-    """As ``read``, from the task's grammar."""
+    """Gives train rows and evaluation sets that the task's grammar makes."""
     grammar = GRAMMARS[task.name]
     dev_rows = grammar.DEV_ROWS if config.dev_rows is None else config.dev_rows
     train = grammar.train_rows(config.train_rows, config.rows_seed)

@@ -132,7 +132,7 @@ def _names(task: Task) -> TfdsNames:
 
 
 def _opener(task: Task, builder: Any) -> Callable[[str], Rows]:
-    """As ``open_prepared``, from a builder that has prepared its data."""
+    """Gives ``split -> rows`` of a builder that has prepared its data."""
     _check_format(builder)
     to_label = _label_map(task, builder)
     splits = {"train": "train", **_names(task).eval_splits}

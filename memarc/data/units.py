@@ -44,7 +44,7 @@ def by_person(rows: Rows, most: int) -> tuple[Rows, np.ndarray]:
       most: R, a public constant of at least one.
 
     Returns:
-      As of `by_input`; the rows of a person are in the order of their hashes.
+      What `by_input` returns; the rows of a person are in the order of their hashes.
 
     Raises:
       ValueError: If ``most`` is below one, or the rows name no people.

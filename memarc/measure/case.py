@@ -26,6 +26,7 @@ from memarc.ops import quantised
 from memarc.ops.uses import Place, find_places
 from memarc.privacy import summation, zeroth_order
 from memarc.privacy.clipping import Clipping
+from memarc.privacy.mechanism import PrivacyConfig
 from memarc.privacy.noise import privatize_sum
 from memarc.training import optimizer, step
 from memarc.training.optimizer import OptimizerConfig
@@ -33,7 +34,6 @@ from memarc.training.sharding import Placement
 from memarc.typing import Params, PyTree
 
 _STEPS = 100  # Of the learning-rate schedule.
-_PROBE = 1e-3  # Changes neither memory nor time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +189,9 @@ def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
     )
     if model.needs_coins:
         batch[batches.COINS] = jax.random.bits(tokens, (case.batch_size, 2), jnp.uint32)
-    directions = zeroth_order.Directions(tune, _PROBE) if engine == zeroth_order.NAME else None
+    directions = (
+        zeroth_order.Directions(tune, PrivacyConfig.probe) if engine == zeroth_order.NAME else None
+    )
     state = step.init_state(trainable, *transforms(case), directions)
     return state, frozen, batch, jnp.zeros((case.batch_size,), bool)
 
@@ -225,7 +227,7 @@ def placed(
     )
 
 
-def plan(case: Case) -> list[Place]:
+def places(case: Case) -> list[Place]:
     """Where each trainable parameter is used, and how its norm is taken."""
     model = model_of(case)
     state, frozen, batch, _ = abstract(case, "ghost")

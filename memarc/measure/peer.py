@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from memarc import gguf_header
+from memarc.batches import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from memarc.models import backbone, gguf_config, tensor_files
 from memarc.models.config import BackboneConfig
 from memarc.models.families import known
@@ -40,7 +41,7 @@ def errors(
     wanted_states, wanted_logits = _theirs(place, config, batch)
     with jax.default_matmul_precision("highest"):
         states, logits = jax.jit(_ours, static_argnums=0)(config, params, batch)
-    real = np.asarray(batch["attention_mask"]) == 1
+    real = np.asarray(batch[ATTENTION_MASK]) == 1
     pairs = zip(states, wanted_states, strict=True)
     return {
         "states_error": max(_error(a, b, real) for a, b in pairs),
@@ -71,7 +72,7 @@ def _theirs(place: Path, config: BackboneConfig, batch: Batch) -> tuple[list[Any
     import torch  # Large, and no part of memarc needs it.
 
     given = {key: torch.tensor(np.asarray(x)).long() for key, x in batch.items()}
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if config.type_vocab else [])]
+    names = [INPUT_IDS, ATTENTION_MASK, *([TOKEN_TYPE_IDS] if config.type_vocab else [])]
     with torch.no_grad():
         out = _model(place, config)(**{x: given[x] for x in names}, output_hidden_states=True)
     states = [x.numpy() for x in out.hidden_states]

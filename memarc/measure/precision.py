@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from memarc.batches import INPUT_IDS, LABELS
 from memarc.measure.inspect import Opened
 from memarc.models.build import build
 from memarc.models.classifier import Classifier
@@ -41,7 +42,7 @@ def measure(model: Opened, method: str, options: dict[str, Any], batch: Batch) -
       errors_by_leaf, the same relative error of every leaf; and adapter_size, the root mean square
       of all that the updates have moved.
     """
-    batch = {**batch, "labels": np.arange(len(batch["input_ids"]), dtype=np.int32) % 2}
+    batch = {**batch, LABELS: np.arange(len(batch[INPUT_IDS]), dtype=np.int32) % 2}
     wide = _built(model, method, options, "float32")
     start, frozen = wide.init(jax.random.key(0), model.params)
     trainable = _updated(wide, start, frozen, batch)
@@ -79,7 +80,7 @@ def _updated(
     model: Classifier | LanguageModel, trainable: Params, frozen: Params, batch: Batch
 ) -> Params:
     """Trainable parameters after `STEPS` clipped and noised updates on the rows."""
-    rows, clipping = len(batch["input_ids"]), Clipping(1.0)
+    rows, clipping = len(batch[INPUT_IDS]), Clipping(1.0)
     optimize = optimizer.build(OptimizerConfig(learning_rate=RATE, warmup_fraction=0.0), STEPS)
 
     @jax.jit

@@ -24,7 +24,7 @@ from memarc.typing import Array, Params, PyTree
 
 _DISTANCE_LAMBDAS = (0.0625, 0.125, 0.25, 0.5)
 SEED = 4
-"""Of the random input, unless another is asked for."""
+"""The random input has this seed, unless another is asked for."""
 
 _ADAPTER_SCALE = 0.003
 """Standard deviation of what is added to adapters at their start, as private training does."""

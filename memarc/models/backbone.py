@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from memarc.batches import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from memarc.models.config import BackboneConfig
 from memarc.models.layers import (
     KIND,
@@ -104,7 +105,7 @@ def transform(config: BackboneConfig, params: Params, states: Array) -> Array:
 
 def token_mask(batch: Batch) -> Array:
     """True where a token is real, bool[B, T]."""
-    return batch["attention_mask"].astype(bool)
+    return batch[ATTENTION_MASK].astype(bool)
 
 
 def embed(config: BackboneConfig, params: Params, batch: Batch) -> Array:
@@ -116,9 +117,9 @@ def embed(config: BackboneConfig, params: Params, batch: Batch) -> Array:
     Raises:
       ValueError: If there are more tokens than positions, which a table would not tell.
     """
-    ids = batch["input_ids"]
+    ids = batch[INPUT_IDS]
     _check_length(config, ids.shape[-1])
-    types = batch["token_type_ids"] if config.type_vocab else ids
+    types = batch[TOKEN_TYPE_IDS] if config.type_vocab else ids
     module = Embeddings(config)
     return apply(module, params["embeddings"], ids, position_ids(config, ids), types)
 

@@ -16,7 +16,7 @@ from memarc.ops.precision import wide
 from memarc.typing import Array, Params
 
 Caches = dict[str, Cache]
-"""By branch that attends, each stacked on L."""
+"""Name of a branch that attends -> its cache, stacked on L."""
 
 
 def empty(net: Network, layers: int, rows: int, slots: int) -> Caches:

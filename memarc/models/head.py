@@ -139,8 +139,8 @@ class ValueHeadConfig:
     """How states become one number, a share of the task's range.
 
     Attributes:
-      pooling: As of `HeadConfig`.
-      form: As of `HeadConfig`.
+      pooling: How the head reads the states (`HeadConfig`).
+      form: How many maps it has (`HeadConfig`).
     """
 
     pooling: str = "first"

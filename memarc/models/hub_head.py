@@ -50,7 +50,7 @@ class _Form:
     Attributes:
       first: Name of the dense map.
       second: Name of the map to logits.
-      modules: As of `HubHead`.
+      modules: The maps of the head (`HubHead`).
       form: The same head as ours (`HeadConfig.form`).
       slope: Of the function at zero; None where it has none, as ReLU.
     """

@@ -83,7 +83,7 @@ class Entry:
         return [(self.name.format(layer=i), (i,)) for i in range(self.first_layer, config.layers)]
 
     def runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """As `Part.runs`, where the leaf may be all of the tensor."""
+        """Gives what `Part.runs` gives, also where the leaf is all of the tensor."""
         return (self.part or Part(0, self.shape[-1], self.shape[-1])).runs(start, stop)
 
     @property

@@ -165,7 +165,7 @@ def _logits_gradient(logits: Array, targets: Array, scale: Array, smoothing: flo
 
 
 def _slope(logits: Array, cap: float) -> Array | float:
-    """By how much capped logits move with those under the cap."""
+    """The derivative of capped logits by those under the cap."""
     return 1.0 - (logits / cap) ** 2 if cap else 1.0
 
 

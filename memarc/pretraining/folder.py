@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from memarc.batches import INPUT_IDS
 from memarc.data import tokenize
 from memarc.models import pretrained
 from memarc.pretraining.recipe import Recipe
@@ -60,7 +61,7 @@ def describe(
     return {
         "source": rows.source,
         "not_private": list(rows.not_private),
-        "rows": sum(len(bucket["input_ids"]) for bucket in rows.buckets),
+        "rows": sum(len(bucket[INPUT_IDS]) for bucket in rows.buckets),
         "cycles": cycle + 1,
         "steps": (cycle + 1) * recipe.steps,
         "seconds": round(seconds, 1),  # Of the last cycle.

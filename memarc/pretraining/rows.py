@@ -35,7 +35,7 @@ from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
 
 TRAINED = "trained"
-"""As ``config.tokenizer``: byte-level pairs, learned from the public rows themselves."""
+"""With this ``config.tokenizer``, byte-level pairs are learned from the public rows themselves."""
 
 _MARKS = ".,;:!?\"'()[]"
 

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import tqdm
 
+from memarc.batches import INPUT_IDS
 from memarc.models import backbone, pretrained
 from memarc.models.config import BackboneConfig
 from memarc.pretraining import folder as folders
@@ -73,7 +74,7 @@ def train(recipe: Recipe, rows: PublicRows, params: Params, cycle: int) -> tuple
     def step(
         trainable: Params, state: optax.OptState, key: Array, bucket: Batch
     ) -> tuple[Params, optax.OptState, Array]:
-        count, length = bucket["input_ids"].shape
+        count, length = bucket[INPUT_IDS].shape
         drawn = jax.random.randint(key, (max(1, recipe.batch_tokens // length),), 0, count)
         batch = {name: array[drawn] for name, array in bucket.items()}
         loss, gradient = jax.value_and_grad(lambda t: rows.model.loss(t, frozen, batch).mean())(
@@ -85,7 +86,7 @@ def train(recipe: Recipe, rows: PublicRows, params: Params, cycle: int) -> tuple
 
     state, losses = optimizer.init(trainable), []
     buckets = jax.tree.map(jnp.asarray, rows.buckets)
-    sizes = np.array([bucket["input_ids"].size for bucket in rows.buckets], float)
+    sizes = np.array([bucket[INPUT_IDS].size for bucket in rows.buckets], float)
     chosen = np.random.default_rng(recipe.seed + cycle).choice(
         len(buckets), recipe.steps, p=sizes / sizes.sum()
     )

@@ -114,7 +114,7 @@ def within_family(finding: Finding, plan: Spending, *, delta: float, confidence:
       finding: What `examine` gave, at the same confidence.
       plan: The sampler, the steps and the noise of the plan.
       delta: The delta of epsilon.
-      confidence: As of `examine`.
+      confidence: The confidence of the bound (`examine`).
 
     Returns:
       The bound; 0 if nothing can be said, and infinity for a plan without noise.

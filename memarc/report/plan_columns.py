@@ -54,7 +54,7 @@ NOISE: Columns = {
     "noise / batch": _number("noise_over_batch"),
     "its norm": _number("noise_norm"),
 }
-"""Of lines of `memarc.runs.plan.noise`."""
+"""Columns of the lines that `memarc.runs.plan.noise` gives."""
 
 COST: Columns = {
     "run": lambda line: line["name"],
@@ -68,7 +68,7 @@ COST: Columns = {
     "seconds": _seconds("seconds"),
     "to compile": lambda line: str(line.get("compile_seconds", "")),
 }
-"""Of lines of `memarc.runs.forecast`."""
+"""Columns of the lines that `memarc.runs.forecast` gives."""
 
 NEAR: Columns = {
     "run": lambda line: line["name"],
@@ -77,7 +77,7 @@ NEAR: Columns = {
     "steps": lambda line: str(line["steps"]),
     "epsilon": _number("epsilon"),
 }
-"""Of plans near a run's."""
+"""Columns of plans that are near a run's."""
 
 AFFORDABLE: Columns = {
     "": lambda line: "*" if line["is_least"] else "",
@@ -90,4 +90,4 @@ AFFORDABLE: Columns = {
     "noise / batch": _number("noise_over_batch"),
     "its norm": _number("noise_norm"),
 }
-"""Of plans of `memarc.runs.plan.affordable`."""
+"""Columns of the plans that `memarc.runs.plan.affordable` gives."""

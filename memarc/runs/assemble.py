@@ -71,12 +71,12 @@ def parts_of(settings: Settings, codec: Codec | None, placement: Placement | Non
 
 
 def sketch(settings: Settings, codec: Codec | None, placement: Placement | None) -> Parts:
-    """As `parts_of`, of the sizes that the weights' config states: ``params`` are shapes.
+    """Gives what `parts_of` gives, but ``params`` are shapes, as the weights' config states them.
 
     Blocks of a GGUF file are read, as the config does not say what they are.
 
     Raises:
-      ValueError: As of `parts_of`, but that weights of other shapes are not found out.
+      ValueError: For what `parts_of` refuses, but weights of other shapes, which are not read.
     """
     source = settings.model
     if source.storage_dtype == block_files.GGUF:

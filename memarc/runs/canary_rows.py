@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from memarc.batches import GENERATION
+from memarc.batches import GENERATION, INPUT_IDS
 from memarc.data import public_text
 from memarc.data.codec import Codec, Prompts
 from memarc.data.dataset import Dataset
@@ -26,10 +26,10 @@ from memarc.runs.generation import decoder_of
 from memarc.runs.parts import Run
 
 TEMPERATURE = 2.0
-"""Of the model's own samples: high, so that they are texts that it would hardly write."""
+"""The temperature of the model's own samples: high, so that it would hardly write them."""
 
 _MOST_TOKENS = 16
-"""L at most."""
+"""A canary is at most so long (L)."""
 
 Row = tuple[np.ndarray, np.ndarray]
 """Ids of a row's tokens, int32[T], and the other array of its kind of task, int32[T]."""
@@ -70,7 +70,7 @@ def unused_ids(codec: Codec) -> np.ndarray:
         text = tokenizer.decode([number])
         if tokenizer.encode(text, add_special_tokens=False) != [number]:
             found.add(number)
-    sentences = public_text.batch(codec, codec.max_length)["input_ids"]
+    sentences = public_text.batch(codec, codec.max_length)[INPUT_IDS]
     return np.array(sorted(found - set(sentences.ravel().tolist()) - {info.pad_id}), np.int32)
 
 

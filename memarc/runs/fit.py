@@ -46,7 +46,7 @@ def fit_classifier(
     labels: Sequence[str],
     *,
     names: Sequence[str],
-    weights: str,
+    weights: str | ModelSource,
     folder: str | Path,
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Text], Sequence[str]] | None = None,
@@ -64,24 +64,36 @@ def fit_classifier(
         ``users`` are given.
       labels: The label of each.
       names: All labels, declared: what is private is not asked for them.
-      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
+      weights: A folder of pre-trained weights, a GGUF file or a hub name; or a `ModelSource`, which
+        also says their dtype, storage and remat.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Texts and labels to score on, which are not trained on.
-      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      data: Lengths, tokenizer and the like, whose source is always "memory" here; None takes the
+        defaults.
       users: The person whose each row is, which makes a person the unit; None leaves it a row.
       rows_per_user: How many rows of a person are used; given with ``users``.
-      **choices: Method, optimizer and whatever else `Settings` has.
+      **choices: Method, optimizer and whatever else `Choices` names.
 
     Returns:
       The tuned model.
 
     Raises:
       ValueError: For a label that is not declared, or settings that do not go together.
+
+    >>> import tempfile
+    >>> tuned = fit_classifier(
+    ...     ["a fine film", "a dull film"] * 20, ["good", "bad"] * 20, names=("bad", "good"),
+    ...     weights="configs/quickstart_backbone", folder=tempfile.mkdtemp(), method="head",
+    ...     privacy=PrivacyConfig(8.0, 1e-3, expected_batch_size=10, engine="vmap"),
+    ...     data=DataConfig(max_length=8), training=TrainingConfig(epochs=0.5))
+    >>> tuned.record.steps, tuned.record.epsilon <= 8.0
+    (2, True)
+    >>> set(tuned.predict(["a fine film", "a film"])) <= {"bad", "good"}
+    True
     """
     data = dataclasses.replace(_data(data, users, rows_per_user), labels=tuple(names))
-    source = ModelSource(weights)
-    settings = Settings(CLASSIFICATION, data, source, privacy, **choices)
+    settings = Settings(CLASSIFICATION, data, _source(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": _labelled(*dev, names)}
     train = _owned(_labelled(texts, labels, names), users)
     return _fit(settings, train, evals, paths.place(folder))
@@ -92,7 +104,7 @@ def fit_regressor(
     values: Sequence[float],
     *,
     range: tuple[float, float],
-    weights: str,
+    weights: str | ModelSource,
     folder: str | Path,
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Text], Sequence[float]] | None = None,
@@ -110,24 +122,35 @@ def fit_regressor(
         ``users`` are given.
       values: The number of each.
       range: The least and the greatest number that there may be, declared.
-      weights: A folder of pre-trained weights, a GGUF file, or a hub name.
+      weights: A folder of pre-trained weights, a GGUF file or a hub name; or a `ModelSource`, which
+        also says their dtype, storage and remat.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Texts and numbers to score on, which are not trained on.
-      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      data: Lengths, tokenizer and the like, whose source is always "memory" here; None takes the
+        defaults.
       users: The person whose each row is, which makes a person the unit; None leaves it a row.
       rows_per_user: How many rows of a person are used; given with ``users``.
-      **choices: Method, optimizer and whatever else `Settings` has.
+      **choices: Method, optimizer and whatever else `Choices` names.
 
     Returns:
       The tuned model.
 
     Raises:
       ValueError: For a number out of range, or settings that do not go together.
+
+    >>> import tempfile
+    >>> tuned = fit_regressor(
+    ...     ["a fine film", "a dull film"] * 20, [4.5, 1.0] * 20, range=(1.0, 5.0),
+    ...     weights="configs/quickstart_backbone", folder=tempfile.mkdtemp(), method="head",
+    ...     privacy=PrivacyConfig(8.0, 1e-3, expected_batch_size=10, engine="vmap"),
+    ...     data=DataConfig(max_length=8), training=TrainingConfig(epochs=0.5))
+    >>> tuned.numbers(["a fine film", "a film"]).shape
+    (2,)
     """
     data = _data(data, users, rows_per_user)
     data = dataclasses.replace(data, range=tuple(map(float, range)))
-    settings = Settings(REGRESSION, data, ModelSource(weights), privacy, **choices)
+    settings = Settings(REGRESSION, data, _source(weights), privacy, **choices)
     evals = {} if dev is None else {"dev": _numbered(*dev, data.range)}
     train = _owned(_numbered(texts, values, data.range), users)
     return _fit(settings, train, evals, paths.place(folder))
@@ -137,7 +160,7 @@ def fit_writer(
     inputs: Sequence[Input],
     targets: Sequence[str],
     *,
-    weights: str,
+    weights: str | ModelSource,
     folder: str | Path,
     privacy: PrivacyConfig,
     dev: tuple[Sequence[Input], Sequence[str]] | None = None,
@@ -153,20 +176,32 @@ def fit_writer(
         the assistant is to go on with.
       targets: N texts that are wanted; an input and its target are one row, and a privacy unit
         unless ``users`` are given.
-      weights: A folder of a pre-trained decoder, a GGUF file, or a hub name.
+      weights: A folder of a pre-trained decoder, a GGUF file or a hub name; or a `ModelSource`,
+        which also says their dtype, storage and remat.
       folder: Where parameters, record, log and ledger go; made if absent.
       privacy: What the run promises.
       dev: Inputs and targets to score on, which are not trained on.
-      data: Lengths and tokenizer (source "memory"); None takes the defaults.
+      data: Lengths, tokenizer and the like, whose source is always "memory" here; None takes the
+        defaults.
       users: The person whose each row is, which makes a person the unit; None leaves it a row.
       rows_per_user: How many rows of a person are used; given with ``users``.
-      **choices: Method, decoding and whatever else `Settings` has.
+      **choices: Method, decoding and whatever else `Choices` names.
 
     Returns:
       The tuned model.
 
     Raises:
       ValueError: For settings that do not go together.
+
+    >>> import tempfile
+    >>> tuned = fit_writer(
+    ...     ["name : The Mill"] * 40, ["The Mill is a pub ."] * 40,
+    ...     weights="configs/quickstart_decoder", folder=tempfile.mkdtemp(), method="bitfit",
+    ...     privacy=PrivacyConfig(8.0, 1e-3, expected_batch_size=10, engine="vmap"),
+    ...     data=DataConfig(separator="[SEP]", max_length=24, max_prompt=9),
+    ...     training=TrainingConfig(epochs=0.5), decoding=DecodingConfig(max_tokens=5))
+    >>> [len(text.split()) <= 5 for text in tuned.write(["name : The Mill"])]
+    [True]
     """
     data = _data(data, users, rows_per_user)
     if not all(isinstance(given, str) for given in inputs):
@@ -176,7 +211,7 @@ def fit_writer(
     evals = {}
     if dev is not None:
         evals = {"dev": Rows((prompts_of(dev[0], is_chat=is_chat), list(dev[1])), None)}
-    settings = Settings(GENERATION, data, ModelSource(weights), privacy, **choices)
+    settings = Settings(GENERATION, data, _source(weights), privacy, **choices)
     return _fit(settings, train, evals, paths.place(folder))
 
 
@@ -188,11 +223,16 @@ def _fit(settings: Settings, train: Rows, evals: Mapping[str, Rows], folder: Pat
     return load(folder)
 
 
+def _source(weights: str | ModelSource) -> ModelSource:
+    """The section of the model."""
+    return weights if isinstance(weights, ModelSource) else ModelSource(weights)
+
+
 def _data(
     data: DataConfig | None, users: Sequence[str | int] | None, rows_per_user: int | None
 ) -> DataConfig:
     """The data section, which says whether rows have people, and how many rows of each are used."""
-    data = data or DataConfig(source="memory")
+    data = dataclasses.replace(data or DataConfig(), source="memory")
     if rows_per_user is not None:
         data = dataclasses.replace(data, rows_per_user=rows_per_user)
     return data if users is None else dataclasses.replace(data, user=data.user or "users")

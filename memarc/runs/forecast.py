@@ -223,7 +223,7 @@ def _start(parts: Parts, key: jax.Array, params: Params) -> tuple[step.TrainStat
 
 
 def _drawn(parts: Parts, key: jax.Array) -> tuple[step.TrainState, Params]:
-    """As `_start`, around a random backbone where the parts hold none."""
+    """Gives what `_start` gives, around a random backbone where the parts hold none."""
     if not isinstance(jax.tree.leaves(parts.params)[0], jax.ShapeDtypeStruct):
         return jax.jit(partial(_start, parts))(key, parts.params)
 

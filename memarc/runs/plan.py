@@ -55,7 +55,7 @@ def variants(
         differ by their method alone become one.
 
     Raises:
-      ValueError: As of `parse`, and for an unknown method.
+      ValueError: For what `parse` refuses, and for an unknown method.
     """
     config = {**config, "repeats": 1}  # They take alike.
     chosen = parse(config, only)

@@ -254,14 +254,14 @@ def write(folder: Path, audit: Path | None = None) -> tuple[Path, Path]:
     """Writes both files of a run's statement into its folder.
 
     Args:
-      folder: As of `make`.
-      audit: As of `make`.
+      folder: The run's folder (`make`).
+      audit: The folder of an audit of it, or None (`make`).
 
     Returns:
       The page, and the JSON file.
 
     Raises:
-      ValueError: As of `make`.
+      ValueError: For what `make` refuses.
     """
     statement = make(folder, audit)
     page, data = (folder / name for name in FILES)

@@ -150,6 +150,19 @@ def load(folder: str | Path, *, weights: str | None = None) -> Tuned:
 
     Raises:
       ValueError: If a file is missing or damaged, or the parameters are of another model.
+
+    >>> import tempfile
+    >>> from memarc import DataConfig, PrivacyConfig, fit_classifier
+    >>> folder = tempfile.mkdtemp()
+    >>> tuned = fit_classifier(
+    ...     ["a fine film", "a dull film"] * 20, ["good", "bad"] * 20, names=("bad", "good"),
+    ...     weights="configs/quickstart_backbone", folder=folder, method="head",
+    ...     privacy=PrivacyConfig(8.0, 1e-3, expected_batch_size=10, engine="vmap"),
+    ...     data=DataConfig(max_length=8))
+    >>> again = load(folder)
+    >>> texts = ["a fine film", "a film"]
+    >>> np.array_equal(tuned.probabilities(texts), again.probabilities(texts))
+    True
     """
     folder = paths.place(folder)
     record = records.read(folder / records.FILE_NAME)

@@ -202,9 +202,9 @@ def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
 
 
 def test_a_plan_tells_how_every_norm_is_taken():
-    found = {place.path: str(place) for place in cases.plan(case("lora", seq_len=6))}
+    found = {place.path: str(place) for place in cases.places(case("lora", seq_len=6))}
     assert found["tuning/query/a"].endswith("dense, instantiated")
-    wide = {place.path: str(place) for place in cases.plan(case("lora", seq_len=1))}
+    wide = {place.path: str(place) for place in cases.places(case("lora", seq_len=1))}
     assert wide["tuning/query/a"].endswith("dense, ghost norm")
 
 

@@ -33,7 +33,7 @@ DECODER = {
     "llama side": ("llama", "side", {"downsample": "frozen", "start": "random"}),
     "llama head": ("llama", "head", {}),
 }
-OFTEN = ("full", "head", "adapter", "lora b", "side frozen", "coins", "gpt2 lora b")
+OFTEN = ("full", "head", "bitfit", "adapter", "lora b", "side frozen", "coins", "gpt2 lora b")
 """Cases that are always made: every method, with the options that draw what stays frozen."""
 
 CASES = [

@@ -127,7 +127,7 @@ def test_numbers_of_a_declared_range_come_back_in_their_unit(config, files, weig
         privacy=settings.privacy,
         method="head",
         seed=5,
-        data=memarc.DataConfig(source="memory", tokenizer=str(files / "tokenizer"), max_length=24),
+        data=memarc.DataConfig(tokenizer=str(files / "tokenizer"), max_length=24),
     )
     assert again.record.scores == record.scores  # Lists and files are the same run.
     with pytest.raises(ValueError, match=r"no numbers from 0 to 4; declare a range"):
@@ -180,7 +180,7 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
     assert list(record.scores) == ["dev_perplexity", "dev_undefined"]  # Nothing was written.
     (settings,) = parse(config.to_dict())
     choices = {"method": "lora", "seed": 3, "decoding": settings.decoding}
-    data = memarc.DataConfig(source="memory", max_length=52, max_prompt=50, metrics=("perplexity",))
+    data = memarc.DataConfig(max_length=52, max_prompt=50, metrics=("perplexity",))
     model = memarc.fit_writer(
         asked,
         said,

@@ -31,7 +31,7 @@ def choices(weights, tmp_path_factory):
     """What every call here gives."""
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenize.save_tokenizer(tokenize.word_level_tokenizer(reviews.vocabulary()), str(folder))
-    data = memarc.DataConfig(source="memory", tokenizer=str(folder), max_length=24)
+    data = memarc.DataConfig(tokenizer=str(folder), max_length=24)
     return {"weights": weights, "privacy": PRIVACY, "method": "head", "data": data}
 
 

@@ -52,7 +52,7 @@ _ALL = (
     gpt_neox.FAMILY,
 )
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _ALL}
-"""By ``model_type``."""
+"""``model_type`` of a config.json -> the family."""
 
 
 def make_config(kind: str, **fields: Any) -> BackboneConfig:
