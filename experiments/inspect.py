@@ -26,7 +26,7 @@ from memarc.report import lines, records, tables
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
 _TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Folder or hub name; by default the weights' own."
+    "tokenizer", None, "Folder or hub name, if not in the weights."
 )
 _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Dtype of steps and weights.")
 _COMPARE = flags.DEFINE_bool(

@@ -42,7 +42,7 @@ _OVER = flags.DEFINE_enum(
     "over",
     "layers",
     ("layers", "batch_size", "seq_len", "chips", "memory"),
-    "Field on the picture's x axis.",
+    "The picture's x axis.",
 )
 _COLUMNS = flags.DEFINE_list("columns", None, "Columns of the table; those of its kind by default.")
 
