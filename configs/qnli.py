@@ -13,6 +13,7 @@ def get_config(preset="full"):
     config = common.classification("qnli")
     config.privacy.accountant = "rdp"  # As the papers that it is compared with.
     config.privacy.delta = 1 / (2 * 104_743)  # Below one over the published train rows.
+    common.few_steps(config)
     if preset == "smoke":
         common.smoke(config)
     return config
