@@ -25,9 +25,7 @@ from memarc.models.methods import METHODS, REMAT_SUFFIX, all_options
 from memarc.report import lines, records, tables
 
 _WEIGHTS = flags.DEFINE_string("weights", None, "Folder, GGUF file or hub name.")
-_TOKENIZER = flags.DEFINE_string(
-    "tokenizer", None, "Folder or hub name, if not in the weights."
-)
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "Folder or hub name, if not in the weights.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "Dtype of steps and weights.")
 _COMPARE = flags.DEFINE_bool(
     "compare", True, "Compare with transformers, which takes as much memory again."

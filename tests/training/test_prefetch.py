@@ -2,6 +2,7 @@
 
 import threading
 import time
+import types
 
 import pytest
 
@@ -64,16 +65,16 @@ def test_an_error_of_the_caller_ends_the_thread():
     assert not threads()
 
 
-def test_waiting_is_counted_and_work_done_meanwhile_is_not():
-    def slow():
-        for number in range(2):
-            time.sleep(0.2)
-            yield number
+def test_waiting_is_counted_and_work_done_meanwhile_is_not(monkeypatch):
+    clock = types.SimpleNamespace(now=0.0)
 
-    with prefetch(slow()) as items:
-        next(items)
-        assert 0.05 < items.waited < 5.0
-        before = items.waited
-        time.sleep(1.0)  # The next is made meanwhile.
-        next(items)
-        assert items.waited - before < 0.15
+    def slow():
+        clock.now += 3.0
+        return "item", 7
+
+    stopwatch = types.SimpleNamespace(perf_counter=lambda: clock.now)
+    monkeypatch.setattr(lib, "time", stopwatch)
+    items = lib.Prefetched(types.SimpleNamespace(get=slow))
+    assert next(items) == 7 and items.waited == 3.0
+    clock.now += 100.0  # The caller works.
+    assert next(items) == 7 and items.waited == 6.0
