@@ -56,6 +56,8 @@ def _shapes(backbone) -> config_dict.ConfigDict:
     config.storage_block = quantised.BLOCK  # of which so many inputs share a scale.
     config.options = common.method_options()
     config.options.side.downsample = "frozen"
-    config.privacy = dict(clip_norm=1.0, clipping="abadi", noise_multiplier=1.0)
+    config.privacy = dict(
+        clip_norm=1.0, clipping="abadi", clipping_scope="flat", noise_multiplier=1.0
+    )
     config.optimizer = common.optimizer()
     return config

@@ -85,6 +85,7 @@ class Case:
                 if self.storage_dtype in quantised.BITS
                 else {}
             ),
+            "clipping_scope": self.clipping.scope,
             "batch_size": self.batch_size,
             "seq_len": self.seq_len,
             "options": dict(self.options),
@@ -110,6 +111,7 @@ def parse(
         raise ValueError("The config states no sizes; give one of configs/memory or configs/bench.")
     method = label.removesuffix(REMAT_SUFFIX)
     options = all_options(method, config["options"].get(method, {}))
+    privacy = config["privacy"]
     sizes = config["backbone"] | ({} if layers is None else {"layers": layers})
     cfg = make_config(**sizes, remat="none" if label == method else "layer")
     if batch_size < 1 or not 1 <= seq_len <= cfg.longest_sequence:
@@ -127,8 +129,8 @@ def parse(
         head=_head(cfg, config["head"]),
         storage_dtype=config["storage_dtype"],
         storage_block=config["storage_block"],
-        clipping=Clipping(config["privacy"]["clip_norm"], config["privacy"]["clipping"]),
-        noise_multiplier=config["privacy"]["noise_multiplier"],
+        clipping=Clipping(privacy["clip_norm"], privacy["clipping"], privacy["clipping_scope"]),
+        noise_multiplier=privacy["noise_multiplier"],
         optimizer=OptimizerConfig(**config["optimizer"]),
         batch_size=batch_size,
         seq_len=seq_len,
