@@ -13,7 +13,6 @@ from memarc.evaluation.decoding import DecodingConfig
 from memarc.models.head import MASK, ValueHeadConfig
 from memarc.models.language import LanguageConfig
 from memarc.models.methods import all_options
-from memarc.privacy.ledger_entries import Budget
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.report.records import encode
 from memarc.runs.sections import (
@@ -161,11 +160,6 @@ class Settings:
     def data_to_load(self) -> DataConfig:
         """The data section with the tokenizer named."""
         return dataclasses.replace(self.data, tokenizer=self.tokenizer)
-
-    @property
-    def budget(self) -> Budget | None:
-        """The budget of a shared ledger; None where the ledger must exist and have one."""
-        return self.ledger.budget
 
     @property
     def plain(self) -> dict[str, Any]:
