@@ -7,7 +7,7 @@ among mechanisms that differ in their noise alone (docs/audits.md). Other preset
 
 - `full_batch` draws every row in every step, where an audit sees most: expect 1.8 and 2.2;
 - `small` is what `python -m tests.broken` audits broken mechanisms with;
-- `writer` audits LoRA on a small decoder, with texts of unused tokens and samples of the model
+- `generation` audits LoRA on a small decoder, with texts of unused tokens and samples of the model
   itself among the canaries.
 
 Without noise the audit must contradict the claim:
@@ -18,18 +18,18 @@ Without noise the audit must contradict the claim:
 from configs import common
 from memarc.runs.sections import AuditConfig
 
-PRESETS = (*common.PRESETS, "full_batch", "small", "writer")
+PRESETS = (*common.PRESETS, "full_batch", "small", "generation")
 
 
 def get_config(preset="full"):
     common.check_preset(preset, PRESETS)
-    config = _writer() if preset == "writer" else _classifier()
+    config = _generation() if preset == "generation" else _classifier()
     config.privacy.epsilon = 4.0
     config.privacy.clip_norm = 8.0  # Not 1, so that noise which forgets it shows.
     config.privacy.engine = "vmap"
     config.optimizer.learning_rate = 1e-2
     config.audit = common.section(AuditConfig)
-    if preset == "writer":  # The tokenizer of reviews has but one unused token.
+    if preset == "generation":  # The tokenizer of reviews has but one unused token.
         config.audit.unused_canaries = config.audit.sampled_canaries = 500
     if preset == "full_batch":
         config.data.train_rows = config.privacy.expected_batch_size = 2000
@@ -58,7 +58,7 @@ def _classifier():
     return config
 
 
-def _writer():
+def _generation():
     config = common.generation("restaurants")
     common.restaurants(config)
     common.greedy(config)

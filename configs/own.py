@@ -1,4 +1,4 @@
-"""Rows of your own, from files: classification, regression (:regression) or writing (:writing).
+"""Rows of your own, from files: classification, regression (:regression) or generation (:generation).
 
     python -m experiments.run --config=configs/own.py --workdir=OUT --config.model.weights=FOLDER \
         --config.data.train=train.csv --config.data.dev=dev.csv --config.data.text=note \
@@ -10,7 +10,7 @@ What each field means: `memarc.data.own_config.OwnConfig`, and docs/own_data.md.
 
 from configs import common
 
-PRESETS = ("full", "regression", "writing", "smoke")
+PRESETS = ("full", "regression", "generation", "smoke")
 
 LISTS = ("train", "dev", "validation", "text", "labels", "range", "metrics")
 """Fields of several texts or numbers, which are written as one text here."""
@@ -18,7 +18,7 @@ LISTS = ("train", "dev", "validation", "text", "labels", "range", "metrics")
 
 def get_config(preset="full"):
     common.check_preset(preset, PRESETS)
-    if preset == "writing":
+    if preset == "generation":
         config = common.generation("generation")
         config.data.separator = None
         config.data.max_prompt = None

@@ -16,7 +16,7 @@ from memarc.runs.parse import parse
 
 @pytest.fixture(scope="module")
 def writer():
-    config = audit_config.get_config("writer")
+    config = audit_config.get_config("generation")
     config.data.update(train_rows=40, dev_rows=9)
     config.privacy.update(expected_batch_size=20, noise_multiplier=1.0, epsilon=1e3)
     del config["audit"]

@@ -53,7 +53,7 @@ def test_every_field_has_a_line(place, cls):
 
 
 def test_all_fields_of_a_config_are_listed_with_its_values():
-    config = own.get_config("writing").to_dict()
+    config = own.get_config("generation").to_dict()
     told = fields.text(config)
     for name, value in config.items():
         if not isinstance(value, dict) or name in ("runs", "more", "options"):

@@ -168,7 +168,7 @@ def test_conversations_are_learned_from_files_and_lists_alike(chatter, tmp_path)
         for i, (talk, text) in enumerate(zip(asked, said, strict=True)):
             turns = [*talk, {"role": "assistant", "content": text}]
             file.write(json.dumps({"talk": turns, "who": i % 20}) + "\n")
-    config = own.get_config("writing")
+    config = own.get_config("generation")
     config.method, config.seed, config.model.weights = "lora", 3, chatter
     config.data.update(train=str(tmp_path / "talks.jsonl"), messages="talk", max_length=52)
     config.data.update(dev=str(tmp_path / "talks.jsonl"), metrics="perplexity", max_prompt=50)
