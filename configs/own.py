@@ -1,4 +1,4 @@
-"""Rows of your own, from files: classification, regression (:regression) or generation (:generation).
+"""Rows of your own, from files: classification, :regression or :generation.
 
     python -m experiments.run --config=configs/own.py --workdir=OUT --config.model.weights=FOLDER \
         --config.data.train=train.csv --config.data.dev=dev.csv --config.data.text=note \

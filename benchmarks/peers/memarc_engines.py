@@ -12,6 +12,7 @@ from memarc.measure import case as cases
 from memarc.measure import step as measure
 from memarc.privacy import auto
 from memarc.privacy.engines import clipped_grad_sum
+from memarc.typing import Batch, Params
 
 CANDIDATES = auto.CANDIDATES
 DISTRIBUTIONS = ("memarc", "jax", "jaxlib", "numpy")
@@ -31,7 +32,7 @@ def clipped_sum(job: Job, ask: Ask) -> dict[str, np.ndarray]:
     model = cases.model_of(case)
 
     @jax.jit
-    def summed(trainable, frozen, batch):
+    def summed(trainable: Params, frozen: Params, batch: Batch) -> Params:
         return clipped_grad_sum(
             model.loss,
             trainable,
@@ -42,10 +43,10 @@ def clipped_sum(job: Job, ask: Ask) -> dict[str, np.ndarray]:
             engine=ask.engine,
             microbatch_size=ask.microbatch_size,
             precompute=model.precompute,
-        )
+        )[0]
 
     with jax.default_matmul_precision("highest"):
-        total, _ = summed(trainable, frozen, batch)
+        total = summed(trainable, frozen, batch)
     return jax_net.as_tensors(case, total)
 
 
