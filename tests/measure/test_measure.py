@@ -55,6 +55,18 @@ def test_the_step_of_every_method_keeps_the_shapes_of_its_state(method):
     assert shapes[0] == shapes[1]
 
 
+def test_a_measured_step_may_clip_by_layer_and_its_line_says_so():
+    config = small_shapes.get_config()
+    config.privacy.clipping_scope = "per_layer"
+    sizes = {"batch_size": 3, "seq_len": 5, "layers": None}
+    given = cases.parse(config.to_dict(), "lora", **sizes)
+    assert given.clipping.scope == given.described["clipping_scope"] == "per_layer"
+    assert case("lora").described["clipping_scope"] == "flat"
+    arguments = cases.abstract(given, "vmap")
+    _, metrics = jax.eval_shape(cases.private_step(given, "vmap", 3), *arguments)
+    assert "update_norm" in metrics
+
+
 def test_a_compiled_line_adds_up():
     line = measure.compile_step(case("lora"), "vmap", 3, measure.here())
     parts = line["arguments_bytes"] + line["temp_bytes"] + line["output_bytes"]
