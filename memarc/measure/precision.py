@@ -1,4 +1,4 @@
-"""How far gradients in bfloat16 are from those in float32, where private training leads.
+"""What rounding costs where private training leads: in gradients, and in the bound of norms.
 
 Axes: B batch, T tokens, L layers.
 """
@@ -18,6 +18,8 @@ from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
+from memarc.ops.taps import How
+from memarc.ops.uses import attach, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.training import optimizer
@@ -39,8 +41,8 @@ def measure(model: Opened, method: str, options: dict[str, Any], batch: Batch) -
 
     Returns:
       method; cosine and relative_error of the whole gradient in bfloat16 against float32;
-      errors_by_leaf, the same relative error of every leaf; and adapter_size, the root mean square
-      of all that the updates have moved.
+      errors_by_leaf, the same relative error of every leaf; adapter_size, the root mean square
+      of all that the updates have moved; allowance and allowances_by_leaf (`allowances`).
     """
     batch = {**batch, LABELS: np.arange(len(batch[INPUT_IDS]), dtype=np.int32) % 2}
     wide = _built(model, method, options, "float32")
@@ -63,6 +65,58 @@ def measure(model: Opened, method: str, options: dict[str, Any], batch: Batch) -
         "relative_error": _error(all_got, all_wanted),
         "errors_by_leaf": {name: _error(a, b) for name, (a, b) in zip(names, pairs, strict=True)},
         "adapter_size": _short(_size(np.concatenate(moved)) / np.sqrt(sum(map(len, moved)))),
+        **allowances(wide, trainable, frozen, batch),
+    }
+
+
+def allowances(
+    model: Classifier | LanguageModel, trainable: Params, frozen: Params, batch: Batch
+) -> dict[str, Any]:
+    """By how much norms without gradients exceed those of gradients that are formed.
+
+    A norm whose sum may be rounded otherwise has an allowance (`memarc.ops.precision`), which a
+    clipped row loses of its bound.
+
+    Returns:
+      allowance, the greatest excess of a row's norm over 1; and allowances_by_leaf, the same of
+      each leaf by itself, the greatest over layers and rows.
+    """
+    prepared = jax.jit(model.precompute)(frozen, batch)
+    places = find_places(model.loss, trainable, frozen, prepared)
+    count = len(batch[INPUT_IDS])
+    zeros = [jnp.zeros((*x.stack, count)) if x.use else () for x in places]
+
+    @jax.jit
+    def without(trainable: Params, frozen: Params, prepared: Batch) -> list[Array]:
+        def losses(taps: list[Any]) -> Array:
+            return model.loss(attach(trainable, taps, How("norms")), frozen, prepared)
+
+        found, pull = jax.vjp(losses, zeros)
+        return pull(jnp.ones_like(found))[0]
+
+    @jax.jit
+    def formed(trainable: Params, frozen: Params, prepared: Batch) -> list[Array]:
+        def loss(trainable: Params, row: Batch) -> Array:
+            return model.loss(trainable, frozen, jax.tree.map(lambda x: x[None], row))[0]
+
+        found = jax.vmap(jax.grad(loss), (None, 0))(trainable, prepared)
+        leaves = zip(places, jax.tree.leaves(found), strict=True)
+        return [
+            jnp.sum(jnp.square(x), tuple(range(1 + len(place.stack), x.ndim))).T
+            for place, x in leaves
+        ]
+
+    given = (trainable, frozen, prepared)
+    pairs = {
+        place.path: (np.float64(a), np.float64(b))
+        for place, a, b in zip(places, without(*given), formed(*given), strict=True)
+        if place.use
+    }
+    whole = zip(*pairs.values(), strict=True)
+    rows = [sum(x.reshape(-1, count).sum(0) for x in squares) for squares in whole]
+    return {
+        "allowance": _excess(*rows),
+        "allowances_by_leaf": {name: _excess(a, b) for name, (a, b) in pairs.items()},
     }
 
 
@@ -127,6 +181,12 @@ def _gradient(
 def _error(got: Any, wanted: Any) -> float:
     """Relative error; of a gradient that is zero, the size of what should be."""
     return _short(_size(got - wanted) / (_size(wanted) or 1.0))
+
+
+def _excess(squares: np.ndarray, of_formed: np.ndarray) -> float:
+    """The greatest excess of a norm, where there is any gradient; from squares."""
+    is_there = of_formed > 0
+    return _short(np.max(np.sqrt(squares[is_there] / of_formed[is_there]) - 1.0, initial=0.0))
 
 
 def _size(x: np.ndarray) -> float:
