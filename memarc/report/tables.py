@@ -92,6 +92,12 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "share of peak": lambda line: f"{100 * line['utilisation']:.0f} %",
     "over plain": lambda line: f"{line['over_plain']:.2f}",
     "rows a second": lambda line: f"{line['examples_per_second']:.1f}",
+    "relative error": lambda line: str(line["relative_error"]),
+    "cosine": lambda line: f"{line['cosine']:.4f}",
+    "worst leaf": lambda line: _largest(line["errors_by_leaf"]),
+    "moved by": lambda line: str(line["adapter_size"]),
+    "allowance": lambda line: str(line["allowance"]),
+    "widest allowance": lambda line: _largest(line["allowances_by_leaf"]),
     "input": lambda line: _cell(line["input"]),
     "output": lambda line: _cell(line["output"]),
     "a reference": lambda line: _cell(line["references"][0]),
@@ -115,6 +121,16 @@ SLICES = (
 )
 
 TEXTS = ("input", "output", "a reference")
+
+PRECISION = (
+    "method",
+    "relative error",
+    "cosine",
+    "worst leaf",
+    "moved by",
+    "allowance",
+    "widest allowance",
+)
 
 STYLES = {"terminal": "simple", "markdown": "pipe"}
 
@@ -238,6 +254,8 @@ def usual_columns(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """The columns of `LINE_COLUMNS` that lines of their kind are mostly shown with."""
     if "references" in lines[0]:
         return TEXTS
+    if "cosine" in lines[0]:
+        return PRECISION
     if "median_seconds" in lines[0]:
         return BENCH
     if "largest" in lines[0]:
@@ -253,6 +271,12 @@ def chips(line: dict[str, Any]) -> int:
 def _cell(text: str) -> str:
     """A text as one cell of a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _largest(by_leaf: dict[str, float]) -> str:
+    """The leaf of the largest number, and the number, as a cell."""
+    name = max(by_leaf, key=by_leaf.__getitem__)
+    return f"{name} {by_leaf[name]}"
 
 
 def _mesh(line: dict[str, Any]) -> str:

@@ -68,6 +68,22 @@ def test_a_table_of_the_largest_steps_says_what_was_looked_for_and_what_it_was_t
     assert row == ["lora+remat", "tokens", "32", "128", "24", "2.5 GiB", "5.0 MiB", "2.35 TFLOP"]
 
 
+def test_a_line_of_precision_names_the_leaves_that_are_worst():
+    line = {
+        "method": "lora",
+        "cosine": 0.99827,
+        "relative_error": 0.0588,
+        "adapter_size": 0.0025,
+        "errors_by_leaf": {"a": 0.03, "b": 0.06},
+        "allowance": 1.3e-06,
+        "allowances_by_leaf": {"a": 6e-06, "b": 5e-06},
+    }
+    columns = tables.usual_columns([line])
+    *_, row = tables.table([line], columns, "markdown", tables.LINE_COLUMNS).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells == ["lora", "0.0588", "0.9983", "b 0.06", "0.0025", "1.3e-06", "a 6e-06"]
+
+
 def test_a_picture_of_memory_leaves_out_what_does_not_fit_and_needs_two_sizes(tmp_path):
     pytest.importorskip("matplotlib")
     lines = [FITS, {**FITS, "layers": 48}, DOES_NOT]
