@@ -82,11 +82,12 @@ def classification(task: str) -> config_dict.ConfigDict:
 
 
 def few_steps(config: config_dict.ConfigDict) -> None:
-    """Makes a config learn in some tens of private steps, with LoRA or whatever is given.
+    """Makes a config learn in few private steps, with LoRA.
 
     It is the recipe of `configs/sst2.py` at half of its rates, as for backbones of 12 layers: the
     head moves alone at first and then more quickly than the rest, of LoRA ``b`` alone is trained,
-    and rows are scaled to the bound. Rates of other methods over LoRA's stand there.
+    and rows are scaled to the bound. Other methods have their rates over LoRA's there, and a side
+    network moves at once (``--config.optimizer.head_first=0``).
     """
     config.privacy.clipping = "automatic"
     config.optimizer.learning_rate = 1e-2

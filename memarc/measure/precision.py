@@ -18,8 +18,9 @@ from memarc.models.build import build
 from memarc.models.classifier import Classifier
 from memarc.models.head import HeadConfig
 from memarc.models.language import LanguageConfig, LanguageModel
+from memarc.ops.precision import wide
 from memarc.ops.taps import How
-from memarc.ops.uses import attach, find_places
+from memarc.ops.uses import NeedsTaps, attach, find_places
 from memarc.privacy.clipping import Clipping
 from memarc.privacy.engines import clipped_grad_sum
 from memarc.training import optimizer
@@ -75,16 +76,22 @@ def allowances(
     """By how much norms without gradients exceed those of gradients that are formed.
 
     A norm whose sum may be rounded otherwise has an allowance (`memarc.ops.precision`), which a
-    clipped row loses of its bound.
+    clipped row loses of its bound. What both programs round otherwise is in the excess too.
 
     Returns:
-      allowance, the greatest excess of a row's norm over 1; and allowances_by_leaf, the same of
-      each leaf by itself, the greatest over layers and rows.
+      allowance, the greatest excess of a row's norm, as a share of it; and allowances_by_leaf, the
+      same of each leaf by itself, the greatest over layers and rows. Both are None where the loss
+      does not take taps.
     """
     prepared = jax.jit(model.precompute)(frozen, batch)
-    places = find_places(model.loss, trainable, frozen, prepared)
+    try:
+        places = find_places(model.loss, trainable, frozen, prepared)
+    except NeedsTaps:
+        return {"allowance": None, "allowances_by_leaf": None}
     count = len(batch[INPUT_IDS])
-    zeros = [jnp.zeros((*x.stack, count)) if x.use else () for x in places]
+    zeros = [
+        jnp.zeros((*x.stack, count), wide(x.use.output.dtype)) if x.use else () for x in places
+    ]
 
     @jax.jit
     def without(trainable: Params, frozen: Params, prepared: Batch) -> list[Array]:
@@ -102,14 +109,16 @@ def allowances(
         found = jax.vmap(jax.grad(loss), (None, 0))(trainable, prepared)
         leaves = zip(places, jax.tree.leaves(found), strict=True)
         return [
-            jnp.sum(jnp.square(x), tuple(range(1 + len(place.stack), x.ndim))).T
+            jnp.moveaxis(jnp.sum(jnp.square(x), tuple(range(1 + len(place.stack), x.ndim))), 0, -1)
             for place, x in leaves
         ]
 
     given = (trainable, frozen, prepared)
+    with jax.default_matmul_precision("highest"):
+        both = zip(places, without(*given), formed(*given), strict=True)
     pairs = {
-        place.path: (np.float64(a), np.float64(b))
-        for place, a, b in zip(places, without(*given), formed(*given), strict=True)
+        place.path: (np.asarray(a, np.float64), np.asarray(b, np.float64))
+        for place, a, b in both
         if place.use
     }
     whole = zip(*pairs.values(), strict=True)

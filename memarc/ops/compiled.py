@@ -1,8 +1,12 @@
 """What a compiled program says it takes, and whether a device has room for it."""
 
+import math
 import re
 
 import jax
+import jax.numpy as jnp
+
+from memarc.typing import PyTree
 
 _NEEDED = re.compile(r"(?:Used |temporaries \()([0-9.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -82,3 +86,12 @@ def needed_bytes(error: Exception) -> int | None:
         return None
     found = _NEEDED.search(str(error))
     return round(float(found[1]) * _UNITS[found[2]]) if found else 0
+
+
+def held_bytes(tree: PyTree) -> int:
+    """Bytes that a tree of arrays, or of their shapes, takes on one device; keys are left out."""
+    leaves = [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * x.dtype.itemsize
+        for x in leaves
+    )

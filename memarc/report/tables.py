@@ -70,6 +70,7 @@ LINE_COLUMNS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "method": lambda line: line["method"],
     "engine": lambda line: line["engine"],
     "target": lambda line: line["target"],
+    "clipping": lambda line: line["clipping_scope"],
     "layers": lambda line: str(line["layers"]),
     "batch": lambda line: str(line["batch_size"]),
     "tokens": lambda line: str(line["seq_len"]),

@@ -19,7 +19,7 @@ import optax
 
 from memarc import batches
 from memarc.models.head import HeadConfig
-from memarc.ops.compiled import compiled_bytes, needed_bytes
+from memarc.ops.compiled import compiled_bytes, held_bytes, needed_bytes
 from memarc.privacy import noise
 from memarc.report import memory
 from memarc.runs import assemble
@@ -124,7 +124,7 @@ def compile_for(drawn: Sketch, limit: int) -> Compiled:
       jax.errors.JaxRuntimeError: If one does not fit the device (`does_not_fit`).
     """
     privacy, problem, state = drawn.parts.settings.privacy, drawn.problem, drawn.state
-    gradient = engine.resolve(problem, state.trainable, privacy, limit)
+    gradient = engine.resolve(problem, state, privacy, privacy.rule, limit)
     programs = loop.compile_programs(problem, state, gradient, *drawn.transforms)
     longest = max(problem.shapes)
     kept = memory.backward_bytes_per_example(
@@ -275,23 +275,14 @@ def _seconds(function: Callable[[PyTree], PyTree], donated: PyTree) -> float:
 def _whole(drawn: Sketch, programs: loop.Programs) -> int:
     """Bytes of one device at the worst moment of a step: in one of the programs."""
     state, frozen = drawn.state, drawn.problem.frozen
-    beside = _bytes((state.step, state.noise_state, state.opt_state))
+    beside = held_bytes((state.step, state.noise_state, state.opt_state))
     adding = max(_set_aside(program) for program in programs.accumulate.values())
-    return max(adding + beside, _set_aside(programs.update) + _bytes(frozen))
+    return max(adding + beside, _set_aside(programs.update) + held_bytes(frozen))
 
 
 def _set_aside(program: jax.stages.Compiled) -> int:
     """What is set aside for a program; its peak may have arrays in on-chip memory too."""
     return compiled_bytes(program).get("reserved_bytes", 0)
-
-
-def _bytes(tree: PyTree) -> int:
-    """Bytes of a tree of shapes on one device."""
-    leaves = [x for x in jax.tree.leaves(tree) if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
-    return sum(
-        int(np.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape)) * x.dtype.itemsize
-        for x in leaves
-    )
 
 
 def _lying(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:

@@ -158,8 +158,9 @@ def _prepare(
     state = placement.place_state(state) if placement else state
     state = checkpoints.restore(state)
     problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
-    memory = targets.memory("", jax.local_devices())
-    gradient = engine.resolve(problem, state.trainable, run.settings.privacy, memory)
+    memory = min(processes.gather(targets.memory("", jax.local_devices())))
+    privacy, clipping = run.settings.privacy, run.mechanism.clipping
+    gradient = engine.resolve(problem, state, privacy, clipping, memory)
     _check_apart(problem, state, gradient.engine)
     programs = loop.compile_programs(problem, state, gradient, privatize, optimize)
     return state, problem, programs, gradient

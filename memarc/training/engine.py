@@ -4,27 +4,29 @@ from typing import Any
 
 import jax
 
-from memarc.ops.compiled import compile_within, own_bytes
+from memarc.ops.compiled import compile_within, held_bytes, own_bytes
 from memarc.ops.flops import matrix_flops
 from memarc.ops.uses import NeedsTaps
 from memarc.privacy import auto
+from memarc.privacy.clipping import Clipping
 from memarc.privacy.mechanism import PrivacyConfig
 from memarc.training import sharding
 from memarc.training.loop import Problem
-from memarc.training.step import GradientSettings
+from memarc.training.step import GradientSettings, TrainState
 from memarc.typing import Params
 
 
 def resolve(
-    problem: Problem, trainable: Params, privacy: PrivacyConfig, memory: int
+    problem: Problem, state: TrainState, privacy: PrivacyConfig, clipping: Clipping, memory: int
 ) -> GradientSettings:
     """Settles how clipped sums are computed, where a config leaves it open.
 
     Args:
       problem: What is trained.
-      trainable: The parameters that are trained, or their shapes.
+      state: The train state, or its shapes, all of which lies on the devices meanwhile.
       privacy: The engine, which may be "auto", and rows at once, of which a device of a mesh takes
         no more than it has.
+      clipping: The rule by which the run's noise was calibrated.
       memory: Bytes of one device, which an engine must fit to be chosen before others.
 
     Returns:
@@ -34,17 +36,18 @@ def resolve(
     most = sharding.rows_of_device(problem.placement, privacy.physical_batch_size)
     rows = min(privacy.microbatch_size, most)
     if privacy.engine != auto.AUTO:
-        return GradientSettings(privacy.rule, privacy.engine, rows)
+        return GradientSettings(clipping, privacy.engine, rows)
+    room = memory - held_bytes((state.step, state.noise_state, state.opt_state))
 
     def cost_of(engine: str) -> auto.Cost | None:
-        settings = GradientSettings(privacy.rule, engine, rows)
-        flops = work(problem, trainable, settings)
+        settings = GradientSettings(clipping, engine, rows)
+        flops = work(problem, state.trainable, settings)
         if flops is None:
             return None
-        return auto.Cost(engine, _own_bytes(problem, trainable, settings, memory), flops)
+        return auto.Cost(engine, _own_bytes(problem, state.trainable, settings, room), flops)
 
     chosen = auto.choose(auto.CANDIDATES, cost_of).engine
-    return GradientSettings(privacy.rule, chosen, rows)
+    return GradientSettings(clipping, chosen, rows)
 
 
 def work(problem: Problem, trainable: Params, settings: GradientSettings) -> int | None:
@@ -62,11 +65,11 @@ def work(problem: Problem, trainable: Params, settings: GradientSettings) -> int
 
 
 def _own_bytes(
-    problem: Problem, trainable: Params, settings: GradientSettings, memory: int
+    problem: Problem, trainable: Params, settings: GradientSettings, room: int
 ) -> int | None:
-    """What a program takes beside its arguments; None if it does not fit the device."""
+    """What a program takes beside its arguments; None if it does not fit so many bytes."""
     accumulate = jax.jit(problem.accumulate(settings), donate_argnums=0)
-    figures, _ = compile_within(accumulate.lower(*_arguments(problem, trainable)), memory)
+    figures, _ = compile_within(accumulate.lower(*_arguments(problem, trainable)), room)
     return None if figures is None else own_bytes(figures)
 
 

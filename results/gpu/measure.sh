@@ -16,21 +16,23 @@ limited() {
   local seconds=$1 status=0
   shift
   echo "== $*"
-  timeout "$seconds" "$@" || status=$?
+  timeout -k 10 "$seconds" "$@" || status=$?
   [ "$status" -eq 0 ] || { failed=1 && echo "== status $status of: $*"; }
 }
 
 # Times private and plain steps: seconds, name of the lines, config, and more flags.
 bench() {
-  local seconds=$1 name=$2 config=$3
+  local seconds=$1 lines=$out/$2.jsonl config=$3
   shift 3
   local sizes=()
   [ -z "$tiny" ] || sizes=(--batch_size=2 --microbatch_size=2 --seq_len=8 --steps=1
     --config.backbone.{layers=1,width=64,heads=8,feed_forward=64,vocab_size=50})
   limited "$seconds" python -m experiments.bench --config="configs/memory/$config.py" \
-    --peak_flops="${PEAK_FLOPS:-989e12}" --steps=10 "$@" "${sizes[@]}" --output="$out/$name.jsonl"
+    --peak_flops="${PEAK_FLOPS:-989e12}" --steps=10 "$@" "${sizes[@]}" --output="$lines"
+  [ ! -s "$lines.partial" ] || mv "$lines.partial" "$lines"
 }
 
+# Nine minutes at most.
 speed() {
   local encoder=(--batch_size=32 --microbatch_size=32 --seq_len=128)
   local decoder=(--batch_size=8 --microbatch_size=8 --seq_len=512)
@@ -38,28 +40,31 @@ speed() {
   local seven="('query','key','value','attention_output','intermediate','output','gated')"
   [ -z "$tiny" ] || int4=(--config.storage_dtype=int4)
   local qwen=(--config.options.lora.rank=16 "--config.options.lora.targets=$seven")
-  bench 90 full roberta_large "${encoder[@]}" --methods=full --engines=book_keeping,ghost
-  bench 60 per_layer roberta_large "${encoder[@]}" --methods=full --engines=book_keeping \
+  bench 80 full roberta_large "${encoder[@]}" --methods=full --engines=book_keeping,ghost
+  bench 50 per_layer roberta_large "${encoder[@]}" --methods=full --engines=book_keeping \
     --config.privacy.clipping_scope=per_layer
   bench 90 llama_7b llama_7b "${decoder[@]}" --methods=lora+remat,reversible --engines=vmap
-  bench 90 qwen qwen2_7b "${decoder[@]}" "${qwen[@]}" --methods=lora+remat --engines=vmap
-  bench 90 qwen_int4 qwen2_7b "${decoder[@]}" "${qwen[@]}" "${int4[@]}" --methods=lora+remat \
+  bench 70 qwen qwen2_7b "${decoder[@]}" "${qwen[@]}" --methods=lora+remat --engines=vmap
+  bench 70 qwen_int4 qwen2_7b "${decoder[@]}" "${qwen[@]}" "${int4[@]}" --methods=lora+remat \
     --engines=vmap
-  bench 60 others roberta_large "${encoder[@]}" --methods=lora,side,reversible --engines=vmap
-  bench 150 llama_70b llama_70b "${decoder[@]}" "${int4[@]}" --methods=reversible --engines=ghost
+  bench 50 others roberta_large "${encoder[@]}" --methods=lora,side,reversible --engines=vmap
+  bench 130 llama_70b llama_70b "${decoder[@]}" "${int4[@]}" --methods=reversible --engines=ghost
 }
 
+# As many of the runs as nine minutes allow; what was stopped goes on where OUT is kept.
 smollm2() {
-  local run=(python -m experiments.run --workdir="$out/runs")
+  local run=(python -m experiments.run --workdir="$out/runs") name
   if [ -n "$tiny" ]; then
     run+=(--config=configs/smollm2_e2e.py:smoke)
   else
     run+=(--config=configs/smollm2_e2e.py --config.model.weights="${weights:?the weights of SmolLM2}")
   fi
-  limited 600 "${run[@]}" --only="${ONLY:-lora-eps8,reversible-eps8,side-eps8,lora-eps3,lora-inf}"
   mkdir -p "$out/records"
-  for record in "$out"/runs/*/record.json; do
-    cp "$record" "$out/records/$(basename "$(dirname "$record")").json"
+  for name in ${ONLY:-lora-eps8 reversible-eps8 side-eps8 lora-eps3 lora-inf}; do
+    [ "$SECONDS" -lt 530 ] || { echo "== no time for $name" && failed=1 && continue; }
+    limited "$((540 - SECONDS))" "${run[@]}" --only="$name"
+    [ ! -f "$out/runs/$name/record.json" ] ||
+      cp "$out/runs/$name/record.json" "$out/records/$name.json"
   done
 }
 

@@ -248,9 +248,29 @@ def test_a_logical_batch_of_4096_takes_the_memory_of_a_small_one(toy, tmp_path):
 def test_auto_skips_taps_that_the_loss_does_not_take(toy):
     """The toy's loss is plain matrix products, which only ``vmap`` can clip."""
     privacy = PrivacyConfig(1.0, 1e-5, engine="auto", microbatch_size=2, physical_batch_size=7)
-    for memory in (2**40, 0):  # Whether or not it fits.
-        found = engine.resolve(toy.problem(), toy.start().trainable, privacy, memory)
-        assert found == step.GradientSettings(privacy.rule, "vmap", 2)
+    found = engine.resolve(toy.problem(), toy.start(), privacy, privacy.rule, 2**40)
+    assert found == step.GradientSettings(privacy.rule, "vmap", 2)
+
+
+@pytest.mark.parametrize(("room", "chosen"), [(600, "vmap"), (599, "ghost"), (399, "vmap")])
+def test_auto_takes_an_engine_that_fits_beside_the_state(toy, monkeypatch, room, chosen):
+    """Work by bytes decides among those that fit, and work alone where none does."""
+    costs = {"vmap": (600, 100), "ghost": (400, 180)}
+    state = toy.start()
+    privacy = PrivacyConfig(1.0, 1e-5, engine="auto", microbatch_size=2, physical_batch_size=7)
+
+    def own_bytes(problem, trainable, settings, room):
+        taken, _ = costs[settings.engine]
+        return taken if taken <= room else None
+
+    monkeypatch.setattr(engine, "_own_bytes", own_bytes)
+    monkeypatch.setattr(
+        engine, "work", lambda problem, trainable, x: costs.get(x.engine, (0, None))[1]
+    )
+    beside = sum(x.nbytes for x in jax.tree.leaves((state.step, state.opt_state)))
+    beside += state.noise_state[0].num_updates.nbytes
+    found = engine.resolve(toy.problem(), state, privacy, privacy.rule, beside + room)
+    assert found.engine == chosen
 
 
 def test_coins_are_fresh_at_every_step_and_the_same_when_drawn_again():
