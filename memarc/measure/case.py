@@ -175,12 +175,7 @@ def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
     model = model_of(case)
     start, tune, tokens = jax.random.split(key, 3)
     trainable, frozen = model.init(tune, _weights(case, start))
-    kept_as = case.backbone.dtype if case.storage_dtype in quantised.BITS else case.storage_dtype
-    frozen = jax.tree.map(
-        lambda x: x if quantised.is_quantised(x) else x.astype(kept_as),
-        frozen,
-        is_leaf=quantised.is_quantised,
-    )
+    frozen = _held(case, frozen)
     batch = batches.random(
         model.kind,
         tokens,
@@ -199,12 +194,31 @@ def draw(case: Case, engine: str, key: jax.Array) -> tuple[PyTree, ...]:
 
 
 def _weights(case: Case, key: jax.Array) -> Params:
-    """Random weights of the backbone, their kernels in blocks if the case says so."""
-    params = backbone.init(case.backbone, key)
-    if case.storage_dtype not in quantised.BITS:
-        return params
-    layers = quantised.in_blocks(params["layers"], case.storage_dtype, case.storage_block)
-    return {**params, "layers": layers}
+    """Random weights of the backbone, held as the case says.
+
+    Layers are drawn one after the other: a large model's are never all there in float32.
+    """
+    kinds = case.backbone.kind_of_layer[:1]
+    one = dataclasses.replace(case.backbone, layers=1, kind_of_layer=kinds)
+
+    def layer(key: jax.Array) -> Params:
+        drawn = backbone.init(one, key)["layers"]
+        if case.storage_dtype in quantised.BITS:
+            drawn = quantised.in_blocks(drawn, case.storage_dtype, case.storage_block)
+        return jax.tree.map(lambda x: x[0], _held(case, drawn))
+
+    layers = jax.lax.map(layer, jax.random.split(key, case.backbone.layers))
+    return {**_held(case, backbone.init(one, key)), "layers": layers}
+
+
+def _held(case: Case, params: Params) -> Params:
+    """Parameters in the dtype of storage; what is in blocks stays, and is beside the compute's."""
+    kept_as = case.backbone.dtype if case.storage_dtype in quantised.BITS else case.storage_dtype
+    return jax.tree.map(
+        lambda x: x if quantised.is_quantised(x) else x.astype(kept_as),
+        params,
+        is_leaf=quantised.is_quantised,
+    )
 
 
 def abstract(case: Case, engine: str) -> tuple[PyTree, ...]:
