@@ -122,7 +122,7 @@ def allowances(
         if place.use
     }
     whole = zip(*pairs.values(), strict=True)
-    rows = [sum(x.reshape(-1, count).sum(0) for x in squares) for squares in whole]
+    rows = [np.sum([x.reshape(-1, count).sum(0) for x in xs], axis=0) for xs in whole]
     return {
         "allowance": _excess(*rows),
         "allowances_by_leaf": {name: _excess(a, b) for name, (a, b) in pairs.items()},

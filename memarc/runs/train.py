@@ -158,7 +158,8 @@ def _prepare(
     state = placement.place_state(state) if placement else state
     state = checkpoints.restore(state)
     problem = dataclasses.replace(make_problem(run, frozen, streams), placement=placement)
-    memory = min(processes.gather(targets.memory("", jax.local_devices())))
+    own_memory = targets.memory("", jax.local_devices())
+    memory = min(map(int, processes.gather(str(own_memory))))
     privacy, clipping = run.settings.privacy, run.mechanism.clipping
     gradient = engine.resolve(problem, state, privacy, clipping, memory)
     _check_apart(problem, state, gradient.engine)
