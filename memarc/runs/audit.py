@@ -207,9 +207,6 @@ def _verdict(
     plan = Spending(mechanism.sampler, mechanism.noise_multiplier, mechanism.steps)
     return records.encode(
         {
-            "method": audited.settings.method,
-            "task": audited.settings.task,
-            "engine": trained.gradient.engine,
             "proven_epsilon": proven,
             "claimed_epsilon": claimed,
             "empirical_epsilon": bound,
@@ -222,25 +219,36 @@ def _verdict(
                 confidence=confidence[GRADIENT, TRAJECTORY],
             ),
             "confidence": chosen.confidence,
-            "delta": mechanism.delta,
             "is_contradicted": bound > claimed,
-            "clip_norm": mechanism.clipping.clip_norm,
-            "noise_multiplier": mechanism.noise_multiplier,
-            "sampling_rate": mechanism.sampling_rate,
-            "steps": mechanism.steps,
-            "rows": mechanism.sampler.num_examples,
             "false_positive_rate": audit.FALSE_POSITIVE_RATE,
             "canaries": [
                 {"kind": kind, "seen": seen, **dataclasses.asdict(x)}
                 for (kind, seen), x in findings.items()
             ],
-            "seconds": round(trained.seconds, 1),
-            "device": records.device(),
-            "versions": records.versions(),
-            "commit": records.commit(Path(__file__).parent),
-            "config": audited.settings.plain,
+            **_made_with(audited, trained),
         }
     )
+
+
+def _made_with(audited: Run, trained: train.Trained) -> dict[str, Any]:
+    """The mechanism that was audited, and with what."""
+    mechanism = audited.mechanism
+    return {
+        "method": audited.settings.method,
+        "task": audited.settings.task,
+        "engine": trained.gradient.engine,
+        "delta": mechanism.delta,
+        "clip_norm": mechanism.clipping.clip_norm,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "sampling_rate": mechanism.sampling_rate,
+        "steps": mechanism.steps,
+        "rows": mechanism.sampler.num_examples,
+        "seconds": round(trained.seconds, 1),
+        "device": records.device(),
+        "versions": records.versions(),
+        "commit": records.commit(Path(__file__).parent),
+        "config": audited.settings.plain,
+    }
 
 
 def _shared_out(confidence: float, scores: Scores) -> dict[tuple[str, str], float]:
