@@ -37,7 +37,7 @@ VALUES = st.one_of(
 
 
 @hypothesis.example(changes={"data.buckets": "\n0"}, method="")
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=150, deadline=None)
 @hypothesis.given(
     st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3), st.text(max_size=5)
 )

@@ -212,7 +212,8 @@ def test_a_method_around_blocks_is_the_one_around_their_values(params, fast_jit,
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("reversible", marks=pytest.mark.slow)])
 def test_engines_clip_alike_around_blocks(params, fast_jit, method):
-    held = {**params, "layers": quantised.in_blocks(params["layers"], "int8", 32)}
+    cut = fast_jit(partial(quantised.in_blocks, dtype="int8", block=32))
+    held = {**params, "layers": cut(params["layers"])}
     model = build(method, {}, CONFIG, LanguageConfig())
     trainable, frozen = fast_jit(model.init)(jax.random.key(1), held)
     trainable = jax.tree.map(lambda x: x + 0.01, trainable)

@@ -404,7 +404,7 @@ GROUPED_CASES = [
     for case in ("lora", "reversible", "bdia", "side", "meft3", "reversible float")
     for engine in ("vmap", "ghost", "book_keeping")
 ]
-OFTEN_GROUPED = {("lora", "vmap"), ("reversible", "ghost")}
+OFTEN_GROUPED = {("lora", "ghost")}
 
 
 @pytest.mark.parametrize(

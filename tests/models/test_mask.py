@@ -152,7 +152,8 @@ def clipped_sum(model, engine, left_out):
 @pytest.mark.parametrize(
     ("method", "engines"),
     [
-        ("full", ("vmap", "ghost", "book_keeping")),
+        ("full", ("ghost",)),
+        pytest.param("full", ("vmap", "book_keeping"), marks=pytest.mark.slow),
         ("bitfit", ("ghost",)),
         ("lora", ("ghost",)),
         pytest.param("head", ("ghost", "book_keeping"), marks=pytest.mark.slow),

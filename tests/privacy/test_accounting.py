@@ -205,7 +205,7 @@ def test_no_steps_cost_nothing_and_no_noise_costs_everything(accountant):
 
 @pytest.mark.checklist(36)
 @pytest.mark.parametrize("accountant", accounting.ACCOUNTANTS)
-@pytest.mark.parametrize("target", [0.02, 0.5, 30.0, 1e3, 1e6])
+@pytest.mark.parametrize("target", [0.02, 1e3, 1e6])
 def test_calibration_keeps_unusual_targets_too(target, accountant):
     noise_multiplier = calibration.calibrate_noise(
         poisson(), epsilon=target, delta=1e-5, steps=20, accountant=accountant

@@ -50,7 +50,7 @@ def make(tmp_path_factory):
             "regression": {"range": (-2.0, 6.0)},
             "generation": {"max_prompt": 4},
         }[task]
-        data = memarc.DataConfig(max_length=9, **fields)
+        data = memarc.DataConfig(source="memory", max_length=9, **fields)
         given = {} if head is None else {"head": head}
         if task == "generation":
             given["decoding"] = memarc.DecodingConfig(max_tokens=5)

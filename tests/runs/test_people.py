@@ -45,7 +45,7 @@ def rows():
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenize.save_tokenizer(tokenize.word_level_tokenizer(reviews.vocabulary()), str(folder))
-    return memarc.DataConfig(tokenizer=str(folder), max_length=24)
+    return memarc.DataConfig(source="memory", tokenizer=str(folder), max_length=24)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from memarc.training import processes as processes_lib
 from tests import commands, fast_compile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HEARTBEAT = 10  # Seconds.
+HEARTBEAT = 6  # Seconds.
 STEPS = 30
 
 
