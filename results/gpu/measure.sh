@@ -15,6 +15,7 @@ mkdir -p "$out"
 limited() {
   local seconds=$1 status=0
   shift
+  [ -z "$tiny" ] || seconds=1000
   echo "== $*"
   timeout -k 10 "$seconds" "$@" || status=$?
   [ "$status" -eq 0 ] || { failed=1 && echo "== status $status of: $*"; }
