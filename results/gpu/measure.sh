@@ -4,7 +4,7 @@
 #     bash results/gpu/measure.sh speed OUT               # Steps of stated sizes: lines in OUT.
 #     bash results/gpu/measure.sh smollm2 OUT WEIGHTS     # SmolLM2 on E2E: a record a run in OUT.
 #
-# TINY=1 takes sizes and rows that need seconds on a CPU, to see that everything goes through.
+# TINY=1 takes tiny sizes and no limits of time, to see on a CPU that everything goes through.
 set -uo pipefail
 what=${1:?speed or smollm2} out=${2:?a folder to write to} weights=${3:-}
 tiny=${TINY:-}
