@@ -213,7 +213,7 @@ def test_a_sweep_writes_a_line_for_every_size_and_method(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_plan_tells_how_every_norm_is_taken():
+def test_places_tell_how_every_norm_is_taken():
     found = {place.path: str(place) for place in cases.places(case("lora", seq_len=6))}
     assert found["tuning/query/a"].endswith("dense, instantiated")
     wide = {place.path: str(place) for place in cases.places(case("lora", seq_len=1))}
